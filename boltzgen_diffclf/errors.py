@@ -1,0 +1,46 @@
+"""The one error tree: every message says what happened, the value seen, and what to do next."""
+
+from __future__ import annotations
+
+
+class BoltzgenError(Exception):
+    """Base of every error that a user may see; the command line shows it in one line.
+
+    ``exit_code`` is what a command returns: 2 bad input, 3 result not trustworthy, 4 run failed.
+    """
+
+    exit_code: int = 4
+
+
+class InputError(BoltzgenError):
+    """Something the user gave is wrong: an option, a file, a system."""
+
+    exit_code = 2
+
+
+class UnsupportedSystemError(InputError):
+    """The force-field compiler met something that it does not compute; the message names it."""
+
+
+class NotTrustworthyError(BoltzgenError):
+    """A result exists, and its own diagnostics say not to believe it."""
+
+    exit_code = 3
+
+
+class RunFailedError(BoltzgenError):
+    """A run could not go on: the disk is full, energies became NaN, a worker died."""
+
+    exit_code = 4
+
+
+def nearest_name(name: str, valid: list[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the valid name closest to ``name``, or an empty string.
+
+    >>> nearest_name("aldq", ["aldp", "chignolin"])
+    "; did you mean 'aldp'?"
+    """
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,24 @@
+"""What every estimator returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A free-energy difference F_B - F_A with what is needed to believe it.
+
+    Attributes:
+        value: F_B - F_A [kT].
+        stderr: standard error [kT].
+        overlap: smallest neighbour element of the MBAR overlap matrix, or None where it has no meaning (TI).
+        n_effective: effective number of independent samples.
+        method: name of the estimator.
+    """
+
+    value: float
+    stderr: float
+    overlap: float | None
+    n_effective: float
+    method: str

@@ -1,0 +1,181 @@
+"""Targets: everything that can be sampled, and the ladders that join them.
+
+A :class:`Target` gives a reduced energy ``u(x)`` [kT] and its force. A :class:`Ladder` is a family of them, one a
+level (temperatures, alchemical states, noise levels), evaluated for a batch whose members sit at different levels.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Target(ABC):
+    """A reduced energy ``u(x)`` [kT] on ``(batch, *event_shape)`` and its force ``-grad u``.
+
+    Attributes:
+        event_shape: shape of one configuration, e.g. ``(atoms, 3)`` in nm.
+        dimension: degrees of freedom that count in normalisers, e.g. ``3 (atoms - 1)``.
+        dtype: of the positions it takes and the energies it gives.
+        device: where it computes.
+    """
+
+    event_shape: tuple[int, ...]
+    dimension: int
+    dtype: torch.dtype = torch.float64
+    device: torch.device = torch.device("cpu")
+
+    @abstractmethod
+    def energy(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
+        """Return ``u(x)`` [kT], differentiable where the target is."""
+
+    def energy_and_force(
+        self, x: Float[Tensor, "batch *event"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *event"]]:
+        """Return ``u(x)`` [kT] and the force ``-grad u`` [kT per unit of x], both detached."""
+        with torch.enable_grad():
+            position = x.detach().requires_grad_(True)
+            energy = self.energy(position)
+            (gradient,) = torch.autograd.grad(energy.sum(), position)
+        return energy.detach(), -gradient
+
+
+class Ladder(ABC):
+    """A family of targets on one space, one a level."""
+
+    n_levels: int
+    event_shape: tuple[int, ...]
+    dimension: int
+    dtype: torch.dtype = torch.float64
+    device: torch.device = torch.device("cpu")
+
+    @abstractmethod
+    def energy(self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return ``u(x; level)`` [kT] of each member of the batch at its own level."""
+
+    @abstractmethod
+    def energy_and_force(
+        self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *event"]]:
+        """Return ``u(x; level)`` [kT] and its force, each member at its own level."""
+
+    def energies(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch levels"]:
+        """Return ``u(x; k)`` [kT] of every member at every level, the rows of an MBAR matrix."""
+        levels = [torch.full((len(x),), k, device=x.device) for k in range(self.n_levels)]
+        return torch.stack([self.energy(x, level) for level in levels], dim=-1)
+
+
+class TemperatureLadder(Ladder):
+    """One target at several temperatures: ``u_k(x) = (T_0 / T_k) u(x)``, in units of the first kT.
+
+    Args:
+        target: the target at the first temperature.
+        temperatures_kelvin: one a level.
+    """
+
+    def __init__(self, target: Target, temperatures_kelvin: Sequence[float]) -> None:
+        self.target = target
+        self.n_levels = len(temperatures_kelvin)
+        self.event_shape, self.dimension = target.event_shape, target.dimension
+        self.dtype, self.device = target.dtype, target.device
+        temperatures = torch.tensor(temperatures_kelvin, dtype=target.dtype, device=target.device)
+        self.scale = temperatures[0] / temperatures
+
+    def energy(self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """See :meth:`Ladder.energy`."""
+        return self.scale[level] * self.target.energy(x)
+
+    def energy_and_force(
+        self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *event"]]:
+        """See :meth:`Ladder.energy_and_force`."""
+        energy, force = self.target.energy_and_force(x)
+        scale = self.scale[level]
+        return scale * energy, scale.view(-1, *[1] * (x.ndim - 1)) * force
+
+    def energies(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch levels"]:
+        """See :meth:`Ladder.energies`; one evaluation serves all levels."""
+        return self.target.energy(x)[:, None] * self.scale
+
+
+class LinearLadder(Ladder):
+    """The straight line between two targets: ``u_k = (1 - lambda_k) u_A + lambda_k u_B``.
+
+    Args:
+        target_a: at ``lambda = 0``.
+        target_b: at ``lambda = 1``.
+        lambdas: one a level, from 0 to 1.
+    """
+
+    def __init__(self, target_a: Target, target_b: Target, lambdas: Sequence[float]) -> None:
+        if target_a.event_shape != target_b.event_shape:
+            raise ValueError(f"targets differ in shape: {target_a.event_shape} and {target_b.event_shape}")
+        self.target_a, self.target_b = target_a, target_b
+        self.n_levels = len(lambdas)
+        self.event_shape, self.dimension = target_a.event_shape, target_a.dimension
+        self.dtype, self.device = target_a.dtype, target_a.device
+        self.lambdas = torch.tensor(lambdas, dtype=target_a.dtype, device=target_a.device)
+
+    def energy(self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """See :meth:`Ladder.energy`."""
+        weight = self.lambdas[level]
+        return torch.lerp(self.target_a.energy(x), self.target_b.energy(x), weight)
+
+    def energy_and_force(
+        self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *event"]]:
+        """See :meth:`Ladder.energy_and_force`."""
+        energy_a, force_a = self.target_a.energy_and_force(x)
+        energy_b, force_b = self.target_b.energy_and_force(x)
+        weight = self.lambdas[level]
+        wide = weight.view(-1, *[1] * (x.ndim - 1))
+        return torch.lerp(energy_a, energy_b, weight), torch.lerp(force_a, force_b, wide.expand_as(force_a))
+
+    def energies(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch levels"]:
+        """See :meth:`Ladder.energies`; two evaluations serve all levels."""
+        energy_a, energy_b = self.target_a.energy(x)[:, None], self.target_b.energy(x)[:, None]
+        return (1 - self.lambdas) * energy_a + self.lambdas * energy_b
+
+
+class CountingTarget(Target):
+    """A target that counts the configurations it has evaluated, for the cost columns of a report."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.event_shape, self.dimension = target.event_shape, target.dimension
+        self.dtype, self.device = target.dtype, target.device
+        self.evaluations = 0
+
+    def energy(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
+        """See :meth:`Target.energy`."""
+        self.evaluations += len(x)
+        return self.target.energy(x)
+
+    def energy_and_force(
+        self, x: Float[Tensor, "batch *event"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *event"]]:
+        """See :meth:`Target.energy_and_force`."""
+        self.evaluations += len(x)
+        return self.target.energy_and_force(x)
+
+
+class GaussianTarget(Target):
+    """An isotropic normal, the simplest oracle: ``u = |x - mean|^2 / (2 sigma^2)``, unnormalised.
+
+    >>> round(GaussianTarget(dimension=2, sigma=2.0).log_normaliser, 4)
+    3.2242
+    """
+
+    def __init__(self, dimension: int, sigma: float = 1.0, mean: float = 0.0) -> None:
+        self.event_shape, self.dimension = (dimension,), dimension
+        self.sigma, self.mean = sigma, mean
+        self.log_normaliser = 0.5 * dimension * math.log(2 * math.pi * sigma**2)
+
+    def energy(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+        """See :meth:`Target.energy`."""
+        return 0.5 * ((x - self.mean) / self.sigma).square().sum(-1)
