@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from boltzgen_diffclf.compilation import fuse
 
 
 class Target(ABC):
@@ -69,6 +72,41 @@ class Ladder(ABC):
         levels = [torch.full((len(x),), k, device=x.device) for k in range(self.n_levels)]
         return torch.stack([self.energy(x, level) for level in levels], dim=-1)
 
+    def relevel(
+        self,
+        x: Float[Tensor, "batch *event"],
+        level: Int[Tensor, " batch"],
+        new_level: Int[Tensor, " batch"],
+        energy: Float[Tensor, " batch"],
+        force: Float[Tensor, "batch *event"],
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *event"]]:
+        """Return energy [kT] and force at ``new_level`` of configurations whose own at ``level`` are known.
+
+        A ladder that can reach them without an evaluation overrides this.
+        """
+        return self.energy_and_force(x, new_level)
+
+
+class SingleLevel(Ladder):
+    """One target as a ladder of one level, so that every sampler takes it."""
+
+    n_levels = 1
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.event_shape, self.dimension = target.event_shape, target.dimension
+        self.dtype, self.device = target.dtype, target.device
+
+    def energy(self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """See :meth:`Ladder.energy`."""
+        return self.target.energy(x)
+
+    def energy_and_force(
+        self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *event"]]:
+        """See :meth:`Ladder.energy_and_force`."""
+        return self.target.energy_and_force(x)
+
 
 class TemperatureLadder(Ladder):
     """One target at several temperatures: ``u_k(x) = (T_0 / T_k) u(x)``, in units of the first kT.
@@ -101,6 +139,18 @@ class TemperatureLadder(Ladder):
     def energies(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch levels"]:
         """See :meth:`Ladder.energies`; one evaluation serves all levels."""
         return self.target.energy(x)[:, None] * self.scale
+
+    def relevel(
+        self,
+        x: Float[Tensor, "batch *event"],
+        level: Int[Tensor, " batch"],
+        new_level: Int[Tensor, " batch"],
+        energy: Float[Tensor, " batch"],
+        force: Float[Tensor, "batch *event"],
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *event"]]:
+        """See :meth:`Ladder.relevel`; temperatures only rescale, so nothing is evaluated."""
+        ratio = self.scale[new_level] / self.scale[level]
+        return ratio * energy, ratio.view(-1, *[1] * (x.ndim - 1)) * force
 
 
 class LinearLadder(Ladder):
@@ -179,3 +229,50 @@ class GaussianTarget(Target):
     def energy(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
         """See :meth:`Target.energy`."""
         return 0.5 * ((x - self.mean) / self.sigma).square().sum(-1)
+
+
+@runtime_checkable
+class CoordinateMap(Protocol):
+    """Coordinates ``y`` with positions and a log-Jacobian."""
+
+    def to_cartesian(
+        self, y: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, "batch atoms 3"], Float[Tensor, " batch"]]:
+        """Return positions [nm] and ``log |dx/dy|``."""
+        ...
+
+
+class TransformedTarget(Target):
+    """A molecular target in other coordinates: ``u(x(y)) - log |dx/dy|``, the reduced energy of y.
+
+    Args:
+        target: in positions.
+        coordinates: the map; its tensors have the target's dtype and device.
+        dimension: number of coordinates.
+    """
+
+    def __init__(self, target: Target, coordinates: CoordinateMap, dimension: int) -> None:
+        self.target, self.coordinates = target, coordinates
+        self.event_shape, self.dimension = (dimension,), dimension
+        self.dtype, self.device = target.dtype, target.device
+        self._place = fuse(coordinates.to_cartesian, target.device, dynamic=True)
+        self._pull = fuse(self._pull_back, target.device, dynamic=True)
+
+    def energy(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+        """See :meth:`Target.energy`."""
+        position, log_jacobian = self._place(x)
+        return self.target.energy(position) - log_jacobian
+
+    def energy_and_force(
+        self, x: Float[Tensor, "batch dim"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch dim"]]:
+        """See :meth:`Target.energy_and_force`; the force field is evaluated once, its force pulled back."""
+        position, log_jacobian = self._place(x)
+        energy, force = self.target.energy_and_force(position)
+        return energy - log_jacobian, self._pull(x, force)
+
+    def _pull_back(
+        self, y: Float[Tensor, "batch dim"], force: Float[Tensor, "batch atoms 3"]
+    ) -> Float[Tensor, "batch dim"]:
+        _, pullback = torch.func.vjp(self.coordinates.to_cartesian, y)
+        return pullback((force, torch.ones_like(force[:, 0, 0])))[0]

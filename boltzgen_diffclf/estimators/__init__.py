@@ -1,0 +1,20 @@
+"""Estimators: NumPy works, energy matrices or weights in, an :class:`Estimate` of F_B - F_A [kT] out."""
+
+from boltzgen_diffclf.estimators.bar import bar, exponential_averaging
+from boltzgen_diffclf.estimators.estimate import Estimate
+from boltzgen_diffclf.estimators.mbar import MbarResult, mbar
+from boltzgen_diffclf.estimators.replicates import agree, combine_replicates
+from boltzgen_diffclf.estimators.reweighting import free_energy_from_weights
+from boltzgen_diffclf.estimators.thermodynamic_integration import thermodynamic_integration
+
+__all__ = [
+    "Estimate",
+    "MbarResult",
+    "agree",
+    "bar",
+    "combine_replicates",
+    "exponential_averaging",
+    "free_energy_from_weights",
+    "mbar",
+    "thermodynamic_integration",
+]

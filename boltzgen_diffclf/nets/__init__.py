@@ -1,0 +1,16 @@
+"""Energy networks ``u(x, t) -> (batch,)`` [kT]; every one is exactly zero before training."""
+
+from boltzgen_diffclf.nets.equivariant import DenseEnergyNet, EquivariantConfig, GraphEnergyNet
+from boltzgen_diffclf.nets.plain_mlp import MlpEnergyNet
+from boltzgen_diffclf.nets.time_embedding import FourierTimeFeatures
+from boltzgen_diffclf.nets.torsion_mlp import TorsionConfig, TorsionEnergyNet
+
+__all__ = [
+    "DenseEnergyNet",
+    "EquivariantConfig",
+    "FourierTimeFeatures",
+    "GraphEnergyNet",
+    "MlpEnergyNet",
+    "TorsionConfig",
+    "TorsionEnergyNet",
+]

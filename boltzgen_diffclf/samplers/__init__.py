@@ -1,0 +1,32 @@
+"""Samplers: one set of kernels for every ladder, replica exchange, annealing, resampling."""
+
+from boltzgen_diffclf.samplers.annealing import Annealing, AnnealingResult, AnnealingState, anneal, next_lambda
+from boltzgen_diffclf.samplers.kernels import (
+    HamiltonianMonteCarlo,
+    Kernel,
+    KernelInfo,
+    Langevin,
+    Mala,
+    tune_step_size,
+)
+from boltzgen_diffclf.samplers.replica_exchange import ReplicaExchange, ReplicaExchangeInfo, ReplicaExchangeState
+from boltzgen_diffclf.samplers.state import KernelState, LangevinState
+
+__all__ = [
+    "Annealing",
+    "AnnealingResult",
+    "AnnealingState",
+    "HamiltonianMonteCarlo",
+    "Kernel",
+    "KernelInfo",
+    "KernelState",
+    "Langevin",
+    "LangevinState",
+    "Mala",
+    "ReplicaExchange",
+    "ReplicaExchangeInfo",
+    "ReplicaExchangeState",
+    "anneal",
+    "next_lambda",
+    "tune_step_size",
+]

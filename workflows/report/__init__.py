@@ -1,0 +1,1 @@
+"""The page, the figures and the terminal summary of a result; nothing heavy is imported before it is asked for."""

@@ -1,0 +1,176 @@
+"""Thermodynamic integration: the mean of dU/dt over levels, integrated on the levels' own nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from scipy.integrate import cumulative_simpson, cumulative_trapezoid
+
+from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.estimators.estimate import Estimate
+from boltzgen_diffclf.estimators.groups import clustered_covariance, correlated_size, refuse_nan
+
+Rule = Literal["trapezoid", "simpson", "gauss-legendre"]
+
+
+@dataclass(frozen=True)
+class ThermodynamicIntegration:
+    """An integrated free-energy curve with its error band.
+
+    Attributes:
+        estimate: F(end) - F(start); ``overlap`` is None, and ``stderr`` holds no quadrature error.
+        nodes: levels t, ``(levels,)``.
+        integrand: mean of dU/dt [kT] at each node, ``(levels,)``.
+        integrand_stderr: its standard error [kT], ``(levels,)``.
+        points: where the curve is given: the nodes, with 0 and 1 added for Gauss-Legendre.
+        cumulative: F(point) - F(first point) [kT].
+        cumulative_stderr: its standard error [kT].
+    """
+
+    estimate: Estimate
+    nodes: Float[np.ndarray, " levels"]
+    integrand: Float[np.ndarray, " levels"]
+    integrand_stderr: Float[np.ndarray, " levels"]
+    points: Float[np.ndarray, " points"]
+    cumulative: Float[np.ndarray, " points"]
+    cumulative_stderr: Float[np.ndarray, " points"]
+
+
+def thermodynamic_integration(
+    nodes: Float[np.ndarray, " levels"],
+    samples: Sequence[Float[np.ndarray, " _"]],
+    *,
+    groups: Sequence[Shaped[np.ndarray, " _"]] | None = None,
+    rule: Rule = "trapezoid",
+) -> ThermodynamicIntegration:
+    """Return the integral of the mean of dU/dt over t.
+
+    Args:
+        nodes: increasing levels t; for ``gauss-legendre`` those of :func:`gauss_legendre_nodes`.
+        samples: dU/dt [kT] of each level's samples; the counts may differ.
+        groups: walker of every sample, one array a level. A label that occurs at several levels is one walker
+            whose samples serve them all, so the errors of those levels are correlated; distinct labels make them
+            independent. Without groups every sample is independent.
+        rule: quadrature.
+
+    Raises:
+        InputError: on NaN or infinite values, on levels without two groups, on nodes that do not fit the rule.
+
+    References:
+        Kirkwood 1935, J. Chem. Phys. 3:300, eq. 2; Davis & Rabinowitz 1984, Methods of Numerical
+        Integration, sec. 2.7.
+    """
+    _check_samples(nodes, samples)
+    points, matrix = integration_matrix(nodes, rule)
+    integrand = np.array([values.mean() for values in samples])
+    covariance = _covariance(samples, groups)
+    cumulative_stderr = np.sqrt(np.maximum(np.einsum("pi,ij,pj->p", matrix, covariance, matrix), 0.0))
+    stderr = float(cumulative_stderr[-1])
+    independent = _covariance(samples, None)
+    independent_stderr = float(np.sqrt(matrix[-1] @ independent @ matrix[-1]))
+    n_effective = correlated_size(float(sum(map(len, samples))), independent_stderr, stderr)
+    cumulative = matrix @ integrand
+    return ThermodynamicIntegration(
+        Estimate(float(cumulative[-1]), stderr, None, n_effective, f"TI {rule}"),
+        nodes,
+        integrand,
+        np.sqrt(np.diagonal(covariance)),
+        points,
+        cumulative,
+        cumulative_stderr,
+    )
+
+
+def gauss_legendre_nodes(n_nodes: int) -> tuple[Float[np.ndarray, " levels"], Float[np.ndarray, " levels"]]:
+    """Return nodes and weights of Gauss-Legendre quadrature on [0, 1].
+
+    >>> gauss_legendre_nodes(1)[0].tolist()
+    [0.5]
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
+    return 0.5 * (nodes + 1), 0.5 * weights
+
+
+def integration_matrix(
+    nodes: Float[np.ndarray, " levels"], rule: Rule
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, "points levels"]]:
+    """Return the points of the curve and the matrix that turns the integrand into it; its last row is the rule.
+
+    Raises:
+        InputError: when the nodes do not fit the rule.
+    """
+    if len(nodes) < 1 or (np.diff(nodes) <= 0).any():
+        raise InputError(f"nodes must increase, got {nodes.tolist()}; sort the levels")
+    if rule == "gauss-legendre":
+        return _gauss_legendre_matrix(nodes)
+    if len(nodes) < (2 if rule == "trapezoid" else 3):
+        raise InputError(f"{len(nodes)} nodes are too few for the {rule} rule; use more levels")
+    integrate = cumulative_trapezoid if rule == "trapezoid" else cumulative_simpson
+    return nodes, integrate(np.eye(len(nodes)), x=nodes, axis=-1, initial=0).T
+
+
+def _gauss_legendre_matrix(
+    nodes: Float[np.ndarray, " levels"],
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, "points levels"]]:
+    expected, weights = gauss_legendre_nodes(len(nodes))
+    if np.abs(nodes - expected).max() > 1e-6:
+        raise InputError(
+            f"nodes {nodes.tolist()} are not the {len(nodes)} Gauss-Legendre nodes on [0, 1]; "
+            "use gauss_legendre_nodes, or another rule"
+        )
+    points = np.concatenate([[0.0], nodes, [1.0]])
+    legendre = np.polynomial.legendre
+    # Expand in Legendre polynomials by the (exact) discrete orthogonality, then integrate those term by term.
+    degree = len(nodes) - 1
+    coefficients = (
+        legendre.legvander(2 * expected - 1, degree).T * weights * (2 * np.arange(degree + 1)[:, None] + 1)
+    )
+    antiderivatives = 0.5 * legendre.legint(coefficients, lbnd=-1, axis=0)
+    return points, legendre.legvander(2 * points - 1, degree + 1) @ antiderivatives
+
+
+def _check_samples(nodes: Float[np.ndarray, " levels"], samples: Sequence[Float[np.ndarray, " _"]]) -> None:
+    if len(samples) != len(nodes):
+        raise InputError(f"{len(samples)} sets of samples for {len(nodes)} nodes; give one set a level")
+    for t, values in zip(nodes, samples, strict=True):
+        refuse_nan(values, f"dU/dt at t = {t:g}")
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"dU/dt at t = {t:g} holds {int(np.isinf(values).sum())} infinite values among {len(values)}; "
+                "the path passes through clashes: soften it"
+            )
+        if len(values) < 2:
+            raise InputError(f"dU/dt at t = {t:g} holds {len(values)} samples; at least two are needed")
+
+
+def _covariance(
+    samples: Sequence[Float[np.ndarray, " _"]], groups: Sequence[Shaped[np.ndarray, " _"]] | None
+) -> Float[np.ndarray, "levels levels"]:
+    """Return the covariance of the levels' means."""
+    if groups is None:
+        return np.diag([values.var(ddof=1) / len(values) for values in samples])
+    if [len(labels) for labels in groups] != [len(values) for values in samples]:
+        raise InputError(
+            f"groups of sizes {[len(g) for g in groups]} do not match the samples; one label a sample"
+        )
+    unique, index = np.unique(np.concatenate(list(groups)), return_inverse=True)
+    influence = np.zeros((len(index), len(samples)))
+    n_groups = np.empty(len(samples))
+    start = 0
+    for level, values in enumerate(samples):
+        rows = slice(start, start + len(values))
+        influence[rows, level] = (values - values.mean()) / len(values)
+        n_groups[level] = len(np.unique(index[rows]))
+        start += len(values)
+    if n_groups.min() < 2:
+        raise InputError(
+            f"level {int(n_groups.argmin())} holds one group, and an error bar needs two; use more walkers"
+        )
+    # Each level has its own number of walkers, so the small-sample factor is a level's own.
+    factor = np.sqrt(n_groups / (n_groups - 1))
+    pooled = clustered_covariance(influence, index, len(unique)) * (len(unique) - 1) / len(unique)
+    return pooled * np.outer(factor, factor)

@@ -1,0 +1,63 @@
+"""Score-matching objectives: what the gradient of the energy should be, sample by sample."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def denoising_score_matching_loss(
+    gradient: Float[Tensor, "*batch dim"],
+    noise: Float[Tensor, "*batch dim"],
+    gamma: Float[Tensor, "*batch dim"],
+    dimension: int,
+) -> Float[Tensor, "*batch"]:
+    r"""Squared error of the energy's gradient against the conditional score, times ``gamma^2`` per coordinate.
+
+    The conditional score of ``y = mean + gamma z`` is ``-z / gamma`` and the model's is ``-gradient``, so the
+    residual is ``gamma * gradient - z``. Where ``gamma = 0`` (exact ends) there is nothing to match: zero.
+
+    Args:
+        gradient: ``dU(y, t)/dy`` [kT per unit of y].
+        noise: the ``z`` that made ``y``.
+        gamma: its standard deviation, broadcast to every coordinate.
+        dimension: degrees of freedom, which makes the value about 1 for a zero network.
+
+    References:
+        Vincent 2011; OuYang et al. 2026, arXiv:2601.21025, eq. 4.
+    """
+    residual = (gamma * gradient - noise) * (gamma > 0)
+    return residual.square().sum(-1) / dimension
+
+
+def endpoint_target_score_matching_loss(
+    gradient: Float[Tensor, "*batch dim"],
+    force_0: Float[Tensor, "*batch dim"],
+    force_1: Float[Tensor, "*batch dim"],
+    t: Float[Tensor, "*batch"],
+    scale: Float[Tensor, "*batch dim"],
+    dimension: int,
+) -> Float[Tensor, "*batch"]:
+    r"""Squared error against the physical force of the nearer end, carried along the path.
+
+    For an interpolant of independent ends ``score(y, t) = E[s_0(X_0) / (1 - t) | y] = E[s_1(X_1) / t | y]``, with
+    ``s_i`` the force over kT; the nearer end has the smaller variance. Exact for independent ends; with transport
+    pairing it is the same up to the coupling's own score, so it is a regulariser for small pools.
+
+    Args:
+        gradient: ``dU(y, t)/dy`` [kT per unit of y].
+        force_0: ``-grad u_A`` at ``x_0`` [kT per unit].
+        force_1: ``-grad u_B`` at ``x_1`` [kT per unit].
+        t: where on the path.
+        scale: weight of the residual per coordinate, usually ``gamma(t)``.
+        dimension: degrees of freedom.
+
+    References:
+        De Bortoli et al. 2024, arXiv:2402.08667, here at both ends of an interpolant.
+    """
+    time = t.unsqueeze(-1)
+    near_start = (time < 0.5).to(gradient.dtype)
+    weight_0 = near_start / (1 - time).clamp(min=0.5)
+    weight_1 = (1 - near_start) / time.clamp(min=0.5)
+    residual = scale * (gradient + weight_0 * force_0 + weight_1 * force_1)
+    return residual.square().sum(-1) / dimension

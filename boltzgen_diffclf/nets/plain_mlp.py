@@ -1,0 +1,54 @@
+"""Energy of a vector without symmetries, for analytic targets."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from boltzgen_diffclf.nets.initialisation import linear, zero_linear
+from boltzgen_diffclf.nets.time_embedding import FourierTimeFeatures
+
+
+class MlpEnergyNet(nn.Module):
+    """Energy ``u(x, t) = <x, f(x, t)> + g(x, t)`` [kT] of a vector, exactly zero before training.
+
+    The inner product lets the energy grow quadratically, as that of a Gaussian does; ``f`` and ``g`` share one trunk.
+
+    Args:
+        dim: length of ``x``; its columns should have a scale of about one.
+        generator: draws the starting weights.
+        hidden: width of the trunk.
+        layers: number of hidden layers, at least one.
+        n_frequencies: waves of the time features.
+
+    Raises:
+        ValueError: if ``layers`` is below one.
+
+    References:
+        OuYang, Grenioux & Hernandez-Lobato 2026, arXiv:2601.21025, for the inner-product form.
+
+    >>> net = MlpEnergyNet(dim=2, generator=torch.Generator(), hidden=8, layers=1)
+    >>> net(torch.ones(3, 2), torch.zeros(3)).tolist()
+    [0.0, 0.0, 0.0]
+    """
+
+    def __init__(
+        self, dim: int, generator: torch.Generator, *, hidden: int = 128, layers: int = 4, n_frequencies: int = 8
+    ) -> None:
+        super().__init__()
+        if layers < 1:
+            raise ValueError(f"layers must be at least 1, got {layers}")
+        self.time_features = FourierTimeFeatures(n_frequencies)
+        widths = [dim + self.time_features.n_features] + [hidden] * layers
+        trunk = [linear(*pair, generator) for pair in zip(widths[:-1], widths[1:], strict=True)]
+        self.trunk = nn.ModuleList(trunk)
+        self.readout = zero_linear(hidden, dim + 1)
+
+    def forward(self, x: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return ``u(x, t)`` [kT]."""
+        features = torch.cat([x, self.time_features(t)], dim=-1)
+        for layer in self.trunk:
+            features = nn.functional.gelu(layer(features))
+        output = self.readout(features)
+        return (x * output[:, :-1]).sum(-1) + output[:, -1]

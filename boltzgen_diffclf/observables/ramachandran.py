@@ -1,0 +1,129 @@
+"""Free-energy surfaces over two torsions, with the error of every bin from the scatter between walkers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.estimators.groups import group_index, refuse_nan
+from boltzgen_diffclf.observables.torsions import wrap
+
+
+@dataclass(frozen=True)
+class FreeEnergySurface:
+    """A surface over (phi, psi) on [-pi, pi)^2.
+
+    Attributes:
+        probability: share of each bin, ``(bins, bins)``, phi first; sums to one.
+        stderr: standard error [kT] of each bin's free energy, ``inf`` in empty bins.
+    """
+
+    probability: Float[np.ndarray, "bins bins"]
+    stderr: Float[np.ndarray, "bins bins"]
+
+    @property
+    def edges(self) -> Float[np.ndarray, " edges"]:
+        """Bin edges [rad] of both axes."""
+        return np.linspace(-np.pi, np.pi, len(self.probability) + 1)
+
+    @property
+    def free_energy(self) -> Float[np.ndarray, "bins bins"]:
+        """Potential of mean force [kT] above the lowest bin, ``inf`` in empty bins."""
+        energy = _minus_log(self.probability)
+        return energy - energy.min()
+
+
+@dataclass(frozen=True)
+class SurfaceDifference:
+    """Surface B minus surface A [kT], each normalised, and its standard error; NaN where either is empty."""
+
+    value: Float[np.ndarray, "bins bins"]
+    stderr: Float[np.ndarray, "bins bins"]
+
+
+def free_energy_surface(
+    phi: Float[np.ndarray, " samples"],
+    psi: Float[np.ndarray, " samples"],
+    *,
+    groups: Shaped[np.ndarray, " samples"] | None = None,
+    log_w: Float[np.ndarray, " samples"] | None = None,
+    bins: int = 64,
+) -> FreeEnergySurface:
+    """Return the (weighted) free-energy surface of two torsions.
+
+    Args:
+        phi: [rad].
+        psi: [rad].
+        groups: walker of every sample; the errors treat a walker as one draw. Without groups every sample is
+            independent. A bin that one walker alone has visited shows an error near 1 kT.
+        log_w: unnormalised log weights.
+        bins: a side; the limits are always [-pi, pi).
+
+    Raises:
+        InputError: on NaN.
+    """
+    index, n_groups = group_index(groups, len(phi))
+    weights = _weights(log_w, len(phi))
+    cell = torsion_bins(phi, psi, bins)
+    n_cells = bins * bins
+    probability = np.bincount(cell, weights, minlength=n_cells)
+    if groups is None:
+        square = np.bincount(cell, weights**2, minlength=n_cells)
+        spread = square * (1 - 2 * probability) + probability**2 * np.sum(weights**2)
+    else:
+        by_group = np.bincount(index * n_cells + cell, weights, minlength=n_groups * n_cells).reshape(n_groups, -1)
+        group_weight = np.bincount(index, weights, minlength=n_groups)
+        spread = ((by_group - group_weight[:, None] * probability) ** 2).sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        stderr = np.sqrt(spread * n_groups / (n_groups - 1)) / probability
+    stderr[probability == 0] = np.inf
+    return FreeEnergySurface(probability.reshape(bins, bins), stderr.reshape(bins, bins))
+
+
+def surface_difference(surface_a: FreeEnergySurface, surface_b: FreeEnergySurface) -> SurfaceDifference:
+    """Return surface B minus surface A of independent samples, with its standard error.
+
+    Raises:
+        InputError: when the grids differ.
+    """
+    if surface_a.probability.shape != surface_b.probability.shape:
+        raise InputError(
+            f"surfaces on grids {surface_a.probability.shape} and {surface_b.probability.shape} differ; "
+            "use the same number of bins"
+        )
+    filled = (surface_a.probability > 0) & (surface_b.probability > 0)
+    with np.errstate(invalid="ignore"):
+        value = _minus_log(surface_b.probability) - _minus_log(surface_a.probability)
+    stderr = np.hypot(surface_a.stderr, surface_b.stderr)
+    return SurfaceDifference(np.where(filled, value, np.nan), np.where(filled, stderr, np.nan))
+
+
+def torsion_bins(
+    phi: Float[np.ndarray, " samples"], psi: Float[np.ndarray, " samples"], bins: int
+) -> Shaped[np.ndarray, " samples"]:
+    """Return the flat bin ``phi_bin * bins + psi_bin`` of every sample on [-pi, pi)^2; angles wrap.
+
+    Raises:
+        InputError: on NaN.
+    """
+    refuse_nan(phi, "phi")
+    refuse_nan(psi, "psi")
+    along = [((wrap(angle) + np.pi) * (bins / (2 * np.pi))).astype(np.int64) for angle in (phi, psi)]
+    # Rounding can put an angle just below pi on the upper edge.
+    return np.minimum(along[0], bins - 1) * bins + np.minimum(along[1], bins - 1)
+
+
+def _weights(log_w: Float[np.ndarray, " samples"] | None, n_samples: int) -> Float[np.ndarray, " samples"]:
+    if log_w is None:
+        return np.full(n_samples, 1.0 / n_samples)
+    from boltzgen_diffclf.estimators.reweighting import normalised_weights
+
+    return normalised_weights(log_w)
+
+
+def _minus_log(probability: Float[np.ndarray, "bins bins"]) -> Float[np.ndarray, "bins bins"]:
+    with np.errstate(divide="ignore"):
+        return -np.log(probability)

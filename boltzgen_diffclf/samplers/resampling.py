@@ -1,0 +1,96 @@
+"""Resampling: from log weights to the indices of the particles that live on, every scheme with one signature."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from boltzgen_diffclf.errors import RunFailedError
+
+
+@runtime_checkable
+class Resampling(Protocol):
+    """A scheme: ``n`` log weights and a generator give ``n`` ancestors, each expected ``n`` times its weight."""
+
+    def __call__(self, log_weights: Float[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:
+        """Return the ancestors."""
+
+
+def effective_sample_size(log_weights: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Return ``(sum w)^2 / sum w^2``, between 1 and n.
+
+    >>> effective_sample_size(torch.zeros(4)).item()
+    4.0
+    """
+    return (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+
+
+def multinomial(log_weights: Float[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:
+    """Return independent draws: the noisiest scheme."""
+    weights = _normalised(log_weights)
+    return _quantiles(weights, _uniform(weights, len(weights), generator))
+
+
+def stratified(log_weights: Float[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:
+    """Return one draw from each of n equal strata of the cumulative weight.
+
+    References:
+        Douc, Cappé & Moulines 2005, arXiv:cs/0507025, section 2.
+    """
+    weights = _normalised(log_weights)
+    strata = torch.arange(len(weights), dtype=weights.dtype, device=weights.device)
+    return _quantiles(weights, (strata + _uniform(weights, len(weights), generator)) / len(weights))
+
+
+def systematic(log_weights: Float[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:
+    """Return a comb of n equal teeth with one random shift: every count is within one of its expectation.
+
+    References:
+        Douc, Cappé & Moulines 2005, arXiv:cs/0507025, section 2.
+    """
+    weights = _normalised(log_weights)
+    teeth = torch.arange(len(weights), dtype=weights.dtype, device=weights.device)
+    return _quantiles(weights, (teeth + _uniform(weights, 1, generator)) / len(weights))
+
+
+def residual(log_weights: Float[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:
+    """Return the whole part of every expected count for certain, and independent draws for the rest.
+
+    References:
+        Douc, Cappé & Moulines 2005, arXiv:cs/0507025, section 2.
+    """
+    weights = _normalised(log_weights)
+    expected = len(weights) * weights
+    certain = expected.floor().long()
+    kept = torch.repeat_interleave(torch.arange(len(weights), device=weights.device), certain)
+    if len(kept) >= len(weights):
+        return kept[: len(weights)]
+    rest = expected - certain
+    drawn = _quantiles(rest / rest.sum(), _uniform(weights, len(weights) - len(kept), generator))
+    return torch.cat([kept, drawn])
+
+
+def _normalised(log_weights: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    weights = torch.softmax(log_weights.double(), dim=0)
+    if not bool(torch.isfinite(weights).all()):
+        broken = int((~torch.isfinite(log_weights)).sum())
+        raise RunFailedError(
+            f"cannot resample: {broken} of {len(log_weights)} log weights are not finite; "
+            "shorten the time step or start from relaxed configurations"
+        )
+    return weights
+
+
+def _uniform(weights: Float[Tensor, " n"], count: int, generator: torch.Generator) -> Float[Tensor, " m"]:
+    return torch.rand(count, generator=generator, dtype=weights.dtype, device=weights.device)
+
+
+def _quantiles(weights: Float[Tensor, " n"], probability: Float[Tensor, " m"]) -> Int[Tensor, " m"]:
+    """Return the smallest indices whose cumulative weight exceeds ``probability``."""
+    cumulative = weights.cumsum(0)
+    # Rounding may put a tooth at the total itself; it belongs to the last particle that has weight.
+    below_total = torch.nextafter(cumulative[-1], torch.zeros_like(cumulative[-1]))
+    return torch.searchsorted(cumulative, torch.minimum(probability, below_total), right=True)

@@ -1,0 +1,78 @@
+"""From a model and a batch to one number: the losses side by side, weighted and reduced in this one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from boltzgen_diffclf.energy import EnergyModel
+from boltzgen_diffclf.losses import (
+    denoising_score_matching_loss,
+    endpoint_target_score_matching_loss,
+    level_classification_loss,
+)
+from boltzgen_diffclf.training.path_data import PathBatch
+
+
+@dataclass(frozen=True)
+class ObjectiveWeights:
+    """How much of each loss; zero leaves it out of the gradient and keeps it in the log.
+
+    Attributes:
+        denoising: denoising score matching, DSM.
+        classification: the diffusive classification loss, DiffCLF.
+        target_score: endpoint target score matching, TSM.
+    """
+
+    denoising: float = 1.0
+    classification: float = 1.0
+    target_score: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse an objective that asks for nothing."""
+        if min(self.denoising, self.classification, self.target_score) < 0 or not any(
+            (self.denoising, self.classification, self.target_score)
+        ):
+            raise ValueError(f"loss weights must be non-negative and not all zero, got {self}")
+
+    def tensor(self, device: torch.device) -> Float[Tensor, " losses"]:
+        """Return the weights in the order of :class:`PathLosses`."""
+        return torch.tensor([self.denoising, self.classification, self.target_score], device=device)
+
+
+class PathLosses(NamedTuple):
+    """Mean of each objective over a batch."""
+
+    denoising: Float[Tensor, ""]
+    classification: Float[Tensor, ""]
+    target_score: Float[Tensor, ""]
+
+
+def path_losses(model: EnergyModel, batch: PathBatch, dimension: int) -> PathLosses:
+    """Evaluate every objective on one batch: N energies and one gradient a configuration."""
+    energies, gradient, free_energies = evaluate_groups(model, batch)
+    denoising = denoising_score_matching_loss(gradient, batch.noise, batch.gamma, dimension)
+    classification = level_classification_loss(energies, free_energies)
+    target_score = endpoint_target_score_matching_loss(
+        gradient, batch.end_force[:, :, 0], batch.end_force[:, :, 1], batch.t, batch.gamma, dimension
+    )
+    return PathLosses(denoising.mean(), classification.mean(), target_score.mean())
+
+
+def evaluate_groups(
+    model: EnergyModel, batch: PathBatch
+) -> tuple[
+    Float[Tensor, "groups size size"], Float[Tensor, "groups size dim"], Float[Tensor, "groups size"]
+]:
+    """Return ``U(y_i, t_j)`` within each group, ``dU/dy`` at each own level, and ``F(t_j)``."""
+    groups, size, dim = batch.y.shape
+    y_rows = batch.y[:, :, None].expand(-1, -1, size, -1).reshape(-1, dim)
+    t_columns = batch.t[:, None, :].expand(-1, size, -1).reshape(-1)
+    end_rows = batch.end_energy[:, :, None].expand(-1, -1, size, -1).reshape(-1, 2)
+    energies = model.energy(y_rows, t_columns, end_rows).reshape(groups, size, size)
+    gradient = model.gradient(batch.y.reshape(-1, dim), batch.t.reshape(-1), batch.end_gradient.flatten(0, 1))
+    return energies, gradient.reshape(groups, size, dim), model.free_energy(batch.t)

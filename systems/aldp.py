@@ -1,0 +1,89 @@
+"""Alanine dipeptide, the field's smallest peptide: in vacuum, with a surface term, in implicit solvent."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import openmm
+from openmm import app
+
+from boltzgen_diffclf.errors import InputError
+from systems.molecular import Basin, Leg, MolecularSystem, PublishedValue, positions_from_quantity
+
+_FEAT = "arXiv:2504.11516, table 1, sign reversed to B minus A"
+_DIFFCLF = "talk on arXiv:2601.21025, sign reversed to B minus A"
+
+_POLAR_VALUES = (
+    PublishedValue(-29.43, 0.01, "MBAR over 11 states", _FEAT),
+    PublishedValue(-29.47, 0.22, "target-FEP", _FEAT),
+    PublishedValue(-29.38, 0.04, "FEAT", _FEAT),
+    PublishedValue(-27.30, 0.45, "neural TI without DiffCLF", _DIFFCLF),
+    PublishedValue(-29.02, 0.41, "neural TI with DiffCLF", _DIFFCLF),
+)
+
+
+def alanine_dipeptide() -> MolecularSystem:
+    """Return ACE-ALA-NME with Amber ff96, 22 atoms, no constraints.
+
+    States: ``vacuum``; ``nonpolar``, the vacuum plus the ACE surface-area energy; ``implicit``, OBC1 generalised
+    Born with the same surface term. The published -29.43 kT is the ``polar`` leg, not the whole of the solvation.
+
+    Raises:
+        InputError: the parameter files of openmmtools are missing.
+
+    References:
+        Onufriev, Bashford & Case 2004, doi:10.1002/prot.20033 (OBC1).
+        Schaefer, Bartels & Karplus 1998, doi:10.1006/jmbi.1998.2172 (ACE).
+    """
+    folder = _parameter_folder()
+    parameters = app.AmberPrmtopFile(str(folder / "alanine-dipeptide.prmtop"))
+    positions = app.AmberInpcrdFile(str(folder / "alanine-dipeptide.crd")).getPositions()
+    implicit = parameters.createSystem(implicitSolvent=app.OBC1, constraints=None)
+    legs = (
+        Leg("total", "vacuum", "implicit"),
+        Leg("nonpolar", "vacuum", "nonpolar"),
+        Leg("polar", "nonpolar", "implicit", _POLAR_VALUES),
+    )
+    return MolecularSystem(
+        name="aldp",
+        topology=parameters.topology,
+        positions=positions_from_quantity(positions),
+        openmm_systems={
+            "vacuum": parameters.createSystem(implicitSolvent=None, constraints=None),
+            "nonpolar": without_polarisation(implicit),
+            "implicit": implicit,
+        },
+        torsions={"phi": (4, 6, 8, 14), "psi": (6, 8, 14, 16)},
+        legs={leg.name: leg for leg in legs},
+        basins={"phi > 0": Basin("phi", 0.0, 2.15)},
+    )
+
+
+def without_polarisation(system: openmm.System) -> openmm.System:
+    """Return a copy whose generalised-Born force has no charges: its surface-area term remains.
+
+    The Coulomb interactions of the molecule itself stay as they are.
+    """
+    copy = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
+    for force in copy.getForces():
+        if isinstance(force, openmm.CustomGBForce):
+            _zero_charges(force)
+    return copy
+
+
+def _zero_charges(force: openmm.CustomGBForce) -> None:
+    names = [force.getPerParticleParameterName(index) for index in range(force.getNumPerParticleParameters())]
+    charge = names.index("charge")
+    for particle in range(force.getNumParticles()):
+        values = list(force.getParticleParameters(particle))
+        values[charge] = 0.0
+        force.setParticleParameters(particle, values)
+
+
+def _parameter_folder() -> Path:
+    # Found without importing openmmtools, which costs seconds and prints banners.
+    spec = importlib.util.find_spec("openmmtools")
+    if spec is None or spec.origin is None:
+        raise InputError("the parameters of alanine dipeptide come with openmmtools: pip install openmmtools")
+    return Path(spec.origin).parent / "data" / "alanine-dipeptide-gbsa"

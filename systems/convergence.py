@@ -1,0 +1,50 @@
+"""Whether an ensemble's independent groups agree, and how many independent frames it is worth."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+from boltzgen_diffclf.estimators.time_series import effective_frames, split_r_hat, walker_scatter
+from boltzgen_diffclf.observables.basins import in_basin
+from boltzgen_diffclf.observables.torsions import torsion_angles
+from systems.ensemble import ReferenceEnsemble
+from systems.molecular import MolecularSystem
+
+_FRAMES_FOR_R_HAT = 4
+
+
+def torsions_of(ensemble: ReferenceEnsemble, system: MolecularSystem) -> dict[str, torch.Tensor]:
+    """Return every named torsion of every frame [rad]."""
+    if not system.torsions:
+        return {}
+    quadruples = np.array(list(system.torsions.values()))
+    angles = torsion_angles(ensemble.positions.numpy(), quadruples).astype(np.float64)
+    return {name: torch.from_numpy(angles[:, column]) for column, name in enumerate(system.torsions)}
+
+
+def measure_convergence(ensemble: ReferenceEnsemble, system: MolecularSystem) -> dict[str, object]:
+    """Return plain values that say how far the groups agree; empty where there are too few of them.
+
+    Keys: ``populations`` of the system's basins with their scatter between groups, ``split_r_hat`` and
+    ``effective_frames`` of the reduced energy, of each torsion's sine and cosine and of each basin.
+    """
+    if ensemble.n_groups < 2 or len(ensemble) < _FRAMES_FOR_R_HAT * ensemble.n_groups:
+        return {}
+    torsions = torsions_of(ensemble, system)
+    series = {"reduced_energy": ensemble.energies}
+    for name, angle in torsions.items():
+        series |= {f"cos_{name}": angle.cos(), f"sin_{name}": angle.sin()}
+    populations = {}
+    for name, basin in system.basins.items():
+        inside = torch.from_numpy(in_basin(torsions[basin.torsion].numpy(), basin.low, basin.high))
+        populations[name] = asdict(walker_scatter(ensemble.by_group(inside.double()).numpy() > 0))
+        series[name] = inside.double()
+    rows = {name: ensemble.by_group(values).numpy() for name, values in series.items()}
+    return {
+        "populations": populations,
+        "split_r_hat": {name: split_r_hat(row) for name, row in rows.items()},
+        "effective_frames": {name: effective_frames(row) for name, row in rows.items()},
+    }

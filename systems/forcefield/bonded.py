@@ -1,0 +1,172 @@
+"""Angles, torsions and correction maps: energies and gradients of a block of configurations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from systems.forcefield.geometry import Vector, cross, dihedral, dot, rows, scale, subtract
+from systems.forcefield.parameters import (
+    AngleParameters,
+    CmapParameters,
+    ForceFieldParameters,
+    Indices,
+    TorsionParameters,
+)
+
+# OpenMM's own floor under |a x b| [nm^2]: a straight angle keeps a finite force.
+SMALLEST_CROSS = 1e-6
+
+
+def column(values: object, dtype: torch.dtype) -> Tensor:
+    """Return a parameter of each row as ``(rows, 1)``, to be broadcast over lanes."""
+    return torch.as_tensor(np.asarray(values), dtype=dtype)[:, None]
+
+
+class Angles(nn.Module):
+    """Harmonic angles."""
+
+    def __init__(self, parameters: AngleParameters, dtype: torch.dtype) -> None:
+        super().__init__()
+        for name, atoms in zip("ijk", parameters.atoms.T, strict=True):
+            self.register_buffer(name, torch.as_tensor(atoms.copy()))
+        self.register_buffer("theta0", column(parameters.theta0, dtype))
+        self.register_buffer("k_force", column(parameters.k, dtype))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Vector]]:
+        """Return the energy ``(chunks, angles, lanes)`` and its gradient at the three atoms."""
+        corner = rows(x, self.j)
+        a, b = subtract(rows(x, self.i), corner), subtract(rows(x, self.k), corner)
+        normal = cross(a, b)
+        area = torch.sqrt(dot(normal, normal).clamp_min(SMALLEST_CROSS**2))
+        cosine = dot(a, b)
+        stretch = torch.atan2(area, cosine) - self.theta0
+        slope = self.k_force * stretch / area
+        along_a = slope * cosine / dot(a, a).clamp_min(SMALLEST_CROSS)
+        along_b = slope * cosine / dot(b, b).clamp_min(SMALLEST_CROSS)
+        first = subtract(scale(a, along_a), scale(b, slope))
+        last = subtract(scale(b, along_b), scale(a, slope))
+        middle = (-first[0] - last[0], -first[1] - last[1], -first[2] - last[2])
+        return 0.5 * self.k_force * stretch.square(), [first, middle, last]
+
+
+class Torsions(nn.Module):
+    """Torsions as Fourier series, by recurrence on cosine and sine: no inverse trigonometric function."""
+
+    def __init__(self, parameters: TorsionParameters, dtype: torch.dtype) -> None:
+        super().__init__()
+        for name, atoms in zip("ijkm", parameters.atoms.T, strict=True):
+            self.register_buffer(name, torch.as_tensor(atoms.copy()))
+        self.n_orders = parameters.cosine.shape[1]
+        self.has_sine = bool(np.any(parameters.sine))
+        self.register_buffer("cosine", torch.as_tensor(parameters.cosine.T[:, :, None].copy(), dtype=dtype))
+        self.register_buffer("sine", torch.as_tensor(parameters.sine.T[:, :, None].copy(), dtype=dtype))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Vector]]:
+        """Return the energy ``(chunks, torsions, lanes)`` and its gradient at the four atoms."""
+        angle = dihedral(x, (self.i, self.j, self.k, self.m))
+        energy, slope = self.series(angle.cosine, angle.sine)
+        return energy, list(angle.gradient(slope))
+
+    def series(self, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the Fourier series and its derivative in the angle."""
+        energy = self.cosine[0].expand_as(cosine)
+        slope = torch.zeros_like(cosine)
+        cosine_n, sine_n = cosine, sine
+        for n in range(1, self.n_orders):
+            energy = energy + self.cosine[n] * cosine_n
+            slope = slope - n * self.cosine[n] * sine_n
+            if self.has_sine:
+                energy = energy + self.sine[n] * sine_n
+                slope = slope + n * self.sine[n] * cosine_n
+            cosine_n, sine_n = cosine_n * cosine - sine_n * sine, sine_n * cosine + cosine_n * sine
+        return energy, slope
+
+
+class Cmap(nn.Module):
+    """Bicubic correction maps on two torsions."""
+
+    def __init__(self, parameters: CmapParameters, dtype: torch.dtype) -> None:
+        super().__init__()
+        for name, atoms in zip("abcd", parameters.first.T, strict=True):
+            self.register_buffer(name, torch.as_tensor(atoms.copy()))
+        for name, atoms in zip("efgh", parameters.second.T, strict=True):
+            self.register_buffer(name, torch.as_tensor(atoms.copy()))
+        self.grid = parameters.coefficients.shape[1]
+        table = parameters.coefficients.reshape(-1, 16).T.copy()
+        self.register_buffer("table", torch.as_tensor(table, dtype=dtype))
+        self.register_buffer("offset", torch.as_tensor(parameters.map_index * self.grid**2)[:, None])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Vector]]:
+        """Return the energy ``(chunks, terms, lanes)`` and its gradient at the eight atoms."""
+        first = dihedral(x, (self.a, self.b, self.c, self.d))
+        second = dihedral(x, (self.e, self.f, self.g, self.h))
+        cell_a, s = self.cell(first.sine, first.cosine)
+        cell_b, t = self.cell(second.sine, second.cosine)
+        index = self.offset + cell_a * self.grid + cell_b
+        energy = slope_s = slope_t = torch.zeros_like(s)
+        for power in (3, 2, 1, 0):
+            c0, c1, c2, c3 = (self.table[4 * power + q][index] for q in range(4))
+            value = ((c3 * t + c2) * t + c1) * t + c0
+            slope_s = slope_s * s + energy
+            slope_t = slope_t * s + (3 * c3 * t + 2 * c2) * t + c1
+            energy = energy * s + value
+        per_radian = self.grid / (2 * math.pi)
+        return energy, [*first.gradient(slope_s * per_radian), *second.gradient(slope_t * per_radian)]
+
+    def cell(self, sine: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the grid cell of an angle and where in the cell it lies, from 0 to 1."""
+        place = torch.atan2(sine, cosine) * (self.grid / (2 * math.pi))
+        floor = torch.floor(place)
+        return torch.remainder(floor, self.grid).to(torch.int64), place - floor
+
+
+def scatter_plan(groups: list[Indices], n_atoms: int) -> Indices:
+    """Return, for every atom, which rows of the stacked gradients belong to it, padded with one row of zeros.
+
+    A gather of this table runs several times faster on a CPU than a scatter with atomic additions.
+    """
+    owners = np.concatenate([np.zeros(0, dtype=np.int64), *groups])
+    of_atom = [np.flatnonzero(owners == atom) for atom in range(n_atoms)]
+    width = max(1, max(len(found) for found in of_atom))
+    plan = np.full((width, n_atoms), len(owners), dtype=np.int64)
+    for atom, found in enumerate(of_atom):
+        plan[: len(found), atom] = found
+    return plan
+
+
+class Bonded(nn.Module):
+    """All terms that are not sums over pairs."""
+
+    def __init__(self, parameters: ForceFieldParameters, dtype: torch.dtype) -> None:
+        super().__init__()
+        terms: list[nn.Module] = []
+        groups: list[Indices] = []
+        if len(parameters.angles.k):
+            terms.append(Angles(parameters.angles, dtype))
+            groups += list(parameters.angles.atoms.T)
+        if len(parameters.torsions.atoms):
+            terms.append(Torsions(parameters.torsions, dtype))
+            groups += list(parameters.torsions.atoms.T)
+        for cmap in parameters.cmaps:
+            terms.append(Cmap(cmap, dtype))
+            groups += [*cmap.first.T, *cmap.second.T]
+        self.terms = nn.ModuleList(terms)
+        self.register_buffer("plan", torch.as_tensor(scatter_plan(groups, parameters.n_atoms)))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the energy ``(chunks, lanes)`` and gradient ``(chunks, 3, atoms, lanes)``."""
+        chunks, _, _, lanes = x.shape
+        energy = x.new_zeros(chunks, lanes)
+        stacked: list[list[Tensor]] = [[], [], []]
+        for term in self.terms:
+            of_term, vectors = term(x)
+            energy = energy + of_term.sum(1)
+            for axis in range(3):
+                stacked[axis] += [vector[axis] for vector in vectors]
+        padding = x.new_zeros(chunks, 1, lanes)
+        gradient = [torch.cat([*parts, padding], dim=1)[:, self.plan].sum(1) for parts in stacked]
+        return energy, torch.stack(gradient, dim=1)

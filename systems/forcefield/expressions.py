@@ -1,0 +1,110 @@
+"""The arithmetic of OpenMM's custom forces, evaluated on NumPy arrays so that a model can be recognised by value."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from systems.forcefield.parameters import Array
+
+Value = float | Array
+_TOKEN = re.compile(r"(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<other>.)")
+
+# Names get a prefix, because a parameter of OpenMM's models is called "or".
+_PREFIX = "v_"
+
+FUNCTIONS: dict[str, Callable[..., Value]] = {
+    "sqrt": np.sqrt,
+    "exp": np.exp,
+    "log": np.log,
+    "tanh": np.tanh,
+    "abs": np.abs,
+    "max": np.maximum,
+    "min": np.minimum,
+    "step": lambda x: np.where(np.asarray(x) >= 0, 1.0, 0.0),
+    "select": lambda condition, yes, no: np.where(np.asarray(condition) != 0, yes, no),
+}
+_OPERATORS: dict[type[ast.AST], Callable[..., Value]] = {
+    ast.Add: np.add,
+    ast.Sub: np.subtract,
+    ast.Mult: np.multiply,
+    ast.Div: np.divide,
+    ast.Pow: np.power,
+    ast.USub: np.negative,
+    ast.UAdd: np.positive,
+}
+
+
+class ExpressionError(ValueError):
+    """An expression holds a name, a function or a symbol that is not known here."""
+
+
+class Expression:
+    """An expression with definitions: ``"a*b; a=r^2; b=3"``.
+
+    >>> float(Expression("a*b; a=r^2; b=3").evaluate({"r": 2.0}))
+    12.0
+    """
+
+    def __init__(self, text: str, functions: Mapping[str, Callable[..., Value]] | None = None) -> None:
+        main, *definitions = [part for part in text.split(";") if part.strip()]
+        self.main = _parse(main)
+        self.definitions: dict[str, ast.expr] = {}
+        for definition in definitions:
+            name, equals, body = definition.partition("=")
+            if not equals:
+                raise ExpressionError(f"no '=' in the definition {definition.strip()!r}")
+            self.definitions[name.strip()] = _parse(body)
+        self.functions = {**FUNCTIONS, **(functions or {})}
+
+    def evaluate(self, variables: Mapping[str, Value]) -> Value:
+        """Return the value; definitions come before variables of the same name.
+
+        Raises:
+            ExpressionError: for an unknown name or function.
+        """
+        known: dict[str, Value] = {}
+        with np.errstate(all="ignore"):
+            return self._value(self.main, variables, known)
+
+    def _value(self, node: ast.expr, variables: Mapping[str, Value], known: dict[str, Value]) -> Value:
+        match node:
+            case ast.Constant(value=float() | int() as number):
+                return float(number)
+            case ast.Name(id=name):
+                return self._lookup(name.removeprefix(_PREFIX), variables, known)
+            case ast.UnaryOp(op=operator, operand=operand) if type(operator) in _OPERATORS:
+                return _OPERATORS[type(operator)](self._value(operand, variables, known))
+            case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _OPERATORS:
+                both = self._value(left, variables, known), self._value(right, variables, known)
+                return _OPERATORS[type(operator)](*both)
+            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
+                plain = name.removeprefix(_PREFIX)
+                if plain in self.functions:
+                    return self.functions[plain](*(self._value(item, variables, known) for item in arguments))
+                raise ExpressionError(f"unknown function {plain!r}")
+        raise ExpressionError(f"cannot read {ast.unparse(node)!r}")
+
+    def _lookup(self, name: str, variables: Mapping[str, Value], known: dict[str, Value]) -> Value:
+        if name in self.definitions and name not in known:
+            known[name] = self._value(self.definitions[name], variables, known)
+        if name in known:
+            return known[name]
+        if name in variables:
+            return variables[name]
+        raise ExpressionError(f"unknown name {name!r}")
+
+
+def _parse(text: str) -> ast.expr:
+    def translate(found: re.Match[str]) -> str:
+        if found["name"]:
+            return _PREFIX + found["name"]
+        return "**" if found[0] == "^" else found[0]
+
+    try:
+        return ast.parse(_TOKEN.sub(translate, text.strip()), mode="eval").body
+    except SyntaxError as error:
+        raise ExpressionError(f"cannot read {text.strip()!r}") from error

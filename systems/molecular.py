@@ -1,0 +1,228 @@
+"""A molecular system: one topology, several named thermodynamic states, and the legs between them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import openmm
+import torch
+from jaxtyping import Float
+from openmm import unit
+from openmm.app import Topology
+from torch import Tensor
+
+from boltzgen_diffclf.errors import InputError, nearest_name
+from boltzgen_diffclf.target import Target
+
+Quadruple = tuple[int, int, int, int]
+"""Atom indices of a torsion."""
+
+_TargetKey = tuple[str, float, torch.dtype, str]
+
+
+@dataclass(frozen=True)
+class PublishedValue:
+    """A figure from the literature [kT], already in the sign of the leg it is filed under (B minus A)."""
+
+    value: float
+    stderr: float
+    method: str
+    source: str
+    temperature_kelvin: float = 300.0
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A free-energy difference ``F(state_b) - F(state_a)`` with a name."""
+
+    name: str
+    state_a: str
+    state_b: str
+    published: tuple[PublishedValue, ...] = ()
+
+
+@dataclass(frozen=True)
+class Basin:
+    """An arc of a named torsion [rad], from ``low`` up to ``high``, through pi where low > high."""
+
+    torsion: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class MolecularSystem:
+    """A molecule with its named thermodynamic states.
+
+    Attributes:
+        name: as it appears in files and reports.
+        topology: atoms, residues and bonds, in the order of every array.
+        positions: one valid configuration [nm].
+        openmm_systems: the OpenMM System of each state.
+        torsions: atom indices of the torsions worth watching, e.g. ``phi`` and ``psi``.
+        legs: the named differences between states.
+        basins: arcs of torsions whose populations are watched.
+        openmm_workers: processes that evaluate energies through OpenMM; 0 for the compiled force field.
+
+    Raises:
+        InputError: states, positions and topology do not describe the same atoms.
+    """
+
+    name: str
+    topology: Topology
+    positions: Float[Tensor, "atoms 3"]
+    openmm_systems: Mapping[str, openmm.System]
+    torsions: Mapping[str, Quadruple] = field(default_factory=dict)
+    legs: Mapping[str, Leg] = field(default_factory=dict)
+    basins: Mapping[str, Basin] = field(default_factory=dict)
+    openmm_workers: int = 0
+    _targets: dict[tuple[str, float, torch.dtype, str], Target] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        atoms = self.topology.getNumAtoms()
+        counts = {state: system.getNumParticles() for state, system in self.openmm_systems.items()}
+        wrong = [f"state '{state}' has {count} particles" for state, count in counts.items() if count != atoms]
+        if len(self.positions) != atoms:
+            wrong.append(f"the positions have {len(self.positions)} atoms")
+        wrong += [
+            f"torsion '{name}' names atom {max(quadruple)}"
+            for name, quadruple in self.torsions.items()
+            if not 0 <= min(quadruple) <= max(quadruple) < atoms
+        ]
+        wrong += [
+            f"basin '{name}' names torsion '{basin.torsion}'"
+            for name, basin in self.basins.items()
+            if basin.torsion not in self.torsions
+        ]
+        if wrong:
+            raise InputError(
+                f"system '{self.name}' has a topology of {atoms} atoms, but {'; '.join(wrong)}: "
+                "give all of them for the same atoms in the same order"
+            )
+        for leg in self.legs.values():
+            self.require_state(leg.state_a)
+            self.require_state(leg.state_b)
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Names of the thermodynamic states."""
+        return tuple(self.openmm_systems)
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms."""
+        return len(self.positions)
+
+    @cached_property
+    def elements(self) -> tuple[str, ...]:
+        """Element symbol of each atom (``"X"`` for a particle that is no element)."""
+        return tuple(atom.element.symbol if atom.element else "X" for atom in self.topology.atoms())
+
+    @cached_property
+    def bonds(self) -> tuple[tuple[int, int], ...]:
+        """Index pairs of bonded atoms, each in ascending order."""
+        pairs = ((bond[0].index, bond[1].index) for bond in self.topology.bonds())
+        return tuple(sorted((min(pair), max(pair)) for pair in pairs))
+
+    @cached_property
+    def masses(self) -> Float[Tensor, " atoms"]:
+        """Masses of the first state [amu]."""
+        system = next(iter(self.openmm_systems.values()))
+        masses = [system.getParticleMass(index).value_in_unit(unit.amu) for index in range(self.n_atoms)]
+        return torch.tensor(masses, dtype=torch.float64)
+
+    def require_state(self, state: str) -> None:
+        """Raise an InputError that lists the valid states unless ``state`` is one of them."""
+        if state not in self.openmm_systems:
+            raise InputError(
+                f"system '{self.name}' has no state '{state}': choose one of "
+                f"{', '.join(self.states)}{nearest_name(state, list(self.states))}"
+            )
+
+    def require_leg(self, name: str) -> Leg:
+        """Return the leg of this name, or raise an InputError that lists the valid ones."""
+        if name not in self.legs:
+            raise InputError(
+                f"system '{self.name}' has no leg '{name}': choose one of "
+                f"{', '.join(self.legs)}{nearest_name(name, list(self.legs))}"
+            )
+        return self.legs[name]
+
+    def openmm_system(self, state: str) -> openmm.System:
+        """Return a copy of the OpenMM System of ``state``."""
+        self.require_state(state)
+        return openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(self.openmm_systems[state]))
+
+    def target(
+        self,
+        state: str,
+        temperature_kelvin: float = 300.0,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> Target:
+        """Return the reduced energy of ``state`` as a batched, differentiable target (built once, then kept).
+
+        Args:
+            state: one of :attr:`states`.
+            temperature_kelvin: [K].
+            dtype: of positions and energies.
+            device: where it computes.
+
+        Raises:
+            InputError: unknown state or impossible temperature.
+            UnsupportedSystemError: the System holds something that is not compiled.
+        """
+        from systems.forcefield import compile_system
+
+        self.require_state(state)
+        temperature = require_temperature(temperature_kelvin)
+        key = (state, temperature, dtype, str(device))
+        if key not in self._targets:
+            self._targets[key] = compile_system(
+                self.openmm_systems[state], temperature_kelvin=temperature, dtype=dtype, device=device
+            )
+        return self._targets[key]
+
+    def system_hash(self, state: str) -> str:
+        """Return a fingerprint of everything in ``state`` that changes energies or masses."""
+        self.require_state(state)
+        return hash_system(self.openmm_systems[state])
+
+
+def require_temperature(temperature_kelvin: float) -> float:
+    """Return the temperature [K], or raise an InputError where no molecule can have it.
+
+    >>> require_temperature(300.0)
+    300.0
+    """
+    if not (math.isfinite(temperature_kelvin) and 1.0 <= temperature_kelvin <= 10_000.0):
+        raise InputError(f"temperature {temperature_kelvin} K is not possible: give one between 1 and 10000 K")
+    return float(temperature_kelvin)
+
+
+def hash_system(system: openmm.System) -> str:
+    """Return the SHA-256 of a System's XML, less what changes no energy (version, names, drift removal)."""
+    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(system))
+    root.attrib.pop("openmmVersion", None)
+    for parent in root.iter("Forces"):
+        for force in list(parent):
+            if force.get("type") == "CMMotionRemover":
+                parent.remove(force)
+            for attribute in ("name", "forceGroup"):
+                force.attrib.pop(attribute, None)
+    return hashlib.sha256(
+        ElementTree.canonicalize(ElementTree.tostring(root), strip_text=True).encode()
+    ).hexdigest()
+
+
+def positions_from_quantity(positions: unit.Quantity) -> Float[Tensor, "atoms 3"]:
+    """Return OpenMM positions as a float64 tensor [nm]."""
+    return torch.from_numpy(np.array(positions.value_in_unit(unit.nanometer), dtype=np.float64))

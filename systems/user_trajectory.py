@@ -1,0 +1,125 @@
+"""A user's own trajectory of a state, read by mdtraj and checked against the system's topology."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from boltzgen_diffclf.errors import InputError
+from systems.ensemble import Provenance, ReferenceEnsemble, energies_of
+from systems.molecular import MolecularSystem, require_temperature
+from systems.store import holds_ensemble, read_ensemble
+
+_LOSSLESS = (".h5", ".hdf5", ".dcd", ".nc", ".netcdf", ".ncdf", ".trr", ".dtr", ".binpos")
+_ROUNDED = (".xtc", ".gro", ".pdb", ".cif", ".mdcrd", ".crd", ".lh5", ".xyz")
+
+
+def read_user_trajectory(
+    path: Path, system: MolecularSystem, state: str, temperature_kelvin: float = 300.0, blocks: int = 20
+) -> ReferenceEnsemble:
+    """Return the frames of a trajectory that the user vouches to be equilibrium samples of ``state``.
+
+    A file written by this package keeps its own energies and groups. Any other is taken as one simulation: it is
+    cut into ``blocks`` contiguous pieces, which serve as the independent groups, and its energies are computed.
+
+    Args:
+        path: HDF5, DCD, NetCDF, TRR, DTR or BINPOS; formats that round coordinates are refused.
+        system: the system.
+        state: the state that was simulated.
+        temperature_kelvin: of the simulation [K].
+        blocks: number of contiguous pieces.
+
+    Raises:
+        InputError: missing or unreadable file, a rounding format, other atoms, a broken molecule.
+    """
+    system.require_state(state)
+    temperature = require_temperature(temperature_kelvin)
+    if not path.exists():
+        raise InputError(f"there is no trajectory {path}: check the path")
+    _require_lossless(path)
+    if holds_ensemble(path):
+        return read_ensemble(path, system, state, temperature)
+    positions = _load_positions(path, system)
+    _require_whole_molecules(path, system, positions)
+    if len(positions) < blocks:
+        raise InputError(f"{path} has {len(positions)} frames, fewer than {blocks}: give a longer trajectory")
+    order = torch.arange(len(positions))
+    return ReferenceEnsemble(
+        provenance=Provenance(
+            system=system.name,
+            state=state,
+            temperature_kelvin=temperature,
+            system_hash=system.system_hash(state),
+            settings={"trajectory": path.name, "blocks": blocks},
+        ),
+        positions=positions,
+        energies=energies_of(system, state, temperature, positions),
+        group=order * blocks // len(positions),
+        frame=order,
+    )
+
+
+def _require_lossless(path: Path) -> None:
+    suffix = path.suffix.lower()
+    if suffix in _ROUNDED:
+        raise InputError(
+            f"{path} is a {suffix} file, whose rounded coordinates change energies by up to several kT: "
+            f"reweighting needs the unrounded frames; run again writing one of {', '.join(_LOSSLESS)}"
+        )
+    if suffix not in _LOSSLESS:
+        raise InputError(f"{path} has an unknown trajectory format '{suffix}': give one of {', '.join(_LOSSLESS)}")
+
+
+def _load_positions(path: Path, system: MolecularSystem) -> Float[Tensor, "frames atoms 3"]:
+    topology = mdtraj.Topology.from_openmm(system.topology)
+    try:
+        if path.suffix.lower() in (".h5", ".hdf5"):
+            trajectory = mdtraj.load_hdf5(str(path))
+            _require_same_atoms(path, trajectory.topology, topology)
+        else:
+            trajectory = mdtraj.load(str(path), top=topology)
+    except (OSError, ValueError, RuntimeError, EOFError) as error:
+        raise InputError(
+            f"{path} cannot be read as a trajectory of the {system.n_atoms} atoms of '{system.name}' "
+            f"({str(error).splitlines()[0]}): check the file and the order of its atoms"
+        ) from error
+    centred = trajectory.xyz - trajectory.xyz.mean(axis=1, keepdims=True)
+    return torch.from_numpy(np.ascontiguousarray(centred, dtype=np.float32))
+
+
+def _require_same_atoms(path: Path, found: mdtraj.Topology, wanted: mdtraj.Topology) -> None:
+    if found.n_atoms != wanted.n_atoms:
+        raise InputError(
+            f"{path} has {found.n_atoms} atoms, the system {wanted.n_atoms}: give a file of this system"
+        )
+    for a, b in zip(_atom_names(found), _atom_names(wanted), strict=True):
+        if a != b:
+            raise InputError(f"{path} has atom {a} where the system has {b}: reorder the atoms of the trajectory")
+
+
+def _atom_names(topology: mdtraj.Topology) -> Sequence[str]:
+    return [f"{atom.index} {atom.residue.name}-{atom.name}" for atom in topology.atoms]
+
+
+def _require_whole_molecules(
+    path: Path, system: MolecularSystem, positions: Float[Tensor, "frames atoms 3"]
+) -> None:
+    # Wrong units, another order of atoms and molecules cut by a periodic box all show as impossible bonds.
+    first, second = torch.tensor(system.bonds).reshape(-1, 2).T
+    lengths = (positions[:, first] - positions[:, second]).norm(dim=-1).to(torch.float64)
+    expected = (system.positions[first] - system.positions[second]).norm(dim=-1)
+    ratio = lengths / expected
+    strange = (ratio > 2.0) | (ratio < 0.5)
+    if bool(strange.any()):
+        frame, bond = (int(value) for value in strange.nonzero()[0])
+        raise InputError(
+            f"{path}, frame {frame}: the bond of atoms {int(first[bond])} and {int(second[bond])} is "
+            f"{float(lengths[frame, bond]):.3f} nm long, expected {float(expected[bond]):.3f} nm: check the units "
+            "(nm), the order of atoms and that molecules are whole"
+        )

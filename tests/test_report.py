@@ -1,0 +1,210 @@
+import dataclasses
+import errno
+import io
+import json
+import os
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from boltzgen_diffclf.errors import NotTrustworthyError, RunFailedError
+from tests.report_example import report, result
+from workflows.report.data import ReportData
+from workflows.report.page import write_report
+from workflows.report.rounding import with_error
+from workflows.report.summary import print_summary, table_rows
+from workflows.solvation import SolvationConfig, run
+
+PNG = b"\x89PNG\r\n\x1a\n"
+OUTSIDE = re.compile(r"https?://|url\(|@import|//[a-z]", re.IGNORECASE)
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words, self.styles, self._open = [], [], [], []
+        self.feed(text)
+        self.text = " ".join(" ".join(self.words).split()).replace("−", "-")
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "br", "link"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        (self.styles if self._open[-1:] == ["style"] else self.words).append(data)
+
+    def images(self):
+        return [attributes for tag, attributes in self.tags if tag == "img"]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    page = write_report(report(), folder)
+    return folder, Page(page.read_text(encoding="utf-8"))
+
+
+def test_the_page_needs_nothing_from_outside(written):
+    _, page = written
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "link", "iframe", "object")
+        for name in ("src", "href", "srcset", "style"):
+            assert not OUTSIDE.search(attributes.get(name) or "") or attributes[name].startswith(
+                "data:image/png;base64,"
+            )
+    assert not OUTSIDE.search(" ".join(page.styles))
+    assert not page._open
+
+
+def test_every_figure_is_inlined_with_a_text_and_lies_beside_the_page(written):
+    folder, page = written
+    files = {path.name for path in (folder / "figures").iterdir()}
+    expected = {
+        "total-comparison",
+        "total-work",
+        "total-overlap",
+        "total-integrand",
+        "polar-comparison",
+        "polar-work",
+    }
+    expected |= {"polar-overlap", "nonpolar-comparison", "training", "ramachandran"}
+    assert files == {f"{name}.png" for name in expected}
+    assert all((folder / "figures" / name).read_bytes().startswith(PNG) for name in files)
+    assert len(page.images()) == len(files)
+    assert all(image["alt"] for image in page.images())
+
+
+def leaves(value):
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [leaf for item in value for leaf in leaves(item)]
+    return [value]
+
+
+def test_every_number_of_the_json_is_on_the_page(written):
+    _, page = written
+    for leaf in leaves(json.loads(result().to_json())):
+        if isinstance(leaf, int | float | str) and leaf != "":
+            assert " ".join(str(json.dumps(leaf) if isinstance(leaf, bool | float) else leaf).split()) in page.text
+
+
+def test_the_first_line_is_the_answer_with_its_sign_in_words(written):
+    _, page = written
+    body = page.text[page.text.index("Solvation free energy of aldp at") :]
+    assert "F(implicit) - F(vacuum) = -22.4063 ± 0.0091 kT = -55.889 ± 0.023 kJ/mol" in body[:200]
+    assert "-13.3578 ± 0.0054 kcal/mol" in body[:250]
+    assert "more stable in the state “implicit”" in body
+    assert "Use the classical route, bar" in body
+    assert body.count("-29.430 ± 0.010") == 1
+    assert "python -m workflows.solvation --system aldp --seed 7" in body
+
+
+def test_an_untrustworthy_run_says_so_first_and_names_no_value(tmp_path):
+    page = Page(write_report(report(("the walkers disagree <badly>",)), tmp_path).read_text(encoding="utf-8"))
+    start = page.text.index("Not trustworthy")
+    assert "total: the walkers disagree <badly>" in page.text[start : start + 200]
+    assert "-22.4063" not in page.text[: page.text.index("Which route to use")]
+    assert "Neither route should be used as it stands" in page.text
+
+
+def test_a_partial_run_still_renders(tmp_path):
+    leg = dataclasses.replace(result().legs["total"], estimators={}, headline=None, reasons=("nothing was run",))
+    partial = dataclasses.replace(result(), legs={"total": leg}, trustworthy=False, reasons=("nothing was run",))
+    page = Page(write_report(ReportData(partial), tmp_path).read_text(encoding="utf-8"))
+    assert page.images() == []
+    assert "No route gave a value" in page.text
+
+
+def test_one_kind_of_route_gets_no_recommendation(tmp_path):
+    only = {"bar": result().legs["total"].estimators["bar"]}
+    leg = dataclasses.replace(result().legs["total"], estimators=only, headline=None)
+    page = write_report(ReportData(dataclasses.replace(result(), legs={"total": leg})), tmp_path).read_text()
+    assert "Only one kind of route was run (bar" in page
+
+
+def test_the_same_result_gives_the_same_bytes(tmp_path, written):
+    folder, _ = written
+    again = write_report(report(), tmp_path)
+    assert again.read_bytes() == (folder / "report.html").read_bytes()
+
+
+def test_figures_stand_missing_values(tmp_path):
+    holes = report()
+    pmf = holes.ramachandran[0]
+    empty = dataclasses.replace(pmf, stderr=np.full_like(pmf.stderr, np.nan))
+    write_report(dataclasses.replace(holes, ramachandran=(empty,), legs={}), tmp_path)
+    assert (tmp_path / "figures" / "ramachandran.png").read_bytes().startswith(PNG)
+
+
+def test_the_summary_gives_the_page_numbers_in_plain_ascii(tmp_path):
+    out = io.StringIO()
+    print_summary(result(), tmp_path / "report.html", out)
+    text = out.getvalue()
+    assert text.isascii()
+    assert "total: F(implicit) - F(vacuum) = -22.4063 +- 0.0091 kT = -55.889 +- 0.023 kJ/mol" in text
+    assert "FEAT reference (MBAR, 11 states)" in text
+    assert text.rstrip().endswith("report.html")
+    for leg in result().legs.values():
+        for row in table_rows(leg):
+            assert all(cell in text for cell in row)
+
+
+def test_the_summary_draws_tables_on_a_terminal(tmp_path):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    out = Terminal()
+    print_summary(result(("why",)), tmp_path / "report.html", out)
+    assert "NOT TRUSTWORTHY" in out.getvalue()
+    assert "─" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "expected"),
+    [
+        (-22.40612, 0.0093, "-22.4061 ± 0.0093"),
+        (-22.40612, 0.43, "-22.41 ± 0.43"),
+        (7.0, 12.0, "7.00 ± 12.00"),
+        (1.0, 3e-9, "1.000000 ± 0.000000"),
+        (float("nan"), 1.0, "–"),
+        (1.5, float("inf"), "1.500 ± –"),
+    ],
+)
+def test_values_are_rounded_to_their_error(value, stderr, expected):
+    assert with_error(value, stderr) == expected
+
+
+def test_run_writes_everything_before_it_says_not_trustworthy(tmp_path, monkeypatch, capsys):
+    import sys
+    import types
+
+    pipeline = types.ModuleType("workflows.solvation_pipeline")
+    pipeline.solve = lambda config, folder: report(("the walkers disagree",))
+    monkeypatch.setitem(sys.modules, "workflows.solvation_pipeline", pipeline)
+    with pytest.raises(NotTrustworthyError, match="the walkers disagree"):
+        run(SolvationConfig(out=tmp_path))
+    assert json.loads((tmp_path / "results.json").read_text())["trustworthy"] is False
+    assert {"results.json", "report.html", "figures", "config.toml", "run.log"} <= set(os.listdir(tmp_path))
+    assert "NOT TRUSTWORTHY" in capsys.readouterr().out
+    pipeline.solve = lambda config, folder: report()
+    assert run(SolvationConfig(out=tmp_path)).trustworthy
+
+
+def test_a_full_disk_keeps_the_old_page(tmp_path, monkeypatch):
+    (tmp_path / "report.html").write_text("old")
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(RunFailedError, match="No space left"):
+        write_report(ReportData(result()), tmp_path)
+    assert (tmp_path / "report.html").read_text() == "old"

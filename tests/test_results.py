@@ -1,0 +1,177 @@
+import dataclasses
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from boltzgen_diffclf.errors import InputError
+from tests.report_example import result
+from workflows import results, trust
+from workflows.results import EstimatorRow, SolvationResult, judged, most_precise
+
+CLASSICAL = EstimatorRow(-22.406, 0.009, 0.041, 25000.0, 100000, 0, 40.0, "classical")
+LEARNED = EstimatorRow(-22.37, 0.04, None, 8000.0, 60000, 10**6, 130.0, "learned", (-22.40, -22.38, -22.33))
+
+
+def test_json_gives_the_same_result_back():
+    original = result(("why",))
+    again = SolvationResult.from_json(original.to_json())
+    assert again.to_json() == original.to_json()
+    assert again.legs["polar"] == dataclasses.replace(
+        original.legs["polar"], estimators=again.legs["polar"].estimators
+    )
+    assert again.legs["polar"].estimators["bar"] == original.legs["polar"].estimators["bar"]
+    assert math.isnan(again.legs["polar"].estimators["no_network"].value_kT)
+    assert again.legs["polar"].estimators["dsm_diffclf"].overlap is None
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_floats_survive_json_exactly(value):
+    row = dataclasses.replace(CLASSICAL, value_kT=value)
+    leg = dataclasses.replace(result().legs["total"], estimators={"bar": row})
+    again = SolvationResult.from_json(dataclasses.replace(result(), legs={"total": leg}).to_json())
+    assert again.legs["total"].estimators["bar"].value_kT == value
+
+
+def test_the_names_that_others_rely_on_are_in_the_json():
+    content = json.loads(result().to_json())
+    names = {
+        "schema_version",
+        "system",
+        "temperature_kelvin",
+        "seed",
+        "trustworthy",
+        "reasons",
+        "legs",
+        "versions",
+    }
+    assert names <= set(content)
+    leg = content["legs"]["total"]
+    assert {"value_kT", "stderr_kT"} <= set(leg["headline"])
+    row = {
+        "value_kT",
+        "stderr_kT",
+        "overlap",
+        "n_effective",
+        "energy_evaluations",
+        "network_evaluations",
+        "seconds",
+    }
+    assert row <= set(leg["estimators"]["bar"])
+    assert leg["estimators"]["no_network"]["value_kT"] is None
+
+
+def paths(value, path=""):
+    """Return every key path, names inside an object of names replaced by a star."""
+    found = {path.lstrip(".")} if path else set()
+    starred = path.rsplit(".", 1)[-1] in ("legs", "estimators")
+    if isinstance(value, dict) and not path.endswith((".versions", ".settings")):
+        for key, item in value.items():
+            found |= paths(item, f"{path}.{'*' if starred else key}")
+    elif isinstance(value, list):
+        for item in value:
+            found |= paths(item, f"{path}.*") if isinstance(item, dict) else set()
+    return found
+
+
+def test_the_documented_schema_is_the_schema():
+    rows = results.__doc__.split("\n====")[2].splitlines()[1:]
+    documented = {row.split()[0] for row in rows}
+    written = {path for path in paths(json.loads(result(("why",)).to_json())) if not path.endswith("*")}
+    assert documented == written
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda content: content.update(schema_version=99), "schema version 99"),
+        (lambda content: content.pop("schema_version"), "no results.json"),
+        (lambda content: content["legs"]["total"].pop("states"), "damaged at legs.total.states"),
+    ],
+)
+def test_a_wrong_file_is_refused(change, expected):
+    content = json.loads(result().to_json())
+    change(content)
+    with pytest.raises(InputError, match=expected):
+        SolvationResult.from_json(json.dumps(content))
+    with pytest.raises(InputError, match=r"no results\.json"):
+        SolvationResult.from_json("{")
+
+
+def test_agreement_with_overlap_names_the_value():
+    assert trust.decide(CLASSICAL, LEARNED) == (True, ())
+
+
+@pytest.mark.parametrize(
+    ("classical", "learned", "expected"),
+    [
+        (CLASSICAL, dataclasses.replace(LEARNED, value_kT=-22.25), "combined standard errors"),
+        (dataclasses.replace(CLASSICAL, overlap=0.029), LEARNED, "overlap of the classical yardstick is 0.029"),
+        (CLASSICAL, dataclasses.replace(LEARNED, overlap=math.nan), "overlap of the learned"),
+        (CLASSICAL, dataclasses.replace(LEARNED, stderr_kT=0.7), "too wide to confirm"),
+        (CLASSICAL, dataclasses.replace(LEARNED, stderr_kT=0.0), "no estimate"),
+        (dataclasses.replace(CLASSICAL, value_kT=math.nan), LEARNED, "no estimate"),
+        (CLASSICAL, None, "learned estimator was not run"),
+        (None, LEARNED, "classical yardstick was not run"),
+    ],
+)
+def test_each_failure_gives_its_one_sentence(classical, learned, expected):
+    trustworthy, reasons = trust.decide(classical, learned)
+    assert not trustworthy
+    assert len(reasons) == 1
+    assert expected in reasons[0]
+
+
+def test_the_limit_is_three_combined_errors():
+    combined = math.hypot(0.009, 0.04)
+    for sigmas, agrees in ((2.99, True), (3.01, False)):
+        learned = dataclasses.replace(LEARNED, value_kT=CLASSICAL.value_kT + sigmas * combined)
+        assert trust.decide(CLASSICAL, learned)[0] is agrees
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "expected"),
+    [
+        (trust.check_walkers("vacuum", 1.01), trust.check_walkers("vacuum", 1.2), "R-hat 1.200"),
+        (trust.check_walkers("vacuum", 1.01), trust.check_walkers("vacuum", math.nan), "R-hat nan"),
+        (trust.check_samples("implicit", 4000), trust.check_samples("implicit", 80), "only 80 independent"),
+        (trust.check_overfit(2.0, 2.1, 5.0), trust.check_overfit(2.0, 3.0, 5.0), "overfitted"),
+        (trust.check_trained(2.01, 2.0, 5.0), trust.check_trained(2.5, 2.0, 5.0), "undertrained"),
+        (
+            trust.check_replicates("ti", LEARNED),
+            trust.check_replicates("ti", dataclasses.replace(LEARNED, replicates=(-22.4, -21.0, -23.9))),
+            "scatter",
+        ),
+        (
+            trust.check_replicates("ti", LEARNED),
+            trust.check_replicates("ti", dataclasses.replace(LEARNED, replicates=(-22.4, math.nan, -22.4))),
+            "scatter",
+        ),
+    ],
+)
+def test_each_gate_closes(good, bad, expected):
+    assert good.passed
+    assert trust.decide(CLASSICAL, LEARNED, [good])[0]
+    trustworthy, reasons = trust.decide(CLASSICAL, LEARNED, [good, bad])
+    assert not trustworthy
+    assert reasons == (bad.sentence,)
+    assert expected in reasons[0]
+
+
+def test_a_leg_with_reasons_names_nothing():
+    leg = result().legs["total"]
+    assert leg.headline.value_kT == leg.estimators["bar"].value_kT
+    refused = judged(leg, "bar", "dsm_diffclf", ("why",))
+    assert refused.headline is None
+    assert refused.reasons == ("why",)
+    assert trust.overall({"total": ("why",), "polar": ()}) == (False, ("total: why",))
+    assert trust.overall({"polar": ()}) == (True, ())
+
+
+def test_the_yardstick_is_the_most_precise_row_of_its_kind():
+    estimators = result().legs["total"].estimators
+    assert most_precise(estimators, "classical") == "bar"
+    assert most_precise(estimators, "learned") == "dsm_diffclf"
+    assert most_precise({"x": estimators["no_network"]}, "ablation") is None

@@ -1,0 +1,187 @@
+import dataclasses
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from boltzgen_diffclf.errors import InputError, RunFailedError
+from workflows.progress import Progress
+from workflows.run_folder import RunFolder, StageResult, open_run_folder
+from workflows.solvation import SolvationConfig
+
+CONFIG = SolvationConfig()
+
+
+def some_stage():
+    arrays = {"x": np.linspace(0, 1, 7), "counts": np.arange(3)}
+    return StageResult(arrays, {"r_hat": 0.1 + 0.2, "names": ["phi", "psi"]})
+
+
+def the_folder(path):
+    return RunFolder(path, Progress(path / "status.json"))
+
+
+def never():
+    raise AssertionError("computed again")
+
+
+def test_a_finished_stage_is_read_back_exactly_and_not_computed_again(tmp_path):
+    with open_run_folder(tmp_path, CONFIG) as folder:
+        assert not folder.stage_done("reference")
+        first = folder.stage("reference", some_stage)
+        assert folder.stage_done("reference")
+    with open_run_folder(tmp_path, CONFIG) as folder:
+        again = folder.stage("reference", never)
+    assert again.facts == {"r_hat": 0.1 + 0.2, "names": ["phi", "psi"]}
+    assert again.seconds == first.seconds > 0
+    np.testing.assert_array_equal(again.arrays["x"], np.linspace(0, 1, 7))
+    assert again.arrays["counts"].dtype == first.arrays["counts"].dtype
+
+
+def test_further_files_of_a_stage_are_vouched_for(tmp_path):
+    folder = the_folder(tmp_path)
+    frames = tmp_path / "frames.h5"
+    frames.write_bytes(b"frames")
+    folder.save_stage("reference", StageResult(files=[frames]))
+    assert folder.load_stage("reference").files == [frames]
+    frames.write_bytes(b"fram")
+    with pytest.raises(InputError, match=r"frames\.h5 is missing, truncated or altered"):
+        folder.load_stage("reference")
+
+
+@pytest.mark.parametrize("name", ["reference.npz", "reference.json"])
+@pytest.mark.parametrize("keep", [0, 60])
+def test_a_truncated_stage_file_gives_one_line_that_names_it(name, keep, tmp_path):
+    folder = the_folder(tmp_path)
+    folder.save_stage("reference", some_stage())
+    file = tmp_path / "stages" / name
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(InputError) as caught:
+        folder.stage("reference", never)
+    message = str(caught.value)
+    assert str(file) in message
+    assert "delete" in message
+    assert "--out" in message
+    assert "\n" not in message
+
+
+def test_an_altered_fact_is_noticed(tmp_path):
+    folder = the_folder(tmp_path)
+    folder.save_stage("reference", some_stage())
+    record = tmp_path / "stages" / "reference.json"
+    record.write_text(record.read_text().replace("phi", "psi"))
+    with pytest.raises(InputError, match="altered"):
+        folder.load_stage("reference")
+
+
+def test_a_stage_killed_while_it_runs_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), open_run_folder(tmp_path, CONFIG) as folder:
+        folder.stage("reference", lambda: (_ for _ in ()).throw(KeyboardInterrupt()))
+    assert not the_folder(tmp_path).stage_done("reference")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"temperature_kelvin": 310.0}, "temperature_kelvin = 300.0, and now temperature_kelvin = 310.0"),
+        ({"threads": 2}, "threads = (not set), and now threads = 2"),
+        ({"estimators": ("bar",)}, 'estimators = ["all"], and now estimators = ["bar"]'),
+    ],
+)
+def test_a_changed_setting_is_refused_by_name(change, expected, tmp_path):
+    with open_run_folder(tmp_path, CONFIG):
+        pass
+    changed = SolvationConfig(**change)
+    with pytest.raises(InputError) as caught, open_run_folder(tmp_path, changed):
+        pass
+    assert expected in str(caught.value)
+    assert "choose another --out" in str(caught.value)
+
+
+def test_the_folder_itself_may_be_renamed(tmp_path):
+    with open_run_folder(tmp_path / "a", dataclasses.replace(CONFIG, out=tmp_path / "a")):
+        pass
+    (tmp_path / "a").rename(tmp_path / "b")
+    with open_run_folder(tmp_path / "b", dataclasses.replace(CONFIG, out=tmp_path / "b")) as folder:
+        assert folder.path.name == "b"
+
+
+def test_a_shared_choice_is_made_once(tmp_path):
+    with open_run_folder(tmp_path, CONFIG) as folder:
+        assert folder.remember("threads", lambda: 2) == 2
+    with open_run_folder(tmp_path, CONFIG) as folder:
+        assert folder.remember("threads", never) == 2
+
+
+def test_two_processes_do_not_share_a_folder_and_a_dead_one_leaves_no_lock(tmp_path):
+    script = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from workflows.run_folder import open_run_folder\nfrom workflows.solvation import SolvationConfig\n"
+        "with open_run_folder(Path(sys.argv[1]), SolvationConfig()):\n"
+        "    print('ready', flush=True)\n    time.sleep(60)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "ready\n"
+        with pytest.raises(InputError, match=f"in use by process {other.pid} "), open_run_folder(tmp_path, CONFIG):
+            pass
+    finally:
+        os.kill(other.pid, signal.SIGKILL)
+        other.wait()
+        other.stdout.close()
+    with open_run_folder(tmp_path, CONFIG) as folder:
+        assert f"process {os.getpid()} " in (folder.path / ".lock").read_text()
+
+
+def test_a_full_disk_fails_the_run_and_destroys_nothing(tmp_path, monkeypatch):
+    folder = the_folder(tmp_path)
+    folder.save_stage("reference", some_stage())
+    before = sorted(path.name for path in (tmp_path / "stages").iterdir())
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(RunFailedError, match="No space left on device") as caught:
+        folder.save_stage("training", some_stage())
+    assert caught.value.exit_code == 4
+    assert sorted(path.name for path in (tmp_path / "stages").iterdir()) == before
+    assert folder.load_stage("reference").facts["names"] == ["phi", "psi"]
+
+
+def test_a_full_disk_in_the_log_ends_the_run(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with open_run_folder(tmp_path, CONFIG):
+        monkeypatch.setattr(logging.FileHandler, "format", full, raising=False)
+        with pytest.raises(OSError, match="No space"):
+            logging.getLogger("workflows.test").info("one line")
+        monkeypatch.undo()
+
+
+def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="choose another --out"), open_run_folder(tmp_path / "file" / "x", CONFIG):
+        pass
+
+
+def test_the_log_is_appended_across_starts(tmp_path):
+    for word in ("first", "second"):
+        with open_run_folder(tmp_path, CONFIG):
+            logging.getLogger("systems.test").info(word)
+    logging.getLogger("systems.test").info("third")
+    text = (tmp_path / "run.log").read_text()
+    assert "first" in text
+    assert "second" in text
+    assert "third" not in text
+
+
+def test_a_stage_name_cannot_leave_the_folder(tmp_path):
+    with pytest.raises(ValueError, match="one plain word"):
+        the_folder(tmp_path).stage_done("../elsewhere")

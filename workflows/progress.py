@@ -1,0 +1,252 @@
+"""How a run tells where it stands: bars on a terminal, plain lines in a log, ``status.json`` for a job queue."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Self
+
+from boltzgen_diffclf.errors import BoltzgenError, NotTrustworthyError, RunFailedError
+from boltzgen_diffclf.files import atomic_path
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+PACKAGES = ("boltzgen_diffclf", "systems", "workflows")
+STATUS_SECONDS = 1.0
+LOG_SECONDS = 30.0
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def logging_to_stderr(*, debug: bool) -> Iterator[None]:
+    """Send the log of our packages to stderr: through rich on a terminal, as plain lines otherwise."""
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_plain_lines())
+    with _handling(handler, logging.DEBUG if debug else logging.INFO):
+        yield
+
+
+@contextlib.contextmanager
+def logging_to_file(path: Path) -> Iterator[None]:
+    """Append the log of our packages to ``path`` while the block runs."""
+    handler = _LogFile(path, encoding="utf-8")
+    handler.setFormatter(_plain_lines())
+    with _handling(handler, logging.INFO):
+        yield
+
+
+class _LogFile(logging.FileHandler):
+    """A log file whose full disk ends the run like any other full disk, instead of printing tracebacks."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name of the base class
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise error
+        super().handleError(record)
+
+
+def _plain_lines() -> logging.Formatter:
+    return logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+
+
+@contextlib.contextmanager
+def _handling(handler: logging.Handler, level: int) -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in PACKAGES]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, old in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(old)
+        handler.close()
+
+
+@contextlib.contextmanager
+def terminating_politely() -> Iterator[None]:
+    """Treat SIGTERM, which job queues send before they kill, like Ctrl-C while the block runs."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Progress:
+    """Where a run stands, told to the terminal, the log and ``status.json``.
+
+    Args:
+        status_file: rewritten whole at most once a second; a job queue may read it at any moment.
+
+    Example::
+
+        with Progress(folder.path / "status.json") as progress:
+            progress.plan({"reference": 3.0, "training": 1.0})
+            with progress.stage("reference", total=n_steps) as advance:
+                for _ in range(n_steps):
+                    advance(1)
+    """
+
+    def __init__(self, status_file: Path) -> None:
+        self._status_file = status_file
+        self._plan: dict[str, float] = {}
+        self._done: dict[str, float] = {}
+        self._cached: set[str] = set()
+        self._stage: str | None = None
+        self._started = time.monotonic()
+        self._last_status = self._last_line = -float("inf")
+        self._bars: Bars | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            self._bars = _bars()
+            self._bars.start()
+        self._write_status("running")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+        # A full disk ended the run: it must not be replaced by the failure to say so.
+        with contextlib.suppress(RunFailedError):
+            self._write_status(*_ending(error))
+
+    def plan(self, shares: Mapping[str, float]) -> None:
+        """Name the stages to come, each with its expected share of the work in any unit."""
+        self._plan = dict(shares)
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: float) -> Iterator[Callable[[float], None]]:
+        """Yield ``advance(amount)`` for one stage of the plan, of size ``total`` in any unit."""
+        if name not in self._plan:
+            raise ValueError(f"stage '{name}' is not in the plan: {list(self._plan)}")
+        self._stage, self._done[name] = name, 0.0
+        bar = self._bars.add_task(name, total=1.0) if self._bars is not None else None
+        _log.info("%s: started", name)
+        begun = time.monotonic()
+
+        def advance(amount: float) -> None:
+            self._done[name] = min(1.0, self._done[name] + amount / max(total, 1e-300))
+            if self._bars is not None and bar is not None:
+                self._bars.update(bar, completed=self._done[name])
+            self._tell(name)
+
+        yield advance
+        advance(total)
+        _log.info("%s: done in %s", name, duration(time.monotonic() - begun))
+
+    def skip(self, name: str) -> None:
+        """Count a stage as done whose result was found in the run folder."""
+        self._done[name] = 1.0
+        self._cached.add(name)
+        self._write_status("running")
+        _log.info("%s: found in the run folder", name)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the planned work that is done, stages found in the folder included."""
+        return self._share(self._done) / max(sum(self._plan.values()), 1e-300)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Expected seconds to the end at the pace of this process, or None while too little is known."""
+        fresh = self._share({name: done for name, done in self._done.items() if name not in self._cached})
+        left = sum(self._plan.values()) - self._share(self._done)
+        if fresh < 0.005 * sum(self._plan.values()):
+            return None
+        return (time.monotonic() - self._started) * left / fresh
+
+    def _share(self, done: Mapping[str, float]) -> float:
+        return sum(self._plan.get(name, 0.0) * part for name, part in done.items())
+
+    def _tell(self, name: str) -> None:
+        now = time.monotonic()
+        if now - self._last_status >= STATUS_SECONDS:
+            self._last_status = now
+            self._write_status("running")
+        if now - self._last_line >= LOG_SECONDS:
+            self._last_line = now
+            left = self.seconds_left
+            ending = "" if left is None else f", about {duration(left)} left in all"
+            _log.info("%s: %.0f %%%s", name, 100 * self._done[name], ending)
+
+    def _write_status(self, state: str, exit_code: int | None = None, message: str | None = None) -> None:
+        left = self.seconds_left
+        status = {
+            "state": state,
+            "stage": self._stage,
+            "stage_fraction": round(self._done.get(self._stage or "", 0.0), 4),
+            "fraction": round(self.fraction, 4),
+            "seconds_left": None if left is None else round(left, 1),
+            "exit_code": exit_code,
+            "message": message,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "updated": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        with atomic_path(self._status_file) as path:
+            path.write_text(json.dumps(status, indent=1) + "\n", encoding="utf-8")
+
+
+def _ending(error: BaseException | None) -> tuple[str, int, str | None]:
+    if error is None:
+        return "done", 0, None
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130, "repeat the command to resume"
+    code = error.exit_code if isinstance(error, BoltzgenError) else 4
+    return ("not trustworthy" if isinstance(error, NotTrustworthyError) else "failed"), code, str(error)
+
+
+def _bars() -> Bars:
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichBars
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    return RichBars(*columns, console=Console(stderr=True), refresh_per_second=4)
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in words.
+
+    >>> duration(0.42), duration(75), duration(7500)
+    ('0.4 s', '1 min 15 s', '2 h 5 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,155 @@
+"""When a free energy may be named: the classical yardstick and the learned path agree, and their error bars hold.
+
+Each gate returns one sentence when it fails. Ablation rows never vote.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from workflows.results import EstimatorRow, is_finite
+
+AGREEMENT_SIGMAS = 3.0
+SMALLEST_OVERLAP = 0.03
+"""Below this neighbour overlap the BAR error bar is no longer honest (measured on Gaussian work)."""
+LARGEST_LEARNED_STDERR_KT = 0.5
+"""A learned value with a wider error bar agrees with anything, so it confirms nothing [kT]."""
+LARGEST_R_HAT = 1.05
+SMALLEST_N_EFFECTIVE = 400.0
+LARGEST_GENERALISATION_GAP = 0.1
+LARGEST_STILL_FALLING = 0.02
+LARGEST_REPLICATE_EXCESS = 3.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One gate that a result has to pass.
+
+    Attributes:
+        name: short, for a table.
+        passed: whether it did.
+        sentence: what is wrong, the value seen and what to do, told when it failed.
+    """
+
+    name: str
+    passed: bool
+    sentence: str
+
+
+def decide(
+    classical: EstimatorRow | None, learned: EstimatorRow | None, checks: Sequence[Check] = ()
+) -> tuple[bool, tuple[str, ...]]:
+    """Return whether a leg may name its classical value, and one sentence for each reason why not.
+
+    Args:
+        classical: the yardstick, BAR or MBAR of the reference ensembles; None where it was not run.
+        learned: the full learned estimator (DSM + DiffCLF); None where it was not run.
+        checks: further gates, of the ensembles and of the training.
+    """
+    reasons = [*_missing(classical, "classical yardstick"), *_missing(learned, "full learned estimator")]
+    for row, name in ((classical, "classical yardstick"), (learned, "learned estimator")):
+        if row is not None:
+            reasons += _poor_overlap(row, name)
+    if classical is not None and learned is not None and not reasons:
+        reasons += _disagreement(classical, learned)
+    if learned is not None and learned.stderr_kT > LARGEST_LEARNED_STDERR_KT:
+        reasons.append(
+            f"the learned error bar of {learned.stderr_kT:.2g} kT is too wide to confirm anything "
+            f"(limit {LARGEST_LEARNED_STDERR_KT} kT): train longer or on more frames"
+        )
+    reasons += [check.sentence for check in checks if not check.passed]
+    return not reasons, tuple(reasons)
+
+
+def _missing(row: EstimatorRow | None, name: str) -> list[str]:
+    if row is None:
+        return [f"the {name} was not run, so nothing independent confirms the value: add it to --estimators"]
+    if not is_finite(row):
+        return [f"the {name} gave {row.value_kT} ± {row.stderr_kT} kT, which is no estimate: see run.log"]
+    return []
+
+
+def _poor_overlap(row: EstimatorRow, name: str) -> list[str]:
+    if row.overlap is None or row.overlap >= SMALLEST_OVERLAP:
+        return []
+    return [
+        f"the overlap of the {name} is {row.overlap:.2g}, below {SMALLEST_OVERLAP}, so its error bar cannot be "
+        "believed: add states between, or sample longer"
+    ]
+
+
+def _disagreement(classical: EstimatorRow, learned: EstimatorRow) -> list[str]:
+    difference = learned.value_kT - classical.value_kT
+    combined = math.hypot(classical.stderr_kT, learned.stderr_kT)
+    if abs(difference) <= AGREEMENT_SIGMAS * combined:
+        return []
+    return [
+        f"the learned value differs from the classical one by {difference:+.3f} kT, "
+        f"{abs(difference) / combined:.1f} combined standard errors (limit {AGREEMENT_SIGMAS:.0f})"
+    ]
+
+
+def check_walkers(state: str, r_hat: float) -> Check:
+    """Gate on the split R-hat of the slowest torsion between walkers."""
+    return Check(
+        f"walkers of {state}",
+        r_hat <= LARGEST_R_HAT,
+        f"the walkers of {state} disagree about the torsions (R-hat {r_hat:.3f}, limit {LARGEST_R_HAT}): "
+        "sample longer with --frames-per-walker",
+    )
+
+
+def check_samples(state: str, n_effective: float) -> Check:
+    """Gate on the effective number of independent frames of a state."""
+    return Check(
+        f"samples of {state}",
+        n_effective >= SMALLEST_N_EFFECTIVE,
+        f"the {state} ensemble holds only {n_effective:.0f} independent frames (at least "
+        f"{SMALLEST_N_EFFECTIVE:.0f} wanted): sample longer with --frames-per-walker",
+    )
+
+
+def check_overfit(train_loss: float, heldout_loss: float, scale: float) -> Check:
+    """Gate on the gap between held-out and training loss, as a share of ``scale`` (the whole drop of the loss)."""
+    gap = (heldout_loss - train_loss) / max(abs(scale), 1e-12)
+    return Check(
+        "overfitting",
+        gap <= LARGEST_GENERALISATION_GAP,
+        f"the network is overfitted: its held-out loss {heldout_loss:.4g} lies above its training loss "
+        f"{train_loss:.4g} by {100 * gap:.0f} % of what was learned "
+        f"(limit {100 * LARGEST_GENERALISATION_GAP:.0f} %): use more frames, or fewer --training-steps",
+    )
+
+
+def check_trained(early_loss: float, late_loss: float, scale: float) -> Check:
+    """Gate on how much the held-out loss still fell over the last tenth of the steps, as a share of ``scale``."""
+    falling = (early_loss - late_loss) / max(abs(scale), 1e-12)
+    return Check(
+        "training finished",
+        falling <= LARGEST_STILL_FALLING,
+        f"the network is undertrained: over the last tenth of the steps its held-out loss still fell by "
+        f"{100 * falling:.1f} % of what was learned (limit {100 * LARGEST_STILL_FALLING:.0f} %): "
+        "raise --training-steps",
+    )
+
+
+def check_replicates(name: str, row: EstimatorRow) -> Check:
+    """Gate on the error bar covering the scatter of the row's own replicates."""
+    values = [value for value in row.replicates if math.isfinite(value)]
+    mean = sum(values) / max(len(values), 1)
+    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1))
+    expected = row.stderr_kT * math.sqrt(max(len(values), 1))
+    return Check(
+        f"replicates of {name}",
+        len(values) == len(row.replicates) and spread <= LARGEST_REPLICATE_EXCESS * expected,
+        f"the {len(row.replicates)} replicates of {name} scatter by {spread:.2g} kT, and their error bar of "
+        f"{row.stderr_kT:.2g} kT does not cover that: use more --training-seeds",
+    )
+
+
+def overall(leg_reasons: Mapping[str, Sequence[str]]) -> tuple[bool, tuple[str, ...]]:
+    """Return whether every leg is trustworthy, and all reasons with the leg's name before each."""
+    reasons = tuple(f"{leg}: {reason}" for leg, several in leg_reasons.items() for reason in several)
+    return not reasons, reasons
