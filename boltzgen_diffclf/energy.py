@@ -85,10 +85,26 @@ class EnergyModel(nn.Module, ABC):
         self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"], end_gradient: Float[Tensor, "batch 2 dim"]
     ) -> Float[Tensor, "batch dim"]:
         """Return ``dU_theta/dy`` [kT per unit], given those of the ends; differentiable in the parameters."""
+        _, net_weight = self.blend(t)
+        value, pullback = torch.func.vjp(lambda point: self.net(point, t), y)
+        (net_gradient,) = pullback(torch.ones_like(value))
+        return self.prior_gradient(t, end_gradient) + net_weight[:, None] * net_gradient
+
+    def prior_gradient(
+        self, t: Float[Tensor, " batch"], end_gradient: Float[Tensor, "batch 2 dim"]
+    ) -> Float[Tensor, "batch dim"]:
+        """Return the gradient of what the ends alone give [kT per unit], network left out."""
+        return (self.blend(t)[0][:, :, None] * end_gradient).sum(1)
+
+    def energy_and_gradient(
+        self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"], ends: Ends
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch dim"]]:
+        """Return ``U_theta(y, t)`` [kT] and ``dU_theta/dy`` [kT per unit] from one pass through the network."""
         end_weight, net_weight = self.blend(t)
         value, pullback = torch.func.vjp(lambda point: self.net(point, t), y)
         (net_gradient,) = pullback(torch.ones_like(value))
-        return (end_weight[:, :, None] * end_gradient).sum(1) + net_weight[:, None] * net_gradient
+        energy = (end_weight * ends.energy).sum(-1) + net_weight * value.to(ends.energy.dtype)
+        return energy, (end_weight[:, :, None] * ends.gradient).sum(1) + net_weight[:, None] * net_gradient
 
     def time_derivative(
         self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"], end_energy: Float[Tensor, "batch 2"]
@@ -125,6 +141,9 @@ class LearnedLadder(Ladder):
         times: one a level.
         target_a: the true energy at t = 0, on flat configurations.
         target_b: the true energy at t = 1.
+
+    Attributes:
+        network_evaluations: energies and gradients of the network evaluated so far, each counted as one.
     """
 
     def __init__(
@@ -156,7 +175,8 @@ class LearnedLadder(Ladder):
         t = self.times[level]
         self.network_evaluations += 2 * len(x)
         with torch.no_grad():
-            return self.model.energy(x, t, ends.energy), -self.model.gradient(x, t, ends.gradient)
+            energy, gradient = self.model.energy_and_gradient(x, t, ends)
+        return energy, -gradient
 
     def _blend(self, x: Tensor, level: Tensor, end_energy: Tensor) -> Tensor:
         self.network_evaluations += len(x)

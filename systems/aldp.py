@@ -57,6 +57,7 @@ def alanine_dipeptide() -> MolecularSystem:
         torsions={"phi": (4, 6, 8, 14), "psi": (6, 8, 14, 16)},
         legs={leg.name: leg for leg in legs},
         basins={"phi > 0": Basin("phi", 0.0, 2.15)},
+        reweighted={"nonpolar": "vacuum"},
     )
 
 

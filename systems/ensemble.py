@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.samplers.resampling import systematic
+from boltzgen_diffclf.target import Target
 from systems.molecular import MolecularSystem
 
 _ENERGY_BATCH = 1024
@@ -58,7 +60,7 @@ class ReferenceEnsemble:
     group: Int[Tensor, " frames"]
     frame: Int[Tensor, " frames"]
     frame_interval_ps: float = 0.0
-    diagnostics: Mapping[str, object] = field(default_factory=dict)
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -116,15 +118,14 @@ def energies_of(
     system: MolecularSystem, state: str, temperature_kelvin: float, positions: Float[Tensor, "frames atoms 3"]
 ) -> Float[Tensor, " frames"]:
     """Return ``u`` [kT] of positions [nm] in double precision."""
-    target = system.target(state, temperature_kelvin=temperature_kelvin, dtype=torch.float64)
-    energies = []
-    for batch in positions.split(_ENERGY_BATCH):
-        # Every call has one shape: a compiled target would otherwise be compiled again for the last, shorter one.
-        padding = batch[-1:].expand(_ENERGY_BATCH - len(batch), -1, -1)
-        with torch.no_grad():
-            energy = target.energy(torch.cat([batch, padding]).to(torch.float64))
-        energies.append(energy[: len(batch)].detach())
-    return torch.cat(energies)
+    return evaluate(system.target(state, temperature_kelvin=temperature_kelvin, dtype=torch.float64), positions)
+
+
+def evaluate(target: Target, positions: Float[Tensor, "frames atoms 3"]) -> Float[Tensor, " frames"]:
+    """Return ``u`` [kT] of positions [nm] in the target's precision, a batch at a time, detached."""
+    with torch.no_grad():
+        batches = positions.split(_ENERGY_BATCH)
+        return torch.cat([target.energy(batch.to(target.dtype)).cpu() for batch in batches])
 
 
 def reweight(ensemble: ReferenceEnsemble, system: MolecularSystem, state: str) -> Float[Tensor, " frames"]:

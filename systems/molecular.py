@@ -68,7 +68,7 @@ class MolecularSystem:
         torsions: atom indices of the torsions worth watching, e.g. ``phi`` and ``psi``.
         legs: the named differences between states.
         basins: arcs of torsions whose populations are watched.
-        openmm_workers: processes that evaluate energies through OpenMM; 0 for the compiled force field.
+        reweighted: states whose ensemble is that of another state, named here, reweighted: the two overlap well.
 
     Raises:
         InputError: states, positions and topology do not describe the same atoms.
@@ -81,7 +81,7 @@ class MolecularSystem:
     torsions: Mapping[str, Quadruple] = field(default_factory=dict)
     legs: Mapping[str, Leg] = field(default_factory=dict)
     basins: Mapping[str, Basin] = field(default_factory=dict)
-    openmm_workers: int = 0
+    reweighted: Mapping[str, str] = field(default_factory=dict)
     _targets: dict[tuple[str, float, torch.dtype, str], Target] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -110,6 +110,9 @@ class MolecularSystem:
         for leg in self.legs.values():
             self.require_state(leg.state_a)
             self.require_state(leg.state_b)
+        for state, source in self.reweighted.items():
+            self.require_state(state)
+            self.require_state(source)
 
     @property
     def states(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.streams import split_seed
+from boltzgen_diffclf.units import thermal_energy_kj_per_mol
 from systems.ensemble import Provenance, ReferenceEnsemble
 from systems.molecular import MolecularSystem, require_temperature
 from systems.recording import Advance, FrameSource, record
@@ -122,6 +123,11 @@ class OpenMMDynamics(FrameSource):
             temperature_kelvin, settings.friction_per_ps, settings.timestep_fs * 1e-3
         )
         self._context = self._make_context(system.openmm_system(state))
+        self._exact_context = openmm.Context(
+            system.openmm_system(state),
+            openmm.VerletIntegrator(1e-3),
+            openmm.Platform.getPlatformByName("Reference"),
+        )
         self._positions = np.zeros((self.n_groups, system.n_atoms, 3))
         self._velocities = np.zeros_like(self._positions)
         self._frame = 0
@@ -148,6 +154,11 @@ class OpenMMDynamics(FrameSource):
         self._frame += 1
         return torch.from_numpy(self._positions.copy())
 
+    def energies(self, positions: Float[Tensor, "frames atoms 3"]) -> Float[Tensor, " frames"]:
+        """See :meth:`FrameSource.energies`; OpenMM's Reference platform computes in double precision."""
+        energies = [self._reference_energy(frame.double().numpy()) for frame in positions]
+        return torch.tensor(energies, dtype=torch.float64)
+
     def tensors(self) -> dict[str, Tensor]:
         """See :meth:`FrameSource.tensors`."""
         return {
@@ -168,6 +179,11 @@ class OpenMMDynamics(FrameSource):
         if self._settings.platform == "CPU":
             properties = {"Threads": str(self._settings.threads), "DeterministicForces": "true"}
         return openmm.Context(openmm_system, self._integrator, platform, properties)
+
+    def _reference_energy(self, positions: Float[np.ndarray, "atoms 3"]) -> float:
+        self._exact_context.setPositions(positions)
+        energy = self._exact_context.getState(getEnergy=True).getPotentialEnergy()
+        return energy.value_in_unit(unit.kilojoule_per_mole) / thermal_energy_kj_per_mol(self._temperature)
 
     def _seed(self, purpose: str, walker: int) -> int:
         # OpenMM takes 31 bits and reads 0 as "choose one".

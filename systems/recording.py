@@ -23,7 +23,7 @@ from torch import Tensor
 from boltzgen_diffclf.errors import InputError, RunFailedError
 from boltzgen_diffclf.files import atomic_path
 from systems.convergence import measure_convergence
-from systems.ensemble import Provenance, ReferenceEnsemble, energies_of
+from systems.ensemble import Provenance, ReferenceEnsemble
 from systems.molecular import MolecularSystem
 from systems.store import load_ensemble, read_ensemble, write_ensemble
 
@@ -56,6 +56,10 @@ class FrameSource(ABC):
     @abstractmethod
     def advance(self) -> Float[Tensor, "groups atoms 3"]:
         """Simulate up to the next frame and return it [nm]."""
+
+    @abstractmethod
+    def energies(self, positions: Float[Tensor, "frames atoms 3"]) -> Float[Tensor, " frames"]:
+        """Return ``u`` [kT] of single-precision positions in double precision."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -101,14 +105,19 @@ def record(
 
 def require_same_run(path: Path, found: Provenance, wanted: Provenance) -> None:
     """Raise an InputError that names the first setting in which two runs differ."""
-    there, here = (json.loads(json.dumps(asdict(run))) for run in (found, wanted))
-    there, here = ({**run, **run.pop("settings")} for run in (there, here))
+    there, here = _flat(found), _flat(wanted)
     for key in sorted(there.keys() | here.keys()):
         if there.get(key) != here.get(key):
             raise InputError(
                 f"{path} was made with {key} = {there.get(key)}, now {here.get(key)} is asked for: choose another "
                 "file, or delete this one"
             )
+
+
+def _flat(provenance: Provenance) -> dict[str, object]:
+    # Through JSON, because a stored run has lists where a fresh one has tuples.
+    values = json.loads(json.dumps(asdict(provenance)))
+    return {**values.pop("settings"), **values}
 
 
 def _simulate(
@@ -131,7 +140,7 @@ def _simulate(
             positions.append(_centred(source.advance()))
             progress(1.0)
         if end > source.n_discarded:
-            part = _part(source, system, provenance, positions, done - source.n_discarded)
+            part = _part(source, provenance, positions, done - source.n_discarded)
             write_ensemble(_part_path(parts, done), part, system.topology)
         done = end
         _save(source, checkpoint, provenance, done)
@@ -154,13 +163,12 @@ def _centred(positions: Float[Tensor, "groups atoms 3"]) -> Float[Tensor, "group
 
 def _part(
     source: FrameSource,
-    system: MolecularSystem,
     provenance: Provenance,
     positions: list[Float[Tensor, "groups atoms 3"]],
     first_frame: int,
 ) -> ReferenceEnsemble:
     frames, stacked = len(positions), torch.cat(positions)
-    energies = energies_of(system, provenance.state, provenance.temperature_kelvin, stacked)
+    energies = source.energies(stacked)
     if not bool(torch.isfinite(energies).all()):
         raise RunFailedError(
             f"{int((~torch.isfinite(energies)).sum())} energies of frames {first_frame} to "

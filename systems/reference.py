@@ -55,6 +55,7 @@ def generate(
         )
     source = ReplicaExchangeDynamics(
         target=system.target(state, temperature, _DTYPES[settings.precision], device),
+        exact_target=system.target(state, temperature),
         positions=system.positions,
         masses=masses_with_hydrogens(system, settings.hydrogen_mass_amu),
         settings=settings,

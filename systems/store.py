@@ -32,6 +32,15 @@ _UNITS = {
     "frame": "dimensionless",
 }
 
+_LAYOUT = {
+    "conventions": "Pande",
+    "conventionVersion": "1.1",
+    "program": "boltzgen-diffclf",
+    "programVersion": str(SCHEMA_VERSION),
+    "application": "boltzgen-diffclf",
+}
+"""Attributes by which mdtraj's HDF5 files are known."""
+
 
 def write_ensemble(path: Path, ensemble: ReferenceEnsemble, topology: Topology) -> None:
     """Write an ensemble whole or not at all.
@@ -39,20 +48,28 @@ def write_ensemble(path: Path, ensemble: ReferenceEnsemble, topology: Topology) 
     Raises:
         RunFailedError: the disk refuses.
     """
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "coordinates": ensemble.positions.numpy().astype(np.float32, copy=False),
         "time": (ensemble.frame.numpy() * ensemble.frame_interval_ps).astype(np.float32),
         "reducedEnergy": ensemble.energies.numpy().astype(np.float64, copy=False),
         "group": ensemble.group.numpy().astype(np.int64, copy=False),
         "frame": ensemble.frame.numpy().astype(np.int64, copy=False),
     }
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(_file_image(arrays, {**_header(ensemble), **_LAYOUT}, _topology_json(topology)))
+
+
+def _file_image(arrays: dict[str, np.ndarray], header: dict[str, str], topology: bytes) -> bytes:
+    # Built in memory, because the HDF5 library does not survive a full disk.
+    with h5py.File("ensemble", "w", driver="core", backing_store=False) as file:
         for name, array in arrays.items():
             dataset = file.create_dataset(name, data=array, chunks=True, fletcher32=True)
             dataset.attrs["units"] = np.bytes_(_UNITS[name])
-        file.create_dataset("topology", data=np.array([_topology_json(topology)], dtype=np.bytes_))
-        for key, value in _header(ensemble).items():
+        file.create_dataset("topology", data=np.array([topology], dtype=np.bytes_))
+        for key, value in header.items():
             file.attrs[key] = np.bytes_(value)
+        file.flush()
+        return file.id.get_file_image()
 
 
 def read_ensemble(
@@ -140,11 +157,6 @@ def _require_schema(path: Path, file: h5py.File) -> None:
 def _header(ensemble: ReferenceEnsemble) -> dict[str, str]:
     provenance = ensemble.provenance
     return {
-        "conventions": "Pande",
-        "conventionVersion": "1.1",
-        "program": "boltzgen-diffclf",
-        "programVersion": str(SCHEMA_VERSION),
-        "application": "boltzgen-diffclf",
         "title": f"{provenance.system}, state {provenance.state}, {provenance.temperature_kelvin:g} K",
         "schemaVersion": str(SCHEMA_VERSION),
         "provenance": json.dumps(asdict(provenance), sort_keys=True),

@@ -115,7 +115,7 @@ def _require_whole_molecules(
     lengths = (positions[:, first] - positions[:, second]).norm(dim=-1).to(torch.float64)
     expected = (system.positions[first] - system.positions[second]).norm(dim=-1)
     ratio = lengths / expected
-    strange = (ratio > 2.0) | (ratio < 0.5)
+    strange = (ratio > 1.5) | (ratio < 0.6)
     if bool(strange.any()):
         frame, bond = (int(value) for value in strange.nonzero()[0])
         raise InputError(

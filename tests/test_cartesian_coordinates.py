@@ -68,9 +68,11 @@ def test_normaliser_is_that_of_the_subspace(generator, sigma: float) -> None:
     basis = vectors[:, 1:]
     x = sigma * sample_centred_noise((6, n_atoms, 3), generator)
     coordinates = torch.einsum("ak,bai->bki", basis, x).flatten(1)
-    expected = torch.distributions.Normal(0.0, sigma).log_prob(coordinates).sum(-1)
+    expected = (
+        torch.distributions.Normal(*torch.tensor([0.0, sigma], dtype=torch.float64)).log_prob(coordinates).sum(-1)
+    )
     torch.testing.assert_close(log_normal_centred(x, sigma), expected)
-    torch.testing.assert_close(log_normal_centred(x + 2.0, torch.full((6,), sigma).double()), expected)
+    torch.testing.assert_close(log_normal_centred(x + 2.0, torch.full((6,), sigma, dtype=torch.float64)), expected)
 
 
 # --- superposition and handedness

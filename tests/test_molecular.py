@@ -33,9 +33,8 @@ def perturbed(system, seed=0, scale=0.005):
 def surface_energy(openmm_system, positions):
     """The ACE term alone, from the definition and the Born radii that OBC1 gives."""
     (force,) = [force for force in openmm_system.getForces() if isinstance(force, openmm.CustomGBForce)]
-    offset_radius, scaled = np.array(
-        [force.getParticleParameters(i)[1:] for i in range(force.getNumParticles())]
-    ).T
+    parameters = np.array([force.getParticleParameters(i) for i in range(force.getNumParticles())])
+    _, offset_radius, scaled = parameters.T
     r = torch.cdist(positions, positions).numpy() + np.diag(np.full(len(positions), np.nan))
     rho = offset_radius[:, None]
     lower, upper = np.maximum(rho, np.abs(r - scaled)), r + scaled
@@ -110,6 +109,7 @@ def test_legs_are_b_minus_a_and_add_up(aldp):
         "nonpolar": ("vacuum", "nonpolar"),
         "polar": ("nonpolar", "implicit"),
     }
+    assert aldp.reweighted == {"nonpolar": "vacuum"}
     assert aldp.require_leg("polar").published[0].value == -29.43
 
 
@@ -132,7 +132,7 @@ def test_hash_changes_with_parameters_and_not_with_bookkeeping(aldp):
         (lambda aldp: systems.load("aldp", forcefield="x"), ["no option 'forcefield'"]),
         (
             lambda aldp: aldp.target("implict"),
-            ["implict", "vacuum, nonpolar, implicit", "did you mean 'implicit'"],
+            ["vacuum, nonpolar, implicit", "did you mean 'implicit'"],
         ),
         (lambda aldp: aldp.target("vacuum", temperature_kelvin=-3.0), ["-3.0 K"]),
         (lambda aldp: require_temperature(float("nan")), ["nan K"]),
@@ -165,3 +165,5 @@ def test_pieces_that_do_not_fit_are_refused(aldp):
         MolecularSystem(**pieces, basins={"left": Basin("phi", 0.0, 1.0)})
     with pytest.raises(InputError, match="no state 'water'"):
         MolecularSystem(**pieces, legs={"total": Leg("total", "vacuum", "water")})
+    with pytest.raises(InputError, match="no state 'water'"):
+        MolecularSystem(**pieces, reweighted={"vacuum": "water"})

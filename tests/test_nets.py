@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor, nn
 
+from boltzgen_diffclf.compilation import can_fuse
 from boltzgen_diffclf.nets import (
     DenseEnergyNet,
     EquivariantConfig,
@@ -258,16 +260,27 @@ def test_edges_beyond_the_molecule_are_refused():
         GraphEnergyNet(TYPES, BONDS, generator(), SMALL, edge_index=torch.tensor([[0], [7]]))
 
 
-def test_fused_parameter_gradient_equals_the_eager_one():
+@pytest.fixture
+def without_shape_checks() -> Iterator[None]:
+    """The compiler cannot trace through the run-time shape checks that the test run installs."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.mark.skipif(not can_fuse("cpu"), reason="no C++ compiler")
+def test_fused_parameter_gradient_equals_the_eager_one(without_shape_checks):
     tiny = EquivariantConfig(hidden=4, layers=2, radial=3, chiral=1, n_frequencies=1)
     net = trained(lambda: DenseEnergyNet([0, 1, 1, 2], [(0, 1), (0, 2), (0, 3)], generator(), tiny))
     x, t = molecules(2)[:, :4], times(2)
 
     def loss(x: Tensor, t: Tensor) -> Tensor:
         energy, pull_back = torch.func.vjp(lambda y: net(y, t), x)
-        return pull_back(torch.ones_like(energy))[0].square().sum()
+        return pull_back(torch.ones_like(energy))[0].square().sum() + energy.sum()
 
-    eager = torch.autograd.grad(gradient(net, x, t, create_graph=True).square().sum(), list(net.parameters()))
+    eager_loss = gradient(net, x, t, create_graph=True).square().sum() + net(x, t).sum()
+    eager = torch.autograd.grad(eager_loss, list(net.parameters()))
     fused = torch.autograd.grad(torch.compile(loss, fullgraph=True)(x, t), list(net.parameters()))
     for ours, theirs in zip(fused, eager, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
@@ -276,7 +289,7 @@ def test_fused_parameter_gradient_equals_the_eager_one():
 class TestTorsionNet:
     def test_full_turns_of_a_symmetric_torsion_change_nothing(self):
         net, y, t = trained(torsion), vectors(5)(4), times(4)
-        turn = torch.where(PERIODIC, 2 * math.pi / SYMMETRY, 0.0).double()
+        turn = torch.where(PERIODIC, 2 * math.pi / SYMMETRY.double(), 0.0)
         torch.testing.assert_close(net(y + turn, t), net(y, t), rtol=0, atol=1e-10)
 
     @pytest.mark.parametrize(("column", "turns"), [(0, 0.5), (2, 1 / 6), (1, 1.0)])
@@ -315,8 +328,6 @@ class TestTorsionNet:
     def test_bad_symmetries_are_refused(self):
         with pytest.raises(ValueError, match="symmetry must be at least 1"):
             TorsionEnergyNet(PERIODIC, torch.zeros(5, dtype=torch.long), generator())
-        with pytest.raises(ValueError, match="5 columns and symmetry has 4"):
-            TorsionEnergyNet(PERIODIC, SYMMETRY[:4], generator())
 
 
 def test_mlp_energy_grows_at_most_quadratically_with_its_inner_product():

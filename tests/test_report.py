@@ -107,7 +107,9 @@ def test_the_first_line_is_the_answer_with_its_sign_in_words(written):
 
 
 def test_an_untrustworthy_run_says_so_first_and_names_no_value(tmp_path):
-    page = Page(write_report(report(("the walkers disagree <badly>",)), tmp_path).read_text(encoding="utf-8"))
+    page = Page(
+        write_report(ReportData(result(("the walkers disagree <badly>",))), tmp_path).read_text(encoding="utf-8")
+    )
     start = page.text.index("Not trustworthy")
     assert "total: the walkers disagree <badly>" in page.text[start : start + 200]
     assert "-22.4063" not in page.text[: page.text.index("Which route to use")]
@@ -187,14 +189,14 @@ def test_run_writes_everything_before_it_says_not_trustworthy(tmp_path, monkeypa
     import types
 
     pipeline = types.ModuleType("workflows.solvation_pipeline")
-    pipeline.solve = lambda config, folder: report(("the walkers disagree",))
+    pipeline.solve = lambda config, folder: ReportData(result(("the walkers disagree",)))
     monkeypatch.setitem(sys.modules, "workflows.solvation_pipeline", pipeline)
     with pytest.raises(NotTrustworthyError, match="the walkers disagree"):
         run(SolvationConfig(out=tmp_path))
     assert json.loads((tmp_path / "results.json").read_text())["trustworthy"] is False
     assert {"results.json", "report.html", "figures", "config.toml", "run.log"} <= set(os.listdir(tmp_path))
     assert "NOT TRUSTWORTHY" in capsys.readouterr().out
-    pipeline.solve = lambda config, folder: report()
+    pipeline.solve = lambda config, folder: ReportData(result())
     assert run(SolvationConfig(out=tmp_path)).trustworthy
 
 

@@ -116,13 +116,13 @@ class Recorder(Ladder):
 
 
 class Normal(Target):
-    """A unit normal of any event shape."""
+    """A normal of any event shape and standard deviation."""
 
-    def __init__(self, event_shape: tuple[int, ...]) -> None:
-        self.event_shape, self.dimension = event_shape, math.prod(event_shape)
+    def __init__(self, event_shape: tuple[int, ...], sigma: torch.Tensor | float = 1.0) -> None:
+        self.event_shape, self.dimension, self.sigma = event_shape, math.prod(event_shape), sigma
 
     def energy(self, x: torch.Tensor) -> torch.Tensor:
-        return 0.5 * x.flatten(1).square().sum(1)
+        return 0.5 * (x / self.sigma).flatten(1).square().sum(1)
 
 
 class Hole(Target):
@@ -158,16 +158,15 @@ def test_kernel_samples_each_walker_at_its_own_level(kernel: Kernel[Any]) -> Non
         assert within_four_standard_errors(x[level == k].square(), temperature_ratio)
 
 
+MASSIVE: dict[str, Callable[[torch.Tensor], Kernel[Any]]] = {
+    "langevin": lambda mass: Langevin(0.1, 2.0, mass),
+    "mala": lambda mass: Mala(torch.tensor([0.1]), mass),
+    "hmc": lambda mass: HamiltonianMonteCarlo(torch.tensor([0.3]), 4, mass),
+}
+
+
 @pytest.mark.parametrize("inverse_mass", [torch.tensor([0.25, 4.0]), torch.tensor([[1.0], [2.0], [0.5]])])
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda m: Langevin(0.1, 2.0, m),
-        lambda m: Mala(torch.tensor([0.1]), m),
-        lambda m: HamiltonianMonteCarlo(torch.tensor([0.3]), 4, m),
-    ],
-    ids=["langevin", "mala", "hmc"],
-)
+@pytest.mark.parametrize("build", MASSIVE.values(), ids=MASSIVE.keys())
 def test_masses_change_the_path_and_not_the_answer(
     build: Callable[[torch.Tensor], Kernel[Any]], inverse_mass: torch.Tensor
 ) -> None:
@@ -176,6 +175,16 @@ def test_masses_change_the_path_and_not_the_answer(
         build(inverse_mass), SingleLevel(Normal(shape)), torch.zeros(3000, *shape).double(), zeros(3000), 200
     )
     assert within_four_standard_errors(x.flatten(1).square(), 1.0)
+
+
+@pytest.mark.parametrize("build", MASSIVE.values(), ids=MASSIVE.keys())
+def test_masses_are_a_change_of_coordinates(build: Callable[[torch.Tensor], Kernel[Any]]) -> None:
+    inverse_mass = torch.tensor([0.25, 4.0]).double()
+    start = torch.randn(20, 2, generator=named_generator(33, "start"), dtype=torch.float64)
+    light = run_from(build(torch.ones(2)), SingleLevel(Normal((2,))), start, zeros(20), 30)
+    stretched = SingleLevel(Normal((2,), inverse_mass.sqrt()))
+    heavy = run_from(build(inverse_mass), stretched, inverse_mass.sqrt() * start, zeros(20), 30)
+    torch.testing.assert_close(heavy, inverse_mass.sqrt() * light)
 
 
 @pytest.mark.parametrize("timestep", [0.5, 1.5])
@@ -520,6 +529,15 @@ def test_without_moves_the_increments_sum_to_the_whole_difference(kernel: Kernel
     energies = ladder.energies(x)
     torch.testing.assert_close(result.work, energies[:, order[-1]] - energies[:, order[0]], rtol=0, atol=1e-12)
     assert torch.equal(result.particles.position, x)
+
+
+def test_work_follows_the_line_of_ancestors_through_resampling() -> None:
+    ladder, generator = harmonic_ladder(6), named_generator(34, "moves")
+    annealing = Annealing(mala(), range(6), 0, resample_below=0.8)
+    result = anneal(annealing, ladder, PAIR.state_a.sample(200, generator), generator)
+    assert bool((result.log_normaliser_increments != 0).any())
+    energies = ladder.energies(result.particles.position)
+    torch.testing.assert_close(result.work, energies[:, -1] - energies[:, 0])
 
 
 def test_annealing_weights_are_double_whatever_the_positions() -> None:

@@ -69,17 +69,12 @@ def run_command(
 
         with logging_to_stderr(debug=debug), terminating_politely():
             run(invocation.settings)
-    except KeyboardInterrupt:
-        return _report("interrupted; repeat the command to resume", INTERRUPTED, debug)
-    except BoltzgenError as error:
-        return _report(str(error), error.exit_code, debug)
-    except OSError as error:
-        return _report(describe_os_error(error), 4, debug)
-    except MemoryError:
-        return _report("out of memory; choose a smaller preset or fewer --walkers, then repeat", 4, debug)
-    except Exception as error:  # noqa: BLE001 - the edge of the process: a bug too is told in one line
-        kind = f"unexpected {type(error).__name__}: {error}"
-        return _report(f"{kind}; this is a bug: repeat with --debug and report the traceback", 4, debug)
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - the edge of the process: a bug too is one line
+        if debug:
+            traceback.print_exc()
+        message, exit_code = describe_failure(error)
+        print("error: " + " ".join(message.split()), file=sys.stderr)
+        return exit_code
     return 0
 
 
@@ -100,19 +95,26 @@ def read_command_line(
     return Invocation(_validated(config_type, {**from_file, **given}, sources), print_config, debug)
 
 
+def describe_failure(error: BaseException) -> tuple[str, int]:
+    """Return what to say about the end of a command, and its exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; repeat the command to resume", INTERRUPTED
+    if isinstance(error, BoltzgenError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        return describe_os_error(error), 4
+    if isinstance(error, MemoryError):
+        return "out of memory; choose a smaller preset or fewer --walkers, then repeat", 4
+    kind = f"unexpected {type(error).__name__}: {error}"
+    return f"{kind}; this is a bug: repeat with --debug and report the traceback", 4
+
+
 def describe_os_error(error: OSError) -> str:
     """Return one line for an error of the operating system, with what to do next."""
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full{where}; free space or choose another --out, then repeat the command: it resumes"
     return f"the system refused: {error.strerror or error}{where}; mend that, then repeat the command: it resumes"
-
-
-def _report(message: str, exit_code: int, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    print("error: " + " ".join(message.split()), file=sys.stderr)
-    return exit_code
 
 
 def _fields(config_type: type) -> dict[str, FieldInfo]:

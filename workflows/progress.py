@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -20,7 +21,7 @@ from boltzgen_diffclf.errors import BoltzgenError, NotTrustworthyError, RunFaile
 from boltzgen_diffclf.files import atomic_path
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
+    from rich.console import Console
 
 PACKAGES = ("boltzgen_diffclf", "systems", "workflows")
 STATUS_SECONDS = 1.0
@@ -33,10 +34,9 @@ def logging_to_stderr(*, debug: bool) -> Iterator[None]:
     """Send the log of our packages to stderr: through rich on a terminal, as plain lines otherwise."""
     handler: logging.Handler
     if sys.stderr.isatty():
-        from rich.console import Console
         from rich.logging import RichHandler
 
-        handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
+        handler = RichHandler(console=_console(), show_path=False, show_level=False, highlighter=None)
     else:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_plain_lines())
@@ -120,20 +120,14 @@ class Progress:
         self._stage: str | None = None
         self._started = time.monotonic()
         self._last_status = self._last_line = -float("inf")
-        self._bars: Bars | None = None
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            self._bars = _bars()
-            self._bars.start()
         self._write_status("running")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bars is not None:
-            self._bars.stop()
         # A full disk ended the run: it must not be replaced by the failure to say so.
         with contextlib.suppress(RunFailedError):
             self._write_status(*_ending(error))
@@ -148,18 +142,17 @@ class Progress:
         if name not in self._plan:
             raise ValueError(f"stage '{name}' is not in the plan: {list(self._plan)}")
         self._stage, self._done[name] = name, 0.0
-        bar = self._bars.add_task(name, total=1.0) if self._bars is not None else None
         _log.info("%s: started", name)
-        begun = time.monotonic()
+        begun = self._last_line = time.monotonic()
+        with _bar(name) as show:
 
-        def advance(amount: float) -> None:
-            self._done[name] = min(1.0, self._done[name] + amount / max(total, 1e-300))
-            if self._bars is not None and bar is not None:
-                self._bars.update(bar, completed=self._done[name])
-            self._tell(name)
+            def advance(amount: float) -> None:
+                self._done[name] = min(1.0, self._done[name] + amount / max(total, 1e-300))
+                show(self._done[name])
+                self._tell(name)
 
-        yield advance
-        advance(total)
+            yield advance
+            advance(total)
         _log.info("%s: done in %s", name, duration(time.monotonic() - begun))
 
     def skip(self, name: str) -> None:
@@ -179,7 +172,7 @@ class Progress:
         """Expected seconds to the end at the pace of this process, or None while too little is known."""
         fresh = self._share({name: done for name, done in self._done.items() if name not in self._cached})
         left = sum(self._plan.values()) - self._share(self._done)
-        if fresh < 0.005 * sum(self._plan.values()):
+        if fresh <= 0.005 * sum(self._plan.values()):
             return None
         return (time.monotonic() - self._started) * left / fresh
 
@@ -224,20 +217,29 @@ def _ending(error: BaseException | None) -> tuple[str, int, str | None]:
     return ("not trustworthy" if isinstance(error, NotTrustworthyError) else "failed"), code, str(error)
 
 
-def _bars() -> Bars:
+@functools.cache
+def _console() -> Console:
+    """Return the one console that log lines and bars share, so that neither tears the other."""
     from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichBars
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    return RichBars(*columns, console=Console(stderr=True), refresh_per_second=4)
+    return Console(stderr=True)
+
+
+@contextlib.contextmanager
+def _bar(name: str) -> Iterator[Callable[[float], object]]:
+    """Yield a function that shows a fraction as a bar on a terminal, and does nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda fraction: None
+        return
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    text, bar = TextColumn("{task.description}"), BarColumn(bar_width=24)
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    # Standard output belongs to the summary, which may be piped elsewhere.
+    with Bars(text, bar, TaskProgressColumn(), *times, console=_console(), redirect_stdout=False) as bars:
+        task = bars.add_task(name, total=1.0)
+        yield lambda fraction: bars.update(task, completed=fraction)
 
 
 def duration(seconds: float) -> str:

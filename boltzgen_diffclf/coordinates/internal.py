@@ -204,7 +204,7 @@ def _torsion(
     across = torch.linalg.cross(axis, reference)
     sine = (across * bond).sum(-1)
     cosine = (across * torch.linalg.cross(axis, bond)).sum(-1)
-    # Three atoms in a line have no torsion: without this the arctangent's gradient is 0/0 there.
+    # Three atoms in a line have no torsion; the arctangent's gradient is 0/0 there, which not every backend masks.
     undefined = (sine == 0) & (cosine == 0)
     return -torch.atan2(sine, torch.where(undefined, torch.ones_like(cosine), cosine))
 

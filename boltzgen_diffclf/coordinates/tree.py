@@ -133,13 +133,13 @@ def _peptide_bonds(graph: nx.Graph) -> set[Edge]:
 
 
 def _root_chain(graph: nx.Graph, preferred: set[Edge]) -> list[int]:
-    """Return the shortest path of heavy atoms with most preferred bonds, then most atoms; at least three atoms."""
+    """Return a path of heavy atoms with as many preferred bonds, then atoms, as there are; at least three."""
     heavy = [atom for atom, element in graph.nodes(data="element") if element != "H"]
     pieces = nx.connected_components(graph.subgraph(heavy or list(graph)))
     backbone = graph.subgraph(max(pieces, key=lambda piece: (len(piece), -min(piece))))
-    _, chain = max(
-        (_farthest(backbone, source, preferred) for source in sorted(backbone)), key=lambda found: found[0]
-    )
+    # Farthest from anywhere, then farthest from there: the best of all paths on a tree, a good one with rings.
+    end = _farthest(backbone, min(backbone), preferred)[-1]
+    chain = min(path := _farthest(backbone, end, preferred), path[::-1])
     while len(chain) < 3:
         beyond = [n for n in graph[chain[-1]] if n not in chain]
         before = [n for n in graph[chain[0]] if n not in chain]
@@ -147,7 +147,8 @@ def _root_chain(graph: nx.Graph, preferred: set[Edge]) -> list[int]:
     return chain
 
 
-def _farthest(graph: nx.Graph, source: int, preferred: set[Edge]) -> tuple[tuple[int, int], list[int]]:
+def _farthest(graph: nx.Graph, source: int, preferred: set[Edge]) -> list[int]:
+    """Return the shortest path from ``source`` that has most preferred bonds, then most atoms."""
     score, previous = {source: (0, 1)}, {source: source}
     for near, far in nx.bfs_edges(graph, source):
         score[far] = (score[near][0] + (frozenset((near, far)) in preferred), score[near][1] + 1)
@@ -155,7 +156,7 @@ def _farthest(graph: nx.Graph, source: int, preferred: set[Edge]) -> tuple[tuple
     path = [max(score, key=lambda atom: (score[atom], -atom))]
     while path[-1] != source:
         path.append(previous[path[-1]])
-    return score[path[0]], path[::-1]
+    return path[::-1]
 
 
 def _ordered_children(graph: nx.Graph, chain: list[int], start: int, preferred: set[Edge]) -> dict[int, list[int]]:

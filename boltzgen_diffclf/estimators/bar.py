@@ -53,7 +53,7 @@ def bar(
         NotTrustworthyError: when every work of one direction is infinite: the root does not exist.
 
     References:
-        Bennett 1976, J. Comput. Phys. 22:245, eq. 10 and 12; Shirts et al. 2003, Phys. Rev. Lett. 91:140601, eq. 7
+        Bennett 1976, J. Comput. Phys. 22:245, eq. 12; Shirts et al. 2003, Phys. Rev. Lett. 91:140601
         (works); Klimovich, Shirts & Mobley 2015, J. Comput. Aided Mol. Des. 29:397 (overlap matrix).
     """
     _check_works(work_forward, "work_forward")
@@ -95,7 +95,7 @@ def exponential_averaging(
         what it misses, so a small error bar alone proves nothing.
 
     References:
-        Zwanzig 1954, J. Chem. Phys. 22:1420, eq. 16; Jarzynski 1997, Phys. Rev. Lett. 78:2690, eq. 2.
+        Zwanzig 1954, J. Chem. Phys. 22:1420; Jarzynski 1997, Phys. Rev. Lett. 78:2690, eq. 2.
     """
     _check_works(work, "work")
     one_sided = free_energy_from_weights(-work, groups=groups)
@@ -208,9 +208,9 @@ class _ScaledFermi:
         """Return the logarithm of each weighted mean, up to a constant, and its derivative by the shift."""
         if weight is None:
             weight = np.ones((len(shift), len(self.exponential)))
-        fermi = 1.0 / (self.floor + self.exponential * np.exp(-shift)[:, None])
-        weighted = weight * fermi
-        total = weighted.sum(axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            fermi = 1.0 / (self.floor + self.exponential * np.exp(-shift)[:, None])
+            weighted = weight * fermi
+            total = weighted.sum(axis=1)
             slope = 1.0 - self.floor * np.einsum("bn,bn->b", weighted, fermi) / total
             return np.log(total / weight.sum(axis=1)), slope

@@ -51,7 +51,7 @@ def clustered_covariance(
         n_groups: number of groups, at least two.
 
     References:
-        Liang & Zeger 1986, Biometrika 73:13, sec. 2 (the robust variance), with the factor G/(G-1).
+        Liang & Zeger 1986, Biometrika 73:13 (the robust variance), with the factor G/(G-1).
     """
     sums = np.stack([np.bincount(index, column, minlength=n_groups) for column in influence.T], axis=1)
     return sums.T @ sums * (n_groups / (n_groups - 1))
@@ -73,7 +73,7 @@ def resampled_multiplicities(
     draws as groups, eight walkers would give an error bar 6 % too short.
 
     References:
-        Rao & Wu 1988, J. Am. Stat. Assoc. 83:231, sec. 2.
+        Rao & Wu 1988, J. Am. Stat. Assoc. 83:231.
     """
     uniform = np.full(n_groups, 1.0 / n_groups)
     return generator.multinomial(n_groups - 1, uniform, size=n_bootstrap).astype(np.float64)

@@ -43,7 +43,7 @@ def effective_sample_size(log_w: Float[np.ndarray, " samples"]) -> float:
     It is high also when a whole mode is missing: it sees only the samples that are there.
 
     References:
-        Kish 1965, Survey Sampling, sec. 11.7.
+        Kish 1965, Survey Sampling.
 
     >>> effective_sample_size(np.log(np.array([1.0, 1.0, 2.0])))  # 16 / 6
     2.6666666666666665
@@ -86,7 +86,7 @@ def pareto_smoothed(log_w: Float[np.ndarray, " samples"]) -> tuple[Float[np.ndar
     without spread, the weights are returned as they are, with k-hat infinite or ``-inf``.
 
     References:
-        Vehtari, Simpson, Gelman, Yao & Gabry 2024, J. Mach. Learn. Res. 25(72), sec. 2.
+        Vehtari, Simpson, Gelman, Yao & Gabry 2024, J. Mach. Learn. Res. 25(72).
     """
     log_weights = np.log(np.maximum(normalised_weights(log_w), np.finfo(np.float64).tiny))
     n_samples = len(log_weights)
@@ -110,7 +110,7 @@ def _fit_generalised_pareto(exceedances: Float[np.ndarray, " tail"]) -> tuple[fl
     """Return shape and width of a generalised Pareto law by the quasi-Bayesian fit, shape pulled to 1/2.
 
     References:
-        Zhang & Stephens 2009, Technometrics 51:316, eq. 6-8; Vehtari et al. 2024, app. C (the prior on the shape).
+        Zhang & Stephens 2009, Technometrics 51:316; Vehtari et al. 2024 (the prior on the shape).
     """
     exceedances = exceedances[exceedances > 0]
     n = len(exceedances)
@@ -144,7 +144,7 @@ def reweighted_mean(
     The mean is biased by O(1/n).
 
     References:
-        Owen 2013, Monte Carlo theory, methods and examples, eq. 9.9.
+        Owen 2013, Monte Carlo theory, methods and examples, ch. 9.
     """
     refuse_nan(values, "values")
     index, n_groups = group_index(groups, len(values))

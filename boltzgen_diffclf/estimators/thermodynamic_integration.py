@@ -61,7 +61,7 @@ def thermodynamic_integration(
         InputError: on NaN or infinite values, on levels without two groups, on nodes that do not fit the rule.
 
     References:
-        Kirkwood 1935, J. Chem. Phys. 3:300, eq. 2; Davis & Rabinowitz 1984, Methods of Numerical
+        Kirkwood 1935, J. Chem. Phys. 3:300; Davis & Rabinowitz 1984, Methods of Numerical
         Integration, sec. 2.7.
     """
     _check_samples(nodes, samples)

@@ -53,7 +53,7 @@ def time_derivatives(model: EnergyModel, data: PathData) -> Float[Tensor, "level
         rows.append(
             torch.cat(
                 [
-                    model.time_derivative(part, t.expand(len(part)), end)
+                    model.time_derivative(part, t.repeat(len(part)), end)
                     for part, end in zip(y.split(_CHUNK), ends.split(_CHUNK), strict=True)
                 ]
             )

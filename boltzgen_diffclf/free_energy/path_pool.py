@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Float, Int
@@ -13,93 +12,90 @@ from boltzgen_diffclf.energy import Ends
 from boltzgen_diffclf.paths import StochasticInterpolant
 from boltzgen_diffclf.training import PathData
 
-Pairing = Callable[[Tensor, Tensor], Tensor]
-"""Configurations of both ends, ``(n, dim)`` each, to a permutation of the second."""
 
-Displacement = Callable[[Tensor, Tensor], Tensor]
-"""Configurations of both ends to the displacement from the first to the second."""
-
-EvaluateEnds = Callable[[Tensor], Ends]
-"""Configurations to the true energies and gradients of both ends."""
-
-
-@dataclass(frozen=True, eq=False)
-class PathSpace:
-    """The coordinates of a path and all that is needed to make configurations on it.
+class PathSpace(ABC):
+    """The coordinates of a path between two molecular states, and how its configurations are made.
 
     Attributes:
-        path: the interpolant.
-        displacement: from one end to the other.
-        pairing: minibatch optimal transport; which B goes with which A.
-        noise: ``(shape, generator) -> z``, centred where the coordinates are.
-        evaluate_ends: true end energies at a configuration of the path; :func:`no_ends` for a model without.
-        pair_forces: forces at the two configurations of a pair, ``(n, 2, dim)``, for endpoint target score
-            matching; None where no objective asks for them.
+        path: the interpolant, in flat coordinates.
+        dimension: how many flat coordinates.
     """
 
     path: StochasticInterpolant
-    displacement: Displacement
-    pairing: Pairing
-    noise: Callable[[tuple[int, ...], torch.Generator], Tensor]
-    evaluate_ends: EvaluateEnds
-    pair_forces: Callable[[Tensor, Tensor], Tensor] | None = None
+    dimension: int
 
+    @abstractmethod
+    def pair(
+        self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]
+    ) -> Float[Tensor, "n atoms 3"]:
+        """Return ``x_1`` permuted (and turned, and relabelled where atoms are identical) to go with ``x_0``."""
 
-def no_ends(y: Float[Tensor, "batch dim"]) -> Ends:
-    """Return zeros for both ends, without memory: an unanchored model has no use for them."""
-    zero = y.new_zeros(1)
-    return Ends(zero.expand(len(y), 2), zero.expand(len(y), 2, y.shape[1]))
+    @abstractmethod
+    def encode(self, x: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n dim"]:
+        """Return flat path coordinates of positions [nm]."""
+
+    @abstractmethod
+    def displacement(self, y_0: Float[Tensor, "n dim"], y_1: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        """Return the way from ``y_0`` to ``y_1``."""
+
+    @abstractmethod
+    def noise(self, n: int, generator: torch.Generator) -> Float[Tensor, "n dim"]:
+        """Return unit noise of the path."""
+
+    @abstractmethod
+    def end_values(self, y: Float[Tensor, "n dim"]) -> Ends:
+        """Return the true energies and gradients of both ends, or zeros where the model has no use for them."""
+
+    @abstractmethod
+    def pair_forces(
+        self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]
+    ) -> Float[Tensor, "n 2 dim"]:
+        """Return the forces at both members of each pair, or zeros where no objective asks for them."""
 
 
 def build_path_data(
     space: PathSpace,
-    ends_a: Float[Tensor, "frames_a dim"],
-    ends_b: Float[Tensor, "frames_b dim"],
+    frames_a: Float[Tensor, "frames_a atoms 3"],
+    frames_b: Float[Tensor, "frames_b atoms 3"],
     levels: Float[Tensor, " levels"],
     pool: int,
     generator: torch.Generator,
 ) -> PathData:
     """Draw ``pool`` configurations at every level, in float64; the first and last level are the exact ends.
 
-    Each level draws its own frames and its own noise, so that levels are independent given the frames.
+    Each level draws its own pairs of frames and its own noise.
 
     Args:
         space: coordinates, pairing, noise.
-        ends_a: frames of state A in path coordinates.
-        ends_b: frames of state B.
+        frames_a: positions of state A [nm].
+        frames_b: positions of state B [nm].
         levels: from 0 to 1.
-        pool: configurations a level.
+        pool: configurations a level; minibatch transport pairs this many at a time.
         generator: a stream on the CPU.
     """
     configurations, noises, forces = [], [], []
     for t in levels:
-        start = ends_a[_choose(len(ends_a), pool, generator).to(ends_a.device)]
-        goal = ends_b[_choose(len(ends_b), pool, generator).to(ends_b.device)]
-        goal = goal[space.pairing(start, goal)]
-        noise = space.noise(tuple(start.shape), generator)
-        times = t.to(start).expand(pool)
-        configurations.append(space.path.sample(start, space.displacement(start, goal), times, noise))
+        x_0 = frames_a[_choose(len(frames_a), pool, generator).to(frames_a.device)]
+        x_1 = frames_b[_choose(len(frames_b), pool, generator).to(frames_b.device)]
+        x_1 = space.pair(x_0, x_1)
+        y_0, noise = space.encode(x_0), space.noise(pool, generator)
+        displacement = space.displacement(y_0, space.encode(x_1))
+        configurations.append(space.path.sample(y_0, displacement, t.to(y_0).expand(pool), noise))
         noises.append(noise)
-        forces.append(_pair_forces(space, start, goal))
+        forces.append(space.pair_forces(x_0, x_1))
     y = torch.stack(configurations)
     n_levels, _, dim = y.shape
-    at_y = space.evaluate_ends(y.reshape(-1, dim))
+    ends = space.end_values(y.reshape(-1, dim))
     return PathData(
         levels=levels.to(y),
         dimension=space.path.dimension,
         y=y,
         noise=torch.stack(noises),
         gamma=space.path.gamma(levels.to(y)).expand(n_levels, dim),
-        end_energy=at_y.energy.reshape(n_levels, pool, 2),
-        end_gradient=at_y.gradient.reshape(n_levels, pool, 2, dim),
-        end_force=torch.stack(forces) if space.pair_forces else forces[0].expand(n_levels, -1, -1, -1),
+        end_energy=ends.energy.reshape(n_levels, pool, 2),
+        end_gradient=ends.gradient.reshape(n_levels, pool, 2, dim),
+        end_force=torch.stack(forces),
     )
-
-
-def _pair_forces(space: PathSpace, start: Tensor, goal: Tensor) -> Float[Tensor, "pool 2 dim"]:
-    if space.pair_forces is None:
-        return start.new_zeros(1).expand(len(start), 2, start.shape[1])
-    return space.pair_forces(start, goal)
 
 
 def _choose(n: int, size: int, generator: torch.Generator) -> Int[Tensor, " size"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -53,8 +54,8 @@ class EquivariantConfig:
 class EquivariantEnergyNet(nn.Module, ABC):
     """What both forms share: all parameters, and everything but the sum over pairs.
 
-    The energy [kT] is a sum over atoms, exactly zero before training, smooth in the positions, and constant where all
-    atoms are far apart.  It is invariant to translations and rotations, not to reflections.
+    The energy [kT] is a sum over atoms, exactly zero before training, smooth in the positions, and constant where
+    all atoms are far apart.  It is invariant to translations and rotations, not to reflections.
 
     Args:
         atom_types: an integer an atom; atoms with the same one are the same to the network.
@@ -113,7 +114,8 @@ class EquivariantEnergyNet(nn.Module, ABC):
         filters = self._filters(centred)
         positions = centred.flatten(0, 1) / self.config.length_nm
         scalars, vectors = self._initial_scalars(t), None
-        for layer, interaction in enumerate(self.interactions):
+        for layer, module in enumerate(self.interactions):
+            interaction = cast(InteractionLayer, module)
             offered = interaction.outgoing(scalars, vectors, positions)
             incoming = self._sum_over_senders(filters[layer], offered)
             scalars, vectors = interaction.absorb(scalars, vectors, positions, incoming)

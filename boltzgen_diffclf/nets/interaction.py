@@ -67,8 +67,8 @@ class InteractionLayer(nn.Module):
         gives_vectors: whether a later layer will read the vectors.
 
     References:
-        Schütt, Unke & Gastegger 2021, arXiv:2102.03150, eq. 7-10, with one filter for all messages of a channel, and
-        with triple products added.
+        Schütt, Unke & Gastegger 2021, arXiv:2102.03150, eq. 7-10, with one filter for all messages of a channel
+        and with triple products added.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class InteractionLayer(nn.Module):
 
 
 def triple_products(vectors: Float[Tensor, "triples nodes 3"]) -> Float[Tensor, "products nodes"]:
-    """Return ``a . (b x c)`` of the first, second and last third of the channels: parity-odd, rotation-invariant."""
+    """Return ``a . (b x c)`` of the first, second and last third of the channels, odd under reflection."""
     a, b, c = vectors.chunk(3)
     (ax, ay, az), (bx, by, bz), (cx, cy, cz) = a.unbind(-1), b.unbind(-1), c.unbind(-1)
     return ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx)

@@ -1,18 +1,19 @@
 """Symmetric functions of two atoms, held once a pair or as full matrices, with cheap maps between the two.
 
-The map from pairs to matrices and its adjoint are both gathers.  Left to itself, autograd would turn the adjoint of
-each into a scatter, which does not vectorise; so each names the other as its derivative.
+The map from pairs to matrices and its adjoint are both gathers.  Left to itself, autograd would turn the adjoint
+of each into a scatter, which does not vectorise; so each names the other as its derivative.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
+@no_type_check  # torch.compile cannot trace run-time checks inside a custom derivative
 class _Spread(torch.autograd.Function):
     """Pairs to flattened matrices with a zero diagonal."""
 
@@ -31,6 +32,7 @@ class _Spread(torch.autograd.Function):
         return _Fold.apply(gradient, *ctx.saved_tensors), None, None, None
 
 
+@no_type_check
 class _Fold(torch.autograd.Function):
     """Flattened matrices to pairs, ``m_ij + m_ji``: the adjoint of :class:`_Spread`."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from boltzgen_diffclf.nets.time_embedding import FourierTimeFeatures
 class MlpEnergyNet(nn.Module):
     """Energy ``u(x, t) = <x, f(x, t)> + g(x, t)`` [kT] of a vector, exactly zero before training.
 
-    The inner product lets the energy grow quadratically, as that of a Gaussian does; ``f`` and ``g`` share one trunk.
+    The inner product lets the energy grow quadratically, as a Gaussian's does; ``f`` and ``g`` share one trunk.
 
     Args:
         dim: length of ``x``; its columns should have a scale of about one.
@@ -41,7 +43,7 @@ class MlpEnergyNet(nn.Module):
             raise ValueError(f"layers must be at least 1, got {layers}")
         self.time_features = FourierTimeFeatures(n_frequencies)
         widths = [dim + self.time_features.n_features] + [hidden] * layers
-        trunk = [linear(*pair, generator) for pair in zip(widths[:-1], widths[1:], strict=True)]
+        trunk = [linear(*pair, generator) for pair in pairwise(widths)]
         self.trunk = nn.ModuleList(trunk)
         self.readout = zero_linear(hidden, dim + 1)
 

@@ -36,7 +36,7 @@ class FourierTimeFeatures(nn.Module):
         super().__init__()
         if n_frequencies < 1 or max_cycles < self.SLOWEST_CYCLES:
             raise ValueError(
-                f"need n_frequencies >= 1 and max_cycles >= 0.25, got {n_frequencies} and {max_cycles}"
+                f"n_frequencies must be >= 1 and max_cycles >= 0.25, not {n_frequencies} and {max_cycles}"
             )
         exponents = torch.linspace(0.0, 1.0, n_frequencies, dtype=torch.float64)
         cycles = self.SLOWEST_CYCLES * (max_cycles / self.SLOWEST_CYCLES) ** exponents

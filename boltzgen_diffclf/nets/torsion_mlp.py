@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -34,9 +35,7 @@ class TorsionConfig:
 
     def __post_init__(self) -> None:
         if min(self.layers, self.harmonics) < 1 or self.projections < 0 or self.saturation <= 0:
-            raise ValueError(
-                f"layers, harmonics and saturation must be positive, projections not negative: {self}"
-            )
+            raise ValueError(f"layers, harmonics, saturation must be positive, projections not negative: {self}")
 
 
 class TorsionEnergyNet(nn.Module):
@@ -45,8 +44,8 @@ class TorsionEnergyNet(nn.Module):
     .. math:: u(y, t) = h + \sum_i \tfrac12 a_i q_i^2 + b_i q_i, \qquad q_i = c \tanh(y_i / c)
 
     over the stiff columns, where ``c`` is the saturation and ``h``, ``a``, ``b`` come from one trunk that sees
-    sines and cosines of the torsions, the time, and a few projections of ``q``.  As ``|q| < c`` the trunk's input is
-    bounded, so neither a far outlier nor a bad step can meet an energy without floor.
+    sines and cosines of the torsions, the time, and a few projections of ``q``.  As ``|q| < c`` the trunk's input
+    is bounded, so neither a far outlier nor a bad step can meet an energy without floor.
 
     Args:
         is_periodic: which columns are torsions [rad]; the others are stiff and whitened.
@@ -90,9 +89,10 @@ class TorsionEnergyNet(nn.Module):
     def _build(self, generator: torch.Generator) -> None:
         config, n_stiff = self.config, len(self.stiff_columns)
         n_input = 2 * self.multiples.numel() + self.time_features.n_features + config.projections
-        self.projection = linear(n_stiff, config.projections, generator, bias=False)
+        directions = torch.randn(n_stiff, config.projections, generator=generator)
+        self.projection = nn.Parameter(directions / max(n_stiff, 1) ** 0.5)
         widths = [n_input] + [config.hidden] * config.layers
-        trunk = [linear(*pair, generator) for pair in zip(widths[:-1], widths[1:], strict=True)]
+        trunk = [linear(*pair, generator) for pair in pairwise(widths)]
         self.trunk = nn.ModuleList(trunk)
         self.readout = zero_linear(config.hidden, 1 + 2 * n_stiff)
 
@@ -100,7 +100,7 @@ class TorsionEnergyNet(nn.Module):
         """Return ``u(y, t)`` [kT]."""
         saturation = self.config.saturation
         felt = saturation * torch.tanh(y[:, self.stiff_columns] / saturation)
-        features = torch.cat([self._torsion_features(y), self.time_features(t), self.projection(felt)], dim=-1)
+        features = torch.cat([self._torsion_features(y), self.time_features(t), felt @ self.projection], dim=-1)
         for layer in self.trunk:
             features = nn.functional.silu(layer(features))
         height, curvature, slope = self.readout(features).tensor_split((1, 1 + felt.shape[1]), dim=-1)

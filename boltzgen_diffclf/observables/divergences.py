@@ -26,7 +26,7 @@ def jensen_shannon(p: Float[np.ndarray, "*bins"], q: Float[np.ndarray, "*bins"])
     """Return the Jensen-Shannon divergence [nats] of two histograms, 0 to ln 2; both are normalised first.
 
     References:
-        Lin 1991, IEEE Trans. Inf. Theory 37:145, eq. 3.1.
+        Lin 1991, IEEE Trans. Inf. Theory 37:145.
 
     >>> round(jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 1.0])), 4)
     0.6931

@@ -21,7 +21,7 @@ def torsion_angles(
         InputError: when an index names no atom.
 
     References:
-        Blondel & Karplus 1996, J. Comput. Chem. 17:1132, eq. 7 (the arctangent form).
+        Blondel & Karplus 1996, J. Comput. Chem. 17:1132 (the arctangent form).
     """
     n_atoms = positions.shape[1]
     if quadruples.size and (quadruples.min() < 0 or quadruples.max() >= n_atoms):

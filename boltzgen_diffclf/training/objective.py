@@ -17,6 +17,9 @@ from boltzgen_diffclf.losses import (
 )
 from boltzgen_diffclf.training.path_data import PathBatch
 
+CLASH = 10.0
+"""Squared prior force, in units of the noise and a coordinate, at which a configuration counts half."""
+
 
 @dataclass(frozen=True)
 class ObjectiveWeights:
@@ -56,11 +59,24 @@ def path_losses(model: EnergyModel, batch: PathBatch, dimension: int) -> PathLos
     """Evaluate every objective on one batch: N energies and one gradient a configuration."""
     energies, gradient, free_energies = evaluate_groups(model, batch)
     denoising = denoising_score_matching_loss(gradient, batch.noise, batch.gamma, dimension)
+    denoising = denoising * clash_weight(model, batch, dimension)
     classification = level_classification_loss(energies, free_energies)
     target_score = endpoint_target_score_matching_loss(
         gradient, batch.end_force[:, :, 0], batch.end_force[:, :, 1], batch.t, batch.gamma, dimension
     )
     return PathLosses(denoising.mean(), classification.mean(), target_score.mean())
+
+
+def clash_weight(model: EnergyModel, batch: PathBatch, dimension: int) -> Float[Tensor, "groups size"]:
+    r"""Return the weight of each configuration in score matching: 1, less where the end energies clash.
+
+    Between two conformers of an anchored path atoms may overlap, and a single force of thousands of kT would rule
+    the gradient. Score matching is a regression at each (y, t), so any positive weight that depends on y and t
+    alone leaves its optimum where it is: ``1 / (1 + |gamma grad U_prior|^2 / (CLASH dimension))``.
+    """
+    groups, size, dim = batch.y.shape
+    prior = model.prior_gradient(batch.t.reshape(-1), batch.end_gradient.flatten(0, 1)).reshape(groups, size, dim)
+    return 1 / (1 + (batch.gamma * prior).square().sum(-1) / (CLASH * dimension))
 
 
 def evaluate_groups(

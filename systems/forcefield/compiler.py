@@ -9,6 +9,9 @@ from boltzgen_diffclf.units import thermal_energy_kj_per_mol
 from systems.forcefield.reader import read_system
 from systems.forcefield.target import ForceFieldTarget
 
+LANES = 64
+GPU_LANES = 4096
+
 
 def compile_system(
     openmm_system: openmm.System,
@@ -16,8 +19,30 @@ def compile_system(
     temperature_kelvin: float = 300.0,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
-    chunks: int = 2, lanes: int = 128,
 ) -> ForceFieldTarget:
-    """Return the System as a Target."""
+    """Return the potential energy of an ``openmm.System`` as a batched, differentiable Target.
+
+    Computed are HarmonicBondForce, HarmonicAngleForce, PeriodicTorsionForce, RBTorsionForce, CMAPTorsionForce,
+    NonbondedForce without cutoff, GBSAOBCForce and the CustomGBForce models HCT, OBC1, OBC2, GBn and GBn2, with and
+    without ACE surface term and salt. CMMotionRemover and force groups play no part; global parameters have their
+    defaults.
+
+    In float64 the result is that of OpenMM's Reference platform to a relative 1e-6 in energy and 1e-5 in force (found:
+    1e-12 and 1e-13). In float32 expect 1e-5 of the largest term in energy (about 1e-3 kT for a small peptide) and 1e-4 in force.
+    Distances under 1e-7 nm (float64) or 0.003 nm (float32) count as that distance, so that energies stay finite.
+
+    The first evaluation compiles, for some 20 seconds; the number of threads is torch's at the time of this call.
+
+    Args:
+        openmm_system: without constraints, cutoffs, virtual sites or particles without mass.
+        temperature_kelvin: of the kT that energies are in [K].
+        dtype: float64 or float32.
+        device: where to compute.
+
+    Raises:
+        UnsupportedSystemError: naming the first force or expression that is not computed.
+    """
     parameters = read_system(openmm_system).reduced(thermal_energy_kj_per_mol(temperature_kelvin))
-    return ForceFieldTarget(parameters, dtype, torch.device(device), chunks, lanes)
+    place = torch.device(device)
+    chunks, lanes = (torch.get_num_threads(), LANES) if place.type == "cpu" else (1, GPU_LANES)
+    return ForceFieldTarget(parameters, dtype, place, chunks, lanes)

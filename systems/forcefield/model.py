@@ -19,6 +19,7 @@ class ForceField(nn.Module):
 
     def __init__(self, parameters: ForceFieldParameters, dtype: torch.dtype) -> None:
         super().__init__()
+        self.constant = parameters.constant
         self.bonded = Bonded(parameters, dtype)
         self.pairs = Pairs(parameters.pairs, dtype)
         first, second = parameters.pairs.first, parameters.pairs.second
@@ -35,7 +36,7 @@ class ForceField(nn.Module):
         energy, gradient = self.bonded(x)
         distances = self.pairs.distances(x)
         pair_energy, slope = self.pairs(distances)
-        energy = energy + pair_energy.sum(1)
+        energy = energy + pair_energy.sum(1) + self.constant
         for born in self.born:
             born_energy, born_slope = self.generalised_born(born, distances)
             energy, slope = energy + born_energy, slope + born_slope

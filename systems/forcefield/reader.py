@@ -11,7 +11,8 @@ from openmm import unit
 
 from boltzgen_diffclf.errors import UnsupportedSystemError
 from systems.forcefield.cmap import read_cmaps
-from systems.forcefield.generalised_born import COULOMB_CONSTANT, read_custom_gb, read_gbsa_obc
+from systems.forcefield.custom_gb import read_custom_gb
+from systems.forcefield.generalised_born import COULOMB_CONSTANT, read_gbsa_obc
 from systems.forcefield.parameters import (
     AngleParameters,
     BornParameters,
@@ -62,6 +63,8 @@ class Reader:
             return
         if kind not in self.readers:
             refuse(index, force, "is not a force that the compiler computes")
+        if hasattr(force, "getNumParticles") and force.getNumParticles() != self.n_atoms:
+            refuse(index, force, f"has {force.getNumParticles()} particles where the System has {self.n_atoms}")
         if force.usesPeriodicBoundaryConditions():
             refuse(index, force, "uses periodic boundary conditions")
         self.readers[kind](index, force)

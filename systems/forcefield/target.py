@@ -1,4 +1,4 @@
-"""A compiled force field as a Target: fixed-size blocks, so that one compilation serves every batch size."""
+"""A compiled force field as a Target: blocks of one size, so that one compilation serves every batch."""
 
 from __future__ import annotations
 
@@ -11,75 +11,76 @@ from torch import Tensor
 
 from boltzgen_diffclf.compilation import fuse
 from boltzgen_diffclf.target import Target
+from systems.forcefield.autograd import EnergyWithForce
 from systems.forcefield.model import ForceField
 from systems.forcefield.parameters import ForceFieldParameters
 
-Block = Callable[[Tensor], tuple[Tensor, Tensor]]
+Evaluation = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class ForceFieldTarget(Target):
-    """Energy [kT] and force [kT/nm] of an ``openmm.System`` compiled to batched tensor operations."""
+    """Energy [kT] and force [kT/nm] of a force field, for batches of any size.
+
+    A batch is cut into blocks ``(chunks, 3, atoms, lanes)``, the last one filled up; every configuration goes through
+    the same instructions whatever batch it is in. One chunk is what one thread works on.
+
+    Args:
+        parameters: all terms, energies in kT.
+        dtype: float64, or float32 with the accuracy that :func:`~systems.forcefield.compile_system` states.
+        device: where to compute.
+        chunks: parts of a block that threads share.
+        lanes: configurations in a chunk; small enough for a chunk's intermediates to stay in cache.
+    """
 
     def __init__(
         self, parameters: ForceFieldParameters, dtype: torch.dtype, device: torch.device, chunks: int, lanes: int
     ) -> None:
-        n_atoms = parameters.n_atoms
-        self.event_shape, self.dimension = (n_atoms, 3), 3 * (n_atoms - 1)
+        self.event_shape = (parameters.n_atoms, 3)
+        self.dimension = 3 * (parameters.n_atoms - 1)
         self.dtype, self.device = dtype, device
-        self.constant = parameters.constant
         self.chunks, self.lanes = chunks, lanes
         self.model = ForceField(parameters, dtype).to(device)
-        self._evaluate = fuse(own_function(self._block), device)
-
-    def _block(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        energy, force = self.model(x)
-        return energy + self.constant, force
+        self._evaluate = fuse(with_own_code(self.model), device)
 
     def energy_and_force(
         self, x: Float[Tensor, "batch atoms 3"]
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch atoms 3"]]:
         """See :meth:`Target.energy_and_force`."""
-        n_atoms, chunks, lanes = self.event_shape[0], self.chunks, self.lanes
         with torch.no_grad():
-            x = x.detach().to(self.device, self.dtype)
-            batch, block = len(x), chunks * lanes
-            missing = -batch % block
-            if missing:
-                x = torch.cat([x, x[:1].expand(missing, -1, -1)])
-            blocks = x.reshape(-1, chunks, lanes, n_atoms, 3).permute(0, 1, 4, 3, 2).contiguous()
-            energy = x.new_empty(len(blocks), chunks, lanes)
-            force = torch.empty_like(blocks)
-            for k, part in enumerate(blocks):
-                energy[k], force[k] = self._evaluate(part)
-            force = force.permute(0, 1, 4, 3, 2).reshape(-1, n_atoms, 3)
-        return energy.flatten()[:batch], force[:batch]
+            blocks = self._blocks(x.detach().to(self.device, self.dtype))
+            energy, force = blocks.new_empty(len(blocks), self.chunks, self.lanes), torch.empty_like(blocks)
+            for index, block in enumerate(blocks):
+                energy[index], force[index] = self._evaluate(block)
+            forces = force.permute(0, 1, 4, 3, 2).reshape(energy.numel(), *self.event_shape)
+        return energy.flatten()[: len(x)], forces[: len(x)]
+
+    def _blocks(self, x: Tensor) -> Tensor:
+        """Return ``(blocks, chunks, 3, atoms, lanes)``, filled up with copies of the first configuration."""
+        n_blocks = -(-len(x) // (self.chunks * self.lanes))
+        missing = n_blocks * self.chunks * self.lanes - len(x)
+        full = torch.cat([x, x[:1].expand(missing, -1, -1)]) if missing else x
+        return full.reshape(n_blocks, self.chunks, self.lanes, *self.event_shape).permute(0, 1, 4, 3, 2).contiguous()
 
     def energy(self, x: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, " batch"]:
-        """Return ``u(x)`` [kT]; its derivative is the force of the same evaluation."""
-        return _Energy.apply(x, self)
-
-
-class _Energy(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, target):
-        energy, force = target.energy_and_force(x)
-        ctx.save_for_backward(force)
+        """Return ``u(x)`` [kT], once differentiable: the derivative is the force of the same evaluation."""
+        energy: Tensor = EnergyWithForce.apply(x, self)
         return energy
 
-    @staticmethod
-    def backward(ctx, upstream):
-        (force,) = ctx.saved_tensors
-        return -upstream[:, None, None] * force, None
+    def energy_eager(self, x: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, " batch"]:
+        """Return ``u(x)`` [kT] through plain automatic differentiation, to any order; several times slower."""
+        energy, _ = self.model(x.to(self.device, self.dtype).permute(2, 1, 0)[None])
+        return energy[0]
 
 
-def own_function(method: Block) -> Block:
-    """Return a function that does what a bound method does, with a code object of its own.
+def with_own_code(module: torch.nn.Module) -> Evaluation:
+    """Return a function that calls a module and has a code object of its own.
 
-    The compiler counts recompilations by code object: without this, the ninth system of a process would run eagerly.
+    ``torch.compile`` counts recompilations by code object: were it shared, the ninth force field of a process would
+    silently run eagerly.
     """
 
-    def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
-        return method(x)
+    def evaluate(block: Tensor) -> tuple[Tensor, Tensor]:
+        energy, force = module(block)
+        return energy, force
 
-    code = evaluate.__code__.replace()
-    return types.FunctionType(code, globals(), "evaluate", None, evaluate.__closure__)
+    return types.FunctionType(evaluate.__code__.replace(), evaluate.__globals__, "evaluate", None, evaluate.__closure__)

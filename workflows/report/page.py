@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 CAPTIONS = {
     "comparison": "Every estimate with one standard error; small ticks are its replicates. The blue bands are one "
     "and three standard errors of the classical yardstick.",
-    "work": "Work in both directions. The two densities cross where the work equals F_B − F_A; where they hardly "
-    "touch, no error bar can be believed.",
+    "work": "Work in both directions. The two densities cross where the work equals F(B) − F(A); where they "
+    "hardly touch, no error bar can be believed.",
     "overlap": "MBAR overlap: the probability that a sample drawn in one state belongs to another. The smallest "
     "element next to the diagonal is the overlap quoted in the table.",
     "integrand": "The integrand of thermodynamic integration with a band of two standard errors; its area is "
-    "F_B − F_A.",
+    "F(B) − F(A).",
     "training": "Loss on training batches and on held-out frames, the single losses, and the learned difference "
     "of the end free energies. A held-out loss that turns up is overfitting; one still falling is undertraining.",
     "ramachandran": "Potential of mean force of φ and ψ in both states on one colour scale, zero at each minimum, "
@@ -45,6 +45,7 @@ class Picture:
     alt: str
     caption: str
     png: bytes
+    wide: bool
 
     @property
     def uri(self) -> str:
@@ -125,10 +126,12 @@ def _leg_pictures(name: str, leg: LegResult, arrays: LegFigures) -> Iterator[Pic
     value = leg.estimators[yardstick].value_kT if yardstick is not None else None
     if arrays.work:
         drawn = figures.work_distributions(arrays.work, value)
-        yield _picture(f"{name}-work", f"Work distributions of the {name} leg", CAPTIONS["work"], drawn)
+        yield _picture(
+            f"{name}-work", f"Work distributions of the {name} leg", CAPTIONS["work"], drawn, len(arrays.work) > 1
+        )
     if arrays.overlap is not None:
         drawn = figures.overlap_matrix(arrays.overlap, arrays.overlap_labels)
-        yield _picture(f"{name}-overlap", f"Overlap matrix of the {name} leg", CAPTIONS["overlap"], drawn)
+        yield _picture(f"{name}-overlap", f"Overlap matrix of the {name} leg", CAPTIONS["overlap"], drawn, False)
     if arrays.integrands:
         drawn = figures.thermodynamic_integrand(arrays.integrands)
         yield _picture(f"{name}-integrand", f"TI integrand of the {name} leg", CAPTIONS["integrand"], drawn)
@@ -146,8 +149,8 @@ def _ramachandran_pictures(data: ReportData) -> Iterator[Picture]:
         yield _picture("ramachandran", "Ramachandran free-energy maps", CAPTIONS["ramachandran"], drawn)
 
 
-def _picture(name: str, alt: str, caption: str, figure: Figure) -> Picture:
+def _picture(name: str, alt: str, caption: str, figure: Figure, wide: bool = True) -> Picture:
     buffer = io.BytesIO()
     # Without the Software tag the same numbers give the same bytes.
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    return Picture(name, alt, caption, buffer.getvalue())
+    return Picture(name, alt, caption, buffer.getvalue(), wide)

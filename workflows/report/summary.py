@@ -86,7 +86,8 @@ def _print_table(title: str, leg: LegResult, out: TextIO) -> None:
 
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column in ("estimator", "kind") else "right")
+        right = column not in ("estimator", "kind")
+        table.add_column(column, justify="right" if right else "left", no_wrap=right)
     styles = {"classical": "blue", "learned": "dark_orange", "ablation": "dim", "published": "bold"}
     for row in table_rows(leg):
         table.add_row(*row, style=styles[row[1]])

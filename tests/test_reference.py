@@ -1,0 +1,304 @@
+"""Reference ensembles: the right distribution, a stream that survives kill -9, and refusals."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+
+import numpy as np
+import openmm
+import pytest
+import torch
+from openmm import app
+
+import systems
+from boltzgen_diffclf.errors import InputError, RunFailedError, UnsupportedSystemError
+from systems.ensemble import energies_of
+from systems.molecular import MolecularSystem
+from systems.openmm_engine import OpenMMSettings, generate_with_openmm
+from systems.reference import ReferenceSettings, generate, geometric_ladder, masses_with_hydrogens
+from systems.store import load_ensemble, read_ensemble
+
+TINY = ReferenceSettings(
+    walkers=4,
+    temperatures_kelvin=(300.0, 400.0),
+    frames_per_walker=12,
+    steps_per_frame=4,
+    steps_per_sweep=2,
+    equilibration_frames=2,
+    hot_start_steps=10,
+    timestep_fs=1.0,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def eager():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOLTZGEN_EAGER", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def aldp():
+    return systems.load("aldp")
+
+
+@pytest.fixture
+def short_parts(monkeypatch):
+    """Parts of two frames of four walkers, so that a tiny run has several."""
+    monkeypatch.setattr("systems.recording._CONFIGURATIONS_PER_PART", 8)
+
+
+def diatomic(stiffness=4000.0, length=0.12):
+    """Two atoms on a soft spring: p(r) is r^2 exp(-k (r - r0)^2 / 2 kT)."""
+    topology = app.Topology()
+    residue = topology.addResidue("H2", topology.addChain())
+    atoms = [topology.addAtom(name, app.element.hydrogen, residue) for name in ("H1", "H2")]
+    topology.addBond(*atoms)
+    system = openmm.System()
+    for _ in atoms:
+        system.addParticle(1.008)
+    bond = openmm.HarmonicBondForce()
+    bond.addBond(0, 1, length, stiffness)
+    system.addForce(bond)
+    positions = torch.tensor([[0.0, 0.0, 0.0], [length, 0.0, 0.0]], dtype=torch.float64)
+    return MolecularSystem(
+        name="diatomic", topology=topology, positions=positions, openmm_systems={"free": system}
+    )
+
+
+def exact_moments(temperature, stiffness=4000.0, length=0.12):
+    r = np.linspace(1e-4, 0.4, 20001)
+    u = 0.5 * stiffness * (r - length) ** 2 / (0.00831446261815324 * temperature)
+    weight = r**2 * np.exp(-u)
+    weight /= weight.sum()
+    return float(weight @ r), float(weight @ u)
+
+
+@pytest.mark.parametrize("hydrogen_mass", [1.008, 6.0])
+def test_coldest_walkers_sample_the_boltzmann_distribution(tmp_path, hydrogen_mass):
+    system = diatomic()
+    settings = ReferenceSettings(
+        walkers=64,
+        temperatures_kelvin=(300.0, 450.0),
+        frames_per_walker=40,
+        steps_per_frame=40,
+        steps_per_sweep=10,
+        equilibration_frames=4,
+        hot_start_steps=50,
+        timestep_fs=1.5,
+        friction_per_ps=20.0,
+        hydrogen_mass_amu=hydrogen_mass,
+        seed=3,
+    )
+    ensemble = generate(system, "free", 300.0, settings, tmp_path / "free.h5")
+    length = (ensemble.positions[:, 0] - ensemble.positions[:, 1]).norm(dim=-1).double()
+    for values, exact in zip((length, ensemble.energies), exact_moments(300.0), strict=True):
+        by_walker = ensemble.by_group(values).mean(1)
+        stderr = by_walker.std() / len(by_walker) ** 0.5
+        assert abs(by_walker.mean() - exact) < 4 * stderr
+        assert stderr < 0.06 * exact
+    diagnostics = ensemble.diagnostics
+    assert 0.3 < diagnostics["exchange_acceptance"][0] < 1.0
+    assert diagnostics["round_trips"] > 64
+    assert diagnostics["split_r_hat"]["reduced_energy"] < 1.05
+    assert diagnostics["effective_frames"]["reduced_energy"] > 200
+
+
+def test_file_holds_what_was_sampled(tmp_path, aldp):
+    path = tmp_path / "vacuum.h5"
+    heard = []
+    ensemble = generate(aldp, "vacuum", 300.0, TINY, path, heard.append)
+    assert sum(heard) == TINY.equilibration_frames + TINY.frames_per_walker
+    assert (len(ensemble), ensemble.n_groups) == (48, 4)
+    assert torch.equal(read_ensemble(path, aldp, "vacuum", 300.0).positions, ensemble.positions)
+    torch.testing.assert_close(
+        energies_of(aldp, "vacuum", 300.0, ensemble.positions), ensemble.energies, rtol=1e-9, atol=0.0
+    )
+    assert ensemble.positions.mean(1).abs().max() < 1e-6
+    assert ensemble.provenance.settings["timestep_fs"] == 1.0
+    assert not (tmp_path / "vacuum.h5.parts").exists()
+    assert ensemble.diagnostics["populations"].keys() == {"phi > 0"}
+
+
+def test_seeds_and_states_have_streams_of_their_own(tmp_path, aldp):
+    settings = replace(TINY, frames_per_walker=2)
+    same = [generate(aldp, "vacuum", 300.0, settings, tmp_path / f"{name}.h5") for name in "ab"]
+    other = generate(aldp, "vacuum", 300.0, replace(settings, seed=1), tmp_path / "c.h5")
+    assert torch.equal(same[0].positions, same[1].positions)
+    assert not torch.equal(same[0].positions, other.positions)
+
+
+SCRIPT = """
+    import sys, time
+    from pathlib import Path
+    import torch
+    import systems
+    from systems import recording
+    from systems.reference import ReferenceSettings, generate
+
+    torch.set_num_threads(1)
+    recording._CONFIGURATIONS_PER_PART = 8
+    settings = ReferenceSettings({settings})
+    generate(systems.load("aldp"), "vacuum", 300.0, settings, Path(sys.argv[1]), lambda frames: time.sleep(0.05))
+"""
+
+
+def start_run(path):
+    keywords = ", ".join(f"{key}={value!r}" for key, value in vars(TINY).items())
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT).format(settings=keywords), str(path)],
+        env={**os.environ, "BOLTZGEN_EAGER": "1"},
+    )
+
+
+def test_kill_and_resume_gives_the_same_file(tmp_path, aldp, short_parts):
+    torch.set_num_threads(1)
+    whole, killed = tmp_path / "whole.h5", tmp_path / "killed.h5"
+    generate(aldp, "vacuum", 300.0, TINY, whole)
+    parts = tmp_path / "killed.h5.parts"
+    for survivors in (1, 3):
+        process = start_run(killed)
+        deadline = time.monotonic() + 120
+        while len(list(parts.glob("part-*.h5"))) < survivors and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not killed.exists()
+        assert len(load_ensemble(sorted(parts.glob("part-*.h5"))[0])) == 8
+    resumed = []
+    generate(aldp, "vacuum", 300.0, TINY, killed, resumed.append)
+    assert resumed[0] >= TINY.equilibration_frames + 4
+    assert killed.read_bytes() == whole.read_bytes()
+    assert not parts.exists()
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_after(frames):
+    done = 0.0
+
+    def advance(amount):
+        nonlocal done
+        done += amount
+        if done >= frames:
+            raise StopError
+
+    return advance
+
+
+def test_other_settings_are_refused_and_nothing_is_destroyed(tmp_path, aldp, short_parts):
+    path = tmp_path / "vacuum.h5"
+    with pytest.raises(StopError):
+        generate(aldp, "vacuum", 300.0, TINY, path, stop_after(9))
+    with pytest.raises(InputError, match=r"made with timestep_fs = 1.0, now 2.0 is asked for"):
+        generate(aldp, "vacuum", 300.0, replace(TINY, timestep_fs=2.0), path)
+    generate(aldp, "vacuum", 300.0, TINY, path)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"made with seed = 0, now 5"):
+        generate(aldp, "vacuum", 300.0, replace(TINY, seed=5), path)
+    with pytest.raises(InputError, match="holds state 'vacuum'"):
+        generate(aldp, "implicit", 300.0, TINY, path)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path, aldp, short_parts):
+    path = tmp_path / "vacuum.h5"
+    with pytest.raises(StopError):
+        generate(aldp, "vacuum", 300.0, TINY, path, stop_after(9))
+    checkpoint = tmp_path / "vacuum.h5.parts" / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"checkpoint.safetensors is damaged.*delete") as caught:
+        generate(aldp, "vacuum", 300.0, TINY, path)
+    assert "\n" not in str(caught.value)
+
+
+def test_dynamics_that_blow_up_fail(tmp_path, aldp):
+    with pytest.raises(RunFailedError, match="timestep below 40 fs"):
+        generate(aldp, "vacuum", 300.0, replace(TINY, timestep_fs=40.0, hot_start_steps=200), tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"walkers": 0}, "walkers is 0"),
+        ({"timestep_fs": -1.0}, "timestep_fs is -1.0"),
+        ({"steps_per_frame": 5}, "give a multiple of steps_per_sweep"),
+        ({"temperatures_kelvin": (300.0, 300.0)}, "rising temperatures"),
+        ({"equilibration_frames": -1}, "equilibration_frames is -1"),
+    ],
+)
+def test_impossible_settings_are_refused(changes, words):
+    with pytest.raises(InputError, match=words):
+        replace(TINY, **changes)
+
+
+def test_the_ladder_begins_at_the_temperature_wanted(tmp_path, aldp):
+    assert geometric_ladder(300.0, 300.0, 1) == (300.0,)
+    with pytest.raises(InputError, match="begins at 300 K, the ensemble is wanted at 310 K"):
+        generate(aldp, "vacuum", 310.0, TINY, tmp_path / "x.h5")
+
+
+def test_heavier_hydrogens_change_no_other_mass(aldp):
+    masses = masses_with_hydrogens(aldp, 4.0)
+    hydrogen = torch.tensor([element == "H" for element in aldp.elements])
+    assert (masses[hydrogen] == 4.0).all()
+    assert torch.equal(masses[~hydrogen], aldp.masses[~hydrogen])
+
+
+def constrained_diatomic():
+    free = diatomic()
+    rigid = free.openmm_system("free")
+    rigid.addConstraint(0, 1, 0.12)
+    return MolecularSystem(
+        name="rigid", topology=free.topology, positions=free.positions, openmm_systems={"free": rigid}
+    )
+
+
+OPENMM = OpenMMSettings(
+    walkers=3, frames_per_walker=8, steps_per_frame=5, equilibration_frames=1, platform="Reference", seed=2
+)
+
+
+def test_openmm_samples_what_the_compiler_refuses(tmp_path):
+    system = constrained_diatomic()
+    with pytest.raises(UnsupportedSystemError):
+        generate(system, "free", 300.0, TINY, tmp_path / "compiled.h5")
+    ensemble = generate_with_openmm(system, "free", 300.0, OPENMM, tmp_path / "free.h5")
+    length = (ensemble.positions[:, 0] - ensemble.positions[:, 1]).norm(dim=-1)
+    torch.testing.assert_close(length, torch.full_like(length, 0.12), rtol=1e-4, atol=0)
+    assert (len(ensemble), ensemble.n_groups) == (24, 3)
+    assert torch.equal(load_ensemble(tmp_path / "free.h5").positions, ensemble.positions)
+
+
+def test_openmm_samples_the_boltzmann_distribution(tmp_path):
+    settings = replace(OPENMM, walkers=8, frames_per_walker=150, steps_per_frame=50, friction_per_ps=50.0)
+    ensemble = generate_with_openmm(diatomic(), "free", 300.0, settings, tmp_path / "free.h5")
+    length = (ensemble.positions[:, 0] - ensemble.positions[:, 1]).norm(dim=-1).double()
+    for values, exact in zip((length, ensemble.energies), exact_moments(300.0), strict=True):
+        by_walker = ensemble.by_group(values).mean(1)
+        stderr = by_walker.std() / len(by_walker) ** 0.5
+        assert abs(by_walker.mean() - exact) < 4 * stderr
+
+
+def test_openmm_resumes_with_the_same_stream(tmp_path, aldp, short_parts):
+    whole, stopped = tmp_path / "whole.h5", tmp_path / "stopped.h5"
+    generate_with_openmm(aldp, "vacuum", 300.0, OPENMM, whole)
+    with pytest.raises(StopError):
+        generate_with_openmm(aldp, "vacuum", 300.0, OPENMM, stopped, stop_after(6))
+    generate_with_openmm(aldp, "vacuum", 300.0, OPENMM, stopped)
+    assert stopped.read_bytes() == whole.read_bytes()
+    ensemble = read_ensemble(whole, aldp, "vacuum", 300.0)
+    expected = energies_of(aldp, "vacuum", 300.0, ensemble.positions)
+    torch.testing.assert_close(ensemble.energies, expected, rtol=1e-6, atol=1e-5)
+
+
+def test_unknown_platform_is_refused():
+    with pytest.raises(InputError, match="no platform 'Quantum' here: choose one of Reference"):
+        replace(OPENMM, platform="Quantum")

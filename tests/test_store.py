@@ -1,0 +1,251 @@
+"""Trajectory files: what goes in comes out, mdtraj reads them, and every damage is one clear line."""
+
+import dataclasses
+
+import h5py
+import mdtraj
+import numpy as np
+import pytest
+import torch
+
+import systems
+from boltzgen_diffclf.errors import InputError, RunFailedError
+from systems.ensemble import Provenance, ReferenceEnsemble, energies_of, resample, reweight
+from systems.store import load_ensemble, read_ensemble, write_ensemble
+from systems.user_trajectory import read_user_trajectory
+
+GROUPS, FRAMES = 4, 10
+
+
+@pytest.fixture(scope="module", autouse=True)
+def eager():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOLTZGEN_EAGER", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def aldp():
+    return systems.load("aldp")
+
+
+@pytest.fixture(scope="module")
+def ensemble(aldp):
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(GROUPS * FRAMES, 22, 3, generator=generator, dtype=torch.float64)
+    positions = (aldp.positions + 0.002 * noise).float()
+    return ReferenceEnsemble(
+        provenance=Provenance(
+            system="aldp",
+            state="vacuum",
+            temperature_kelvin=300.0,
+            system_hash=aldp.system_hash("vacuum"),
+            seed=7,
+            settings={"timestep_fs": 2.0},
+        ),
+        positions=positions,
+        energies=energies_of(aldp, "vacuum", 300.0, positions),
+        group=torch.arange(GROUPS).repeat(FRAMES),
+        frame=torch.arange(FRAMES).repeat_interleave(GROUPS),
+        frame_interval_ps=0.2,
+        diagnostics={"round_trips": 3},
+    )
+
+
+@pytest.fixture
+def file(tmp_path, aldp, ensemble):
+    path = tmp_path / "vacuum.h5"
+    write_ensemble(path, ensemble, aldp.topology)
+    return path
+
+
+def test_what_goes_in_comes_out(aldp, ensemble, file):
+    found = read_ensemble(file, aldp, "vacuum", 300.0)
+    for name in ("positions", "energies", "group", "frame"):
+        assert torch.equal(getattr(found, name), getattr(ensemble, name)), name
+        assert getattr(found, name).dtype == getattr(ensemble, name).dtype, name
+    assert found.provenance == ensemble.provenance
+    assert (found.frame_interval_ps, found.diagnostics) == (0.2, {"round_trips": 3})
+    assert not list(file.parent.glob(".*partial"))
+
+
+def test_stored_energies_are_those_of_the_stored_positions(aldp, ensemble, file):
+    stored = read_ensemble(file, aldp, "vacuum", 300.0)
+    again = energies_of(aldp, "vacuum", 300.0, stored.positions)
+    torch.testing.assert_close(again, stored.energies, rtol=1e-9, atol=0.0)
+
+
+def test_the_same_ensemble_makes_the_same_bytes(tmp_path, aldp, ensemble, file):
+    write_ensemble(tmp_path / "again.h5", ensemble, aldp.topology)
+    assert (tmp_path / "again.h5").read_bytes() == file.read_bytes()
+
+
+def test_mdtraj_reads_the_file(aldp, ensemble, file):
+    trajectory = mdtraj.load(str(file))
+    assert trajectory.n_frames == len(ensemble)
+    assert [atom.name for atom in trajectory.topology.atoms] == [atom.name for atom in aldp.topology.atoms()]
+    assert trajectory.topology.n_bonds == 21
+    np.testing.assert_array_equal(trajectory.xyz, ensemble.positions.numpy())
+    np.testing.assert_allclose(trajectory.time, ensemble.frame.numpy() * 0.2, rtol=1e-6)
+
+
+def test_a_truncated_file_is_refused(file, aldp):
+    content = file.read_bytes()
+    for keep in (0, 100, len(content) // 2, len(content) - 1):
+        file.write_bytes(content[:keep])
+        with pytest.raises(InputError, match=r"truncated, corrupt or no HDF5 file.*repeat") as caught:
+            read_ensemble(file, aldp, "vacuum", 300.0)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_byte_in_the_data_is_found(file, aldp, ensemble):
+    content = bytearray(file.read_bytes())
+    # The whole array is one chunk here, so its bytes stand in the file in order.
+    where = content.find(ensemble.energies.numpy().tobytes()[:64])
+    assert where > 0
+    content[where + 5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="corrupt"):
+        read_ensemble(file, aldp, "vacuum", 300.0)
+
+
+def rewrite(path, aldp, ensemble, **changes):
+    provenance = dataclasses.replace(ensemble.provenance, **changes)
+    write_ensemble(path, dataclasses.replace(ensemble, provenance=provenance), aldp.topology)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"system": "chignolin"}, "of system 'chignolin', not state 'vacuum' of 'aldp'"),
+        ({"state": "implicit"}, "holds state 'implicit'"),
+        ({"system_hash": "0" * 64}, "other parameters"),
+        ({"temperature_kelvin": 310.0}, "sampled at 310 K, not 300 K"),
+    ],
+)
+def test_a_file_of_something_else_is_refused(tmp_path, aldp, ensemble, changes, words):
+    rewrite(tmp_path / "other.h5", aldp, ensemble, **changes)
+    with pytest.raises(InputError, match=words):
+        read_ensemble(tmp_path / "other.h5", aldp, "vacuum", 300.0)
+
+
+def test_missing_pieces_are_named(tmp_path, file, aldp, ensemble):
+    with pytest.raises(InputError, match="no file"):
+        load_ensemble(tmp_path / "absent.h5")
+    with h5py.File(file, "a") as handle:
+        del handle["reducedEnergy"]
+    with pytest.raises(InputError, match=r"has no reducedEnergy: it cannot be reweighted"):
+        load_ensemble(file)
+    plain = tmp_path / "plain.h5"
+    mdtraj.Trajectory(ensemble.positions.numpy(), mdtraj.Topology.from_openmm(aldp.topology)).save_hdf5(str(plain))
+    with pytest.raises(InputError, match="without energies or provenance"):
+        load_ensemble(plain)
+
+
+def test_energies_that_are_not_finite_are_refused(tmp_path, aldp, ensemble):
+    energies = ensemble.energies.clone()
+    energies[3] = torch.nan
+    write_ensemble(tmp_path / "nan.h5", dataclasses.replace(ensemble, energies=energies), aldp.topology)
+    with pytest.raises(InputError, match="not finite"):
+        load_ensemble(tmp_path / "nan.h5")
+
+
+def test_a_disk_that_refuses_leaves_the_old_file(aldp, ensemble, file, monkeypatch):
+    before = file.read_bytes()
+
+    def no_space(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", no_space)
+    with pytest.raises(RunFailedError, match="No space left"):
+        write_ensemble(file, ensemble, aldp.topology)
+    monkeypatch.undo()
+    assert file.read_bytes() == before
+    assert not list(file.parent.glob(".*partial"))
+
+
+def test_groups_stay_whole(ensemble):
+    sets = ensemble.disjoint_groups(3)
+    assert sum(len(part) for part in sets) == len(ensemble)
+    labels = [set(part.group.tolist()) for part in sets]
+    assert sum(len(part) for part in labels) == len(set.union(*labels)) == GROUPS
+    with pytest.raises(ValueError, match="cannot split 4"):
+        ensemble.disjoint_groups(5)
+    rows = ensemble.by_group(ensemble.energies)
+    assert rows.shape == (GROUPS, FRAMES)
+    assert torch.equal(rows[2], ensemble.energies[ensemble.group == 2])
+
+
+def test_weights_to_nonpolar_follow_the_energies(aldp, ensemble):
+    log_weights = reweight(ensemble, aldp, "nonpolar")
+    assert log_weights.logsumexp(0).item() == pytest.approx(0.0, abs=1e-12)
+    ratio = aldp.target("vacuum").energy(ensemble.positions.double()) - aldp.target("nonpolar").energy(
+        ensemble.positions.double()
+    )
+    torch.testing.assert_close(log_weights - log_weights[0], (ratio - ratio[0]).detach(), rtol=0, atol=1e-8)
+
+
+def test_resampled_frames_are_those_of_the_other_state(aldp, ensemble):
+    generator = torch.Generator().manual_seed(1)
+    nonpolar = resample(ensemble, aldp, "nonpolar", generator)
+    assert nonpolar.provenance.state == "nonpolar"
+    assert nonpolar.provenance.system_hash == aldp.system_hash("nonpolar")
+    assert len(nonpolar) == len(ensemble)
+    torch.testing.assert_close(nonpolar.energies, energies_of(aldp, "nonpolar", 300.0, nonpolar.positions))
+    weights = reweight(ensemble, aldp, "nonpolar").exp()
+    distances = torch.cdist(nonpolar.positions.flatten(1), ensemble.positions.flatten(1))
+    copies = torch.bincount(distances.argmin(1), minlength=len(ensemble))
+    assert ((copies - len(ensemble) * weights).abs() <= 1.0).all()
+
+
+@pytest.mark.parametrize("suffix", ["dcd", "nc", "h5"])
+def test_a_users_own_trajectory_is_taken(tmp_path, aldp, ensemble, suffix):
+    path = tmp_path / f"own.{suffix}"
+    mdtraj.Trajectory(ensemble.positions.numpy(), mdtraj.Topology.from_openmm(aldp.topology)).save(str(path))
+    own = read_user_trajectory(path, aldp, "implicit", 300.0, blocks=4)
+    assert (len(own), own.n_groups) == (len(ensemble), 4)
+    assert own.provenance.seed is None
+    torch.testing.assert_close(
+        own.energies, energies_of(aldp, "implicit", 300.0, ensemble.positions), atol=5e-3, rtol=0
+    )
+    torch.testing.assert_close(
+        own.energies, energies_of(aldp, "implicit", 300.0, own.positions), rtol=1e-12, atol=0
+    )
+
+
+def test_our_own_file_as_a_users_trajectory_keeps_its_groups(aldp, ensemble, file):
+    own = read_user_trajectory(file, aldp, "vacuum", 300.0)
+    assert torch.equal(own.group, ensemble.group)
+    with pytest.raises(InputError, match="310 K"):
+        read_user_trajectory(file, aldp, "vacuum", 310.0)
+
+
+def test_trajectories_that_cannot_be_used_are_refused(tmp_path, aldp, ensemble):
+    topology = mdtraj.Topology.from_openmm(aldp.topology)
+    good = mdtraj.Trajectory(ensemble.positions.numpy(), topology)
+
+    def refused(path, words, **options):
+        with pytest.raises(InputError, match=words) as caught:
+            read_user_trajectory(path, aldp, "vacuum", 300.0, **options)
+        assert "\n" not in str(caught.value)
+
+    good.save_xtc(str(tmp_path / "rounded.xtc"))
+    refused(tmp_path / "rounded.xtc", "rounded coordinates")
+    refused(tmp_path / "absent.dcd", "no trajectory")
+    (tmp_path / "strange.abc").touch()
+    refused(tmp_path / "strange.abc", "unknown trajectory format")
+    (tmp_path / "rubbish.dcd").write_bytes(b"rubbish")
+    refused(tmp_path / "rubbish.dcd", "cannot be read")
+    good.atom_slice(range(21)).save_dcd(str(tmp_path / "short.dcd"))
+    refused(tmp_path / "short.dcd", "22 atoms")
+    order = [1, 0, *range(2, 22)]
+    renamed = topology.copy()
+    renamed.atom(4).name = "CX"
+    mdtraj.Trajectory(good.xyz, renamed).save_hdf5(str(tmp_path / "names.h5"))
+    refused(tmp_path / "names.h5", "has atom 4 ACE-CX where the system has 4 ACE-C", blocks=4)
+    mdtraj.Trajectory(good.xyz[:, order], topology).save_dcd(str(tmp_path / "order.dcd"))
+    refused(tmp_path / "order.dcd", "bond of atoms", blocks=4)
+    mdtraj.Trajectory(good.xyz * 10, topology).save_dcd(str(tmp_path / "units.dcd"))
+    refused(tmp_path / "units.dcd", r"check the units \(nm\)", blocks=4)
+    good.save_dcd(str(tmp_path / "brief.dcd"))
+    refused(tmp_path / "brief.dcd", "fewer than 50", blocks=50)

@@ -1,0 +1,228 @@
+"""``python -m workflows.reference``: a reference ensemble of one state of a molecule."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
+
+from boltzgen_diffclf.errors import nearest_name
+from systems.registry import names
+from workflows.command_line import run_command
+
+if TYPE_CHECKING:
+    from systems.ensemble import ReferenceEnsemble
+    from systems.molecular import MolecularSystem
+    from systems.recording import Advance
+
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "quick": {"walkers": 64, "frames_per_walker": 400, "steps_per_frame": 200, "equilibration_frames": 40},
+        "standard": {"walkers": 128, "frames_per_walker": 800, "steps_per_frame": 400, "equilibration_frames": 40},
+        "paper": {"walkers": 250, "frames_per_walker": 1000, "steps_per_frame": 2000, "equilibration_frames": 40},
+    }
+)
+"""What each preset sets; ``paper`` gives the published number of frames."""
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class ReferenceConfig:
+    """Sample one state of a molecule by Langevin dynamics under temperature replica exchange.
+
+    The same command resumes a run that was stopped. The trajectory, STATE.h5, opens in mdtraj; it holds energies,
+    units, seed and the fingerprint of the force field.
+    """
+
+    system: Annotated[str, Field(description="Molecular system, by name.")] = "aldp"
+    state: Annotated[
+        str | None, Field(description="Thermodynamic state, by name (the system's first where not given).")
+    ] = None
+    preset: Annotated[
+        Literal["quick", "standard", "paper"],
+        Field(description="Size of the run: minutes on a laptop, about an hour, or the published sizes."),
+    ] = "quick"
+    temperature_kelvin: Annotated[float, Field(ge=100, le=1000, description="Temperature [K].")] = 300.0
+    out: Annotated[
+        Path | None,
+        Field(description="Folder of the run (runs/reference-SYSTEM-STATE-PRESET-seedSEED where not given)."),
+    ] = None
+    seed: Annotated[int, Field(ge=0, description="Root seed of every random stream.")] = 0
+    engine: Annotated[
+        Literal["compiled", "openmm"],
+        Field(
+            description="Batched compiled force field, or OpenMM's own dynamics (any System, no replica exchange)."
+        ),
+    ] = "compiled"
+    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where to compute.")] = "auto"
+    threads: Annotated[
+        int | None,
+        Field(ge=1, description="CPU threads (those of this machine, kept with the run, where not given)."),
+    ] = None
+    walkers: Annotated[int, Field(ge=2, description="Walkers at each temperature.")] = PRESETS["quick"]["walkers"]
+    exchange_temperatures: Annotated[
+        int, Field(ge=1, description="Temperatures of replica exchange, geometric from --temperature-kelvin up.")
+    ] = 4
+    highest_temperature_kelvin: Annotated[
+        float, Field(ge=100, le=5000, description="Hottest temperature of replica exchange [K].")
+    ] = 800.0
+    frames_per_walker: Annotated[int, Field(ge=2, description="Frames kept of each walker.")] = PRESETS["quick"][
+        "frames_per_walker"
+    ]
+    steps_per_frame: Annotated[int, Field(ge=1, description="Langevin steps between frames.")] = PRESETS["quick"][
+        "steps_per_frame"
+    ]
+    steps_per_sweep: Annotated[int, Field(ge=1, description="Langevin steps between rounds of swaps.")] = 100
+    equilibration_frames: Annotated[int, Field(ge=0, description="Frames thrown away at the start.")] = PRESETS[
+        "quick"
+    ]["equilibration_frames"]
+    timestep_fs: Annotated[float, Field(gt=0, le=5, description="Langevin time step [fs].")] = 2.5
+    friction_per_ps: Annotated[float, Field(gt=0, description="Langevin friction [1/ps].")] = 10.0
+    hydrogen_mass_amu: Annotated[
+        float,
+        Field(ge=1, le=12, description="Mass of hydrogens in the dynamics [amu]; averages do not depend on it."),
+    ] = 4.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: ArgsKwargs) -> ArgsKwargs:
+        named = dict(given.kwargs or {})
+        preset = PRESETS.get(str(named.get("preset", "quick")), {})
+        return ArgsKwargs(given.args, {**preset, **named})
+
+    @field_validator("system")
+    @classmethod
+    def _known_system(cls, system: str) -> str:
+        if system not in names():
+            raise ValueError(f"unknown system (valid: {', '.join(names())}){nearest_name(system, list(names()))}")
+        return system
+
+    @model_validator(mode="after")
+    def _ladder_goes_up(self) -> ReferenceConfig:
+        if self.exchange_temperatures > 1 and self.highest_temperature_kelvin <= self.temperature_kelvin:
+            raise ValueError(
+                f"--highest-temperature-kelvin {self.highest_temperature_kelvin} is not above "
+                f"--temperature-kelvin {self.temperature_kelvin}: raise it, or set --exchange-temperatures 1"
+            )
+        return self
+
+    @property
+    def temperatures_kelvin(self) -> tuple[float, ...]:
+        """Temperatures of replica exchange [K], geometric, coldest first."""
+        ratio = self.highest_temperature_kelvin / self.temperature_kelvin
+        last = max(self.exchange_temperatures - 1, 1)
+        return tuple(self.temperature_kelvin * ratio ** (k / last) for k in range(self.exchange_temperatures))
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        state = self.state or "first"
+        return self.out or Path("runs") / f"reference-{self.system}-{state}-{self.preset}-seed{self.seed}"
+
+
+def run(config: ReferenceConfig) -> ReferenceEnsemble:
+    """Return the ensemble; the run folder keeps it as ``STATE.h5``.
+
+    Raises:
+        InputError: a setting, a file or the folder is wrong.
+        RunFailedError: the run could not go on.
+    """
+    import torch
+
+    import systems
+    from workflows.progress import Progress
+    from workflows.run_folder import open_run_folder
+
+    system = systems.load(config.system)
+    state = config.state or system.states[0]
+    system.require_state(state)
+    with open_run_folder(config.folder, config) as folder, Progress(folder.path / "status.json") as progress:
+        threads = int(folder.remember("threads", lambda: config.threads or torch.get_num_threads()))
+        torch.set_num_threads(threads)
+        path, stage = folder.path / f"{state}.h5", f"reference {state}"
+        progress.plan({stage: 1.0})
+        with progress.stage(stage, total=config.equilibration_frames + config.frames_per_walker) as advance:
+            ensemble = _sample(config, system, state, path, threads, advance)
+        print("\n".join(summary(ensemble, path)))
+    return ensemble
+
+
+def _sample(
+    config: ReferenceConfig, system: MolecularSystem, state: str, path: Path, threads: int, advance: Advance
+) -> ReferenceEnsemble:
+    if config.engine == "openmm":
+        from systems.openmm_engine import OpenMMSettings, generate_with_openmm
+
+        openmm_settings = OpenMMSettings(
+            walkers=config.walkers,
+            frames_per_walker=config.frames_per_walker,
+            steps_per_frame=config.steps_per_frame,
+            equilibration_frames=config.equilibration_frames,
+            timestep_fs=config.timestep_fs,
+            friction_per_ps=config.friction_per_ps,
+            threads=threads,
+            seed=config.seed,
+        )
+        return generate_with_openmm(system, state, config.temperature_kelvin, openmm_settings, path, advance)
+    from systems.reference import ReferenceSettings, generate
+    from workflows.solvation_pipeline import choose_device
+
+    settings = ReferenceSettings(
+        walkers=config.walkers,
+        temperatures_kelvin=config.temperatures_kelvin,
+        frames_per_walker=config.frames_per_walker,
+        steps_per_frame=config.steps_per_frame,
+        steps_per_sweep=config.steps_per_sweep,
+        equilibration_frames=config.equilibration_frames,
+        timestep_fs=config.timestep_fs,
+        friction_per_ps=config.friction_per_ps,
+        hydrogen_mass_amu=config.hydrogen_mass_amu,
+        seed=config.seed,
+    )
+    device = choose_device(config.device)
+    return generate(system, state, config.temperature_kelvin, settings, path, advance, device)
+
+
+def summary(ensemble: ReferenceEnsemble, path: Path) -> list[str]:
+    """Return the lines that tell what was sampled and how far to believe it."""
+    made, measured = ensemble.provenance, ensemble.diagnostics
+    lines = [
+        f"{path}: {len(ensemble)} frames of {made.system}, state {made.state}, {made.temperature_kelvin:g} K, "
+        f"from {ensemble.n_groups} independent groups, seed {made.seed}"
+    ]
+    if "exchange_acceptance" in measured:
+        rates = " ".join(f"{rate:.2f}" for rate in measured["exchange_acceptance"])
+        lines.append(
+            f"replica exchange: acceptance {rates}, {measured['round_trips']} round trips, "
+            f"{measured['groups_without_round_trip']} groups without one"
+        )
+    for name, found in measured.get("populations", {}).items():
+        lines.append(
+            f"population of {name}: {found['population']:.4f} ± {found['stderr']:.4f} "
+            f"(groups from {found['smallest']:.4f} to {found['largest']:.4f})"
+        )
+    if "effective_frames" in measured:
+        worst = min(measured["effective_frames"], key=measured["effective_frames"].get)
+        lines.append(
+            f"independent frames: {measured['effective_frames']['reduced_energy']:.0f} by energy, "
+            f"{measured['effective_frames'][worst]:.0f} by {worst}, the slowest"
+        )
+        strange = max(measured["split_r_hat"], key=measured["split_r_hat"].get)
+        lines.append(
+            f"largest split R-hat: {measured['split_r_hat'][strange]:.3f} ({strange}); below 1.01 is mixed"
+        )
+    return lines
+
+
+def main() -> int:
+    """Run the command line and return its exit code."""
+    return run_command(ReferenceConfig, run, program="python -m workflows.reference", presets=PRESETS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,306 @@
+"""``workflows.solvation`` from the first stage to the verdict."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import systems
+from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.estimators import Estimate, MbarResult, combine_replicates
+from boltzgen_diffclf.free_energy.classical import all_states_mbar, one_sided, subsample, two_state_bar
+from boltzgen_diffclf.observables.ramachandran import free_energy_surface
+from boltzgen_diffclf.streams import split_seed
+from systems.convergence import torsions_of
+from systems.molecular import Leg, MolecularSystem
+from workflows import trust
+from workflows.report.data import Integrand, LegFigures, RamachandranPmf, ReportData, TrainingCurves, WorkValues
+from workflows.results import EstimatorRow, LegResult, Published, Role, SolvationResult, judged
+from workflows.run_folder import RunFolder, StageResult
+from workflows.solvation_stages import OBJECTIVES, SolvationStages
+
+if TYPE_CHECKING:
+    from workflows.solvation import SolvationConfig
+
+MBAR_COLUMNS = 30_000
+"""Frames of one ensemble that enter MBAR; two-state BAR takes them all."""
+
+YARDSTICK, FULL_LEARNED = "mbar", "dsm_diffclf"
+NOTES = {
+    "mbar": "all frames of all sampled states at once; the classical yardstick",
+    "bar": "two-state BAR of the reference ensembles",
+    "fep": "exponential averaging from the first state alone",
+    "no_network": "the anchored straight line of energies, nothing learned; does not vote",
+    "dsm_only": "neural TI, trained by denoising score matching alone; does not vote",
+    "diffclf_only": "neural TI, trained by the classification loss alone; does not vote",
+    "dsm_diffclf": "neural TI of the full objective, DSM + DiffCLF; has to agree with the yardstick",
+    "exact_ends": "the classifier with the exact ends as classes, energies frozen (MBAR on path samples)",
+}
+
+
+def solve(config: SolvationConfig, folder: RunFolder) -> ReportData:
+    """Return everything the page shows, computing what the folder does not hold yet."""
+    begun = time.monotonic()
+    device = choose_device(config.device)
+    torch.set_num_threads(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1)))
+    torch.set_flush_denormal(True)
+    system = systems.load(config.system)
+    legs = [system.require_leg(name) for name in config.legs]
+    stages = SolvationStages(config, folder, system, device)
+    folder.progress.plan(_shares(config, system, legs))
+    results, figures, training = {}, {}, {}
+    for leg in legs:
+        results[leg.name], figures[leg.name], curves = _solve_leg(stages, leg)
+        training |= curves
+    trustworthy, reasons = trust.overall({name: leg.reasons for name, leg in results.items()})
+    result = SolvationResult(
+        system=config.system,
+        temperature_kelvin=config.temperature_kelvin,
+        seed=config.seed,
+        preset=config.preset,
+        trustworthy=trustworthy,
+        reasons=reasons,
+        legs=results,
+        versions=_versions(device),
+        command=config.command,
+        settings=config.shown_settings,
+        seconds_total=time.monotonic() - begun,
+    )
+    return ReportData(result, figures, training, _ramachandran(stages, legs[0]))
+
+
+def choose_device(wanted: str) -> str:
+    """Return ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: a GPU is asked for and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine has no CUDA GPU that torch sees; use --device cpu")
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+def _shares(config: SolvationConfig, system: MolecularSystem, legs: list[Leg]) -> dict[str, float]:
+    """Return the stages with their expected seconds on two cores."""
+    states = {state for leg in legs for state in (leg.state_a, leg.state_b)}
+    steps = config.walkers * config.exchange_temperatures * config.steps_per_frame
+    steps *= config.frames_per_walker + config.equilibration_frames
+    shares = {
+        f"reference {state}": steps / 50_000
+        for state in sorted(states | {system.reweighted.get(state, state) for state in states})
+        if state not in system.reweighted and state not in config.trajectory_files
+    }
+    for leg in legs:
+        for replicate in range(config.training_seeds):
+            n = max(1, len(_objectives(config, leg)))
+            shares[f"learned {leg.name} {replicate}"] = 5 + n * config.training_steps * 0.02
+    return shares
+
+
+def _objectives(config: SolvationConfig, leg: Leg) -> tuple[str, ...]:
+    wanted = [name for name in OBJECTIVES if config.wants(name)]
+    if leg.name not in config.ablation_legs:
+        wanted = [name for name in wanted if name == FULL_LEARNED]
+    return tuple(wanted)
+
+
+def _solve_leg(stages: SolvationStages, leg: Leg) -> tuple[LegResult, LegFigures, dict[str, TrainingCurves]]:
+    rows, figures = _classical(stages, leg)
+    learned = [
+        stages.learned(leg, replicate, _objectives(stages.config, leg))
+        for replicate in range(stages.config.training_seeds)
+    ]
+    rows |= _learned_rows(learned)
+    curves = _curves(learned, leg)
+    checks = _checks(stages, leg, rows, curves)
+    _, reasons = trust.decide(rows.get(YARDSTICK), rows.get(FULL_LEARNED), checks)
+    result = LegResult(
+        states=(leg.state_a, leg.state_b),
+        description=f"{leg.state_a} to {leg.state_b}: F({leg.state_b}) - F({leg.state_a})",
+        estimators=rows,
+        published=tuple(
+            Published(value.method, value.value, value.stderr, value.source) for value in leg.published
+        ),
+    )
+    integrands = _integrands(learned)
+    return (
+        judged(result, YARDSTICK, FULL_LEARNED, reasons),
+        LegFigures(figures.work, figures.overlap, figures.overlap_labels, integrands),
+        curves,
+    )
+
+
+def _classical(stages: SolvationStages, leg: Leg) -> tuple[dict[str, EstimatorRow], LegFigures]:
+    """Return the rows of the reference ensembles, and their figures."""
+    config, system = stages.config, stages.system
+    states = list(system.states)
+    row_a, row_b = states.index(leg.state_a), states.index(leg.state_b)
+    names = sorted({system.reweighted.get(name, name) for name in (leg.state_a, leg.state_b)})
+    if len(names) == 1 and leg.state_b in system.reweighted:
+        names = [leg.state_a]
+    sampled = {name: stages.sampled(name) for name in names}
+    rows: dict[str, EstimatorRow] = {}
+    figures = LegFigures()
+
+    def generator(name: str) -> np.random.Generator:
+        return np.random.default_rng(split_seed(config.seed, f"{name}/{leg.name}"))
+
+    evaluations = sum(ensemble.energies.size for ensemble in sampled.values())
+    if config.wants("mbar"):
+        family = [subsample(ensemble, MBAR_COLUMNS) for ensemble in sampled.values()]
+        result, seconds = _timed(lambda: all_states_mbar(states, family, generator("mbar")))
+        rows["mbar"] = _row(_between(result, row_a, row_b), "classical", "mbar", evaluations, seconds)
+        figures = LegFigures(overlap=result.overlap_matrix, overlap_labels=tuple(states))
+    if len(names) == 2:
+        a, b = (stages.sampled(name) for name in (leg.state_a, leg.state_b))
+        if config.wants("bar"):
+            estimate, seconds = _timed(lambda: two_state_bar(a, b, row_a, row_b, generator("bar")))
+            rows["bar"] = _row(estimate, "classical", "bar", 2 * (len(a.group) + len(b.group)), seconds)
+        work = WorkValues(
+            "reference frames", a.energies[row_b] - a.energies[row_a], b.energies[row_a] - b.energies[row_b]
+        )
+        figures = LegFigures((work,), figures.overlap, figures.overlap_labels)
+    elif config.wants("bar"):
+        (a,) = sampled.values()
+        estimate, seconds = _timed(lambda: one_sided(a, row_a, row_b))
+        rows["fep"] = _row(estimate, "classical", "fep", 2 * len(a.group), seconds)
+    return rows, figures
+
+
+def _between(result: MbarResult, row_a: int, row_b: int) -> Estimate:
+    """Return one difference of an MBAR solution with its own error."""
+    c = result.covariance
+    variance = c[row_a, row_a] + c[row_b, row_b] - 2 * c[row_a, row_b]
+    value = float(result.free_energies[row_b] - result.free_energies[row_a])
+    return Estimate(value, float(np.sqrt(variance)), result.estimate.overlap, result.estimate.n_effective, "MBAR")
+
+
+def _timed(compute: Callable[[], Any]) -> tuple[Any, float]:
+    begun = time.monotonic()
+    return compute(), time.monotonic() - begun
+
+
+def _row(
+    estimate: Estimate,
+    role: Role,
+    name: str,
+    energy_evaluations: int,
+    seconds: float,
+    network_evaluations: int = 0,
+    replicates: tuple[float, ...] = (),
+) -> EstimatorRow:
+    return EstimatorRow(
+        value_kT=estimate.value,
+        stderr_kT=estimate.stderr,
+        overlap=estimate.overlap,
+        n_effective=estimate.n_effective,
+        energy_evaluations=energy_evaluations,
+        network_evaluations=network_evaluations,
+        seconds=seconds,
+        role=role,
+        replicates=replicates,
+        note=NOTES.get(name, ""),
+    )
+
+
+def _learned_rows(learned: list[StageResult]) -> dict[str, EstimatorRow]:
+    """Return one row an estimator, its error from the scatter of independent replicates."""
+    rows = {}
+    for name in learned[0].facts:
+        facts = [replicate.facts[name] for replicate in learned]
+        estimates = [
+            Estimate(fact["value"], fact.get("sampling_stderr", 0.0), fact["overlap"], fact["n_effective"], name)
+            for fact in facts
+        ]
+        role: Role = "learned" if name in ("dsm_diffclf", "exact_ends") else "ablation"
+        rows[name] = _row(
+            combine_replicates(estimates, name),
+            role,
+            name,
+            sum(fact["energy_evaluations"] for fact in facts),
+            sum(fact["seconds"] for fact in facts),
+            sum(fact["network_evaluations"] for fact in facts),
+            tuple(estimate.value for estimate in estimates),
+        )
+    return rows
+
+
+def _integrands(learned: list[StageResult]) -> tuple[Integrand, ...]:
+    names = [key.removesuffix(".integrand") for key in learned[0].arrays if key.endswith(".integrand")]
+    found = []
+    for name in names:
+        values = np.stack([replicate.arrays[f"{name}.integrand"] for replicate in learned])
+        error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+        found.append(Integrand(name, learned[0].arrays[f"{name}.t"], values.mean(axis=0), error))
+    return tuple(found)
+
+
+def _curves(learned: list[StageResult], leg: Leg) -> dict[str, TrainingCurves]:
+    curves = {}
+    for replicate, result in enumerate(learned):
+        for name, weights in OBJECTIVES.items():
+            history = {
+                key.removeprefix(f"{name}.history."): values
+                for key, values in result.arrays.items()
+                if key.startswith(f"{name}.history.")
+            }
+            if not history:
+                continue
+            shares = {"denoising": weights.denoising, "classification": weights.classification}
+            curves[f"{leg.name} {name} {replicate}"] = TrainingCurves(
+                step=history["step"],
+                train_loss=sum(w * history[f"loss.{k}"] for k, w in shares.items()),
+                heldout_loss=sum(w * history[f"held_out.{k}"] for k, w in shares.items()),
+                components={k: history[f"loss.{k}"] for k, w in shares.items() if w},
+                free_energy=history["free_energy.end"],
+            )
+    return curves
+
+
+def _checks(
+    stages: SolvationStages, leg: Leg, rows: Mapping[str, EstimatorRow], curves: Mapping[str, TrainingCurves]
+) -> list[trust.Check]:
+    """Return the gates of the ensembles and of the training."""
+    checks = []
+    for state in (leg.state_a, leg.state_b):
+        source = stages.system.reweighted.get(state, state)
+        r_hat = stages.ensemble(source).diagnostics.get("split_r_hat", {})
+        if isinstance(r_hat, Mapping) and r_hat:
+            checks.append(trust.check_walkers(source, max(r_hat.values())))
+        checks.append(trust.check_samples(source, stages.n_effective(source)))
+    if FULL_LEARNED in rows:
+        checks.append(trust.check_replicates(FULL_LEARNED, rows[FULL_LEARNED]))
+    for name, curve in curves.items():
+        if FULL_LEARNED in name:
+            checks += trust.check_curve(curve.train_loss, curve.heldout_loss)
+    return checks
+
+
+def _ramachandran(stages: SolvationStages, leg: Leg) -> tuple[RamachandranPmf, ...]:
+    found = []
+    for state in (leg.state_a, leg.state_b):
+        ensemble = stages.ensemble(state)
+        torsions = torsions_of(ensemble, stages.system)
+        if not {"phi", "psi"} <= set(torsions):
+            return ()
+        surface = free_energy_surface(
+            torsions["phi"].numpy(), torsions["psi"].numpy(), groups=ensemble.group.numpy(), bins=48
+        )
+        found.append(RamachandranPmf(state, surface.free_energy, surface.stderr))
+    return tuple(found)
+
+
+def _versions(device: str) -> dict[str, str]:
+    names = ("boltzgen-diffclf", "torch", "openmm", "openmmtools", "mdtraj", "pymbar", "alchemlyb", "numpy")
+    versions = {name: metadata.version(name) for name in names}
+    return {"python": platform.python_version(), **versions, "device": device}

@@ -1,0 +1,289 @@
+"""The stages of ``workflows.solvation``: each reads the run folder, does one thing, and leaves it there."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from boltzgen_diffclf.coordinates import InternalCoordinates
+from boltzgen_diffclf.energy import AnchoredEnergyModel, EnergyModel
+from boltzgen_diffclf.free_energy.classical import SampledState, energies_in
+from boltzgen_diffclf.free_energy.internal_space import InternalSpace
+from boltzgen_diffclf.free_energy.learned import (
+    LearningSettings,
+    Pools,
+    build_pools,
+    exact_end_classes,
+    integrate,
+    train_replicate,
+    untrained_model,
+)
+from boltzgen_diffclf.nets import TorsionConfig, TorsionEnergyNet
+from boltzgen_diffclf.streams import named_generator, split_seed
+from boltzgen_diffclf.training import ObjectiveWeights, TrainingSettings
+from systems.ensemble import ReferenceEnsemble, resample
+from systems.molecular import Leg, MolecularSystem
+from systems.reference import ReferenceSettings, generate
+from systems.store import read_ensemble
+from systems.user_trajectory import read_user_trajectory
+from workflows.run_folder import RunFolder, StageResult
+
+if TYPE_CHECKING:
+    from workflows.solvation import SolvationConfig
+
+OBJECTIVES: Mapping[str, ObjectiveWeights] = {
+    "dsm_only": ObjectiveWeights(denoising=1.0, classification=0.0),
+    "diffclf_only": ObjectiveWeights(denoising=0.0, classification=1.0),
+    "dsm_diffclf": ObjectiveWeights(denoising=1.0, classification=1.0),
+}
+"""What the networks of each row are trained with."""
+
+EXACT_END_STRIDE = 4
+"""Levels that the exact-ends classifier skips: MBAR grows with the square of their number."""
+
+_log = logging.getLogger(__name__)
+
+
+class SolvationStages:
+    """One run: its settings, its system, its folder."""
+
+    def __init__(self, config: SolvationConfig, folder: RunFolder, system: MolecularSystem, device: str) -> None:
+        self.config, self.folder, self.system, self.device = config, folder, system, torch.device(device)
+
+    def ensemble(self, state: str) -> ReferenceEnsemble:
+        """Return the reference ensemble of a state: the user's, a sampled one, or one reached by reweighting."""
+        if state not in self._ensembles:
+            self._ensembles[state] = self._make_ensemble(state)
+        return self._ensembles[state]
+
+    @cached_property
+    def _ensembles(self) -> dict[str, ReferenceEnsemble]:
+        return {}
+
+    def _make_ensemble(self, state: str) -> ReferenceEnsemble:
+        config = self.config
+        if state in config.trajectory_files:
+            return read_user_trajectory(
+                config.trajectory_files[state], self.system, state, config.temperature_kelvin
+            )
+        if state in self.system.reweighted:
+            source = self.ensemble(self.system.reweighted[state])
+            return resample(source, self.system, state, named_generator(config.seed, f"resample {state}"))
+        path = self.folder.path / "reference" / f"{state}.h5"
+        stage = f"reference {state}"
+
+        def sample() -> StageResult:
+            settings = self._reference_settings()
+            total = settings.equilibration_frames + settings.frames_per_walker
+            with self.folder.progress.stage(stage, total) as advance:
+                generate(
+                    self.system, state, config.temperature_kelvin, settings, path, advance, device=self.device
+                )
+            return StageResult(files=[path])
+
+        self.folder.stage(stage.replace(" ", "-"), sample)
+        return read_ensemble(path, self.system, state, config.temperature_kelvin)
+
+    def _reference_settings(self) -> ReferenceSettings:
+        config = self.config
+        return ReferenceSettings(
+            walkers=config.walkers,
+            temperatures_kelvin=config.temperatures_kelvin,
+            frames_per_walker=config.frames_per_walker,
+            steps_per_frame=config.steps_per_frame,
+            steps_per_sweep=min(50, config.steps_per_frame),
+            equilibration_frames=config.equilibration_frames,
+            timestep_fs=config.timestep_fs,
+            seed=config.seed,
+        )
+
+    def sampled(self, state: str) -> SampledState:
+        """Return the frames of a state with their energies in every state of the system."""
+        ensemble = self.ensemble(state)
+
+        def evaluate() -> StageResult:
+            rows = [energies_in(self.target(other), ensemble.positions.double()) for other in self.system.states]
+            return StageResult({"energies": np.stack(rows)}, {"seconds": 0.0})
+
+        energies = self.folder.stage(f"energies-{state}", evaluate).arrays["energies"]
+        return SampledState(state, energies, ensemble.group.numpy(), self.n_effective(state))
+
+    def n_effective(self, state: str) -> float:
+        """Return the independent frames of a state, by its slowest watched quantity."""
+        frames = self.ensemble(state).diagnostics.get("effective_frames", {})
+        return float(min(frames.values())) if isinstance(frames, Mapping) and frames else float("nan")
+
+    def target(self, state: str) -> Any:
+        """Return the true energy of a state in float64."""
+        return self.system.target(state, self.config.temperature_kelvin, torch.float64, self.device)
+
+    @cached_property
+    def internal(self) -> InternalCoordinates:
+        """The molecule's internal coordinates; the named torsions are columns of their own."""
+        return InternalCoordinates.from_bonds(
+            self.system.n_atoms, self.system.bonds, self.system.elements, tuple(self.system.torsions.values())
+        ).to(self.device)
+
+    def space(self, leg: Leg) -> InternalSpace:
+        """Return the internal-coordinate path of a leg, whitened by all frames of both ends."""
+        if leg.name not in self._spaces:
+            a, b = (self.ensemble(state).positions.double() for state in (leg.state_a, leg.state_b))
+            size = min(len(a), len(b))
+            self._spaces[leg.name] = InternalSpace(
+                self.internal, self.target(leg.state_a), self.target(leg.state_b), a[:size], b[:size]
+            )
+        return self._spaces[leg.name]
+
+    @cached_property
+    def _spaces(self) -> dict[str, InternalSpace]:
+        return {}
+
+    def learned(self, leg: Leg, replicate: int, objectives: tuple[str, ...]) -> StageResult:
+        """Return what one replicate of a leg learned: estimates, integrands, curves, for each objective.
+
+        A replicate has its own seed, trains on its own disjoint share of the walkers and is judged on another.
+        """
+        name = f"learned-{leg.name}-{replicate}"
+
+        def learn() -> StageResult:
+            return self._learn(leg, replicate, objectives)
+
+        return self.folder.stage(name, learn)
+
+    def _learn(self, leg: Leg, replicate: int, objectives: tuple[str, ...]) -> StageResult:
+        seed = split_seed(self.config.seed, f"learned/{leg.name}/{replicate}")
+        settings = self._learning_settings()
+        stage = f"learned {leg.name} {replicate}"
+        arrays: dict[str, np.ndarray] = {}
+        facts: dict[str, Any] = {}
+        total = max(1, len(objectives)) * settings.training.steps
+        with self.folder.progress.stage(stage, total) as advance:
+            pools = self._pools(leg, replicate, settings, seed)
+            untrained = integrate(untrained_model(self._model(leg), pools.training, seed), pools.evaluation)
+            _keep_integral(arrays, facts, "no_network", untrained, pools, 0, 0.0)
+            for objective in objectives:
+                weighted = replace(
+                    settings, training=replace(settings.training, weights=OBJECTIVES[objective])
+                )
+                done = 0
+
+                def progress(step: int, steps: int, record: Mapping[str, float]) -> None:
+                    nonlocal done
+                    advance(step - done)
+                    done = step
+
+                result, cost = train_replicate(
+                    self._model(leg),
+                    pools,
+                    weighted,
+                    seed,
+                    checkpoint=self.folder.path / "models" / f"{leg.name}-{objective}-{replicate}.safetensors",
+                    identity=self._identity(leg, replicate),
+                    progress=progress,
+                )
+                integral = integrate(result.model, pools.evaluation)
+                evaluated = cost.network_evaluations + pools.evaluation.y[..., 0].numel()
+                _keep_integral(arrays, facts, objective, integral, pools, evaluated, cost.seconds)
+                _keep_history(arrays, objective, result.history)
+                if objective == "dsm_diffclf":
+                    self._keep_classifier(arrays, facts, result.model, pools)
+        return StageResult(arrays, facts)
+
+    def _keep_classifier(
+        self, arrays: dict[str, np.ndarray], facts: dict[str, Any], model: EnergyModel, pools: Pools
+    ) -> None:
+        estimate, overlap = exact_end_classes(model, pools.evaluation, EXACT_END_STRIDE)
+        arrays["exact_ends.overlap"] = overlap
+        facts["exact_ends"] = {
+            **facts["dsm_diffclf"],
+            "value": estimate.value,
+            "overlap": estimate.overlap,
+            "n_effective": estimate.n_effective,
+        }
+
+    def _pools(self, leg: Leg, replicate: int, settings: LearningSettings, seed: int) -> Pools:
+        n = max(2, self.config.training_seeds)
+        shares = [
+            [part.positions.double() for part in self.ensemble(state).disjoint_groups(n)]
+            for state in (leg.state_a, leg.state_b)
+        ]
+        other = (replicate + 1) % n
+        return build_pools(
+            self.space(leg),
+            (shares[0][replicate], shares[1][replicate]),
+            (shares[0][other], shares[1][other]),
+            settings,
+            seed,
+        )
+
+    def _learning_settings(self) -> LearningSettings:
+        config = self.config
+        training = TrainingSettings(
+            steps=config.training_steps,
+            groups=config.batch_groups,
+            group_size=config.levels_per_group,
+            log_every=max(1, config.training_steps // 20),
+            checkpoint_every=max(50, config.training_steps // 10),
+        )
+        return LearningSettings(
+            levels=config.path_levels, pool=config.pool, evaluation_pool=config.pool, training=training
+        )
+
+    def _model(self, leg: Leg) -> Any:
+        scaled, symmetry = self.space(leg).scaled, self.internal.symmetry
+        network = TorsionConfig(hidden=self.config.hidden[0], layers=len(self.config.hidden))
+
+        def make(levels: torch.Tensor, generator: torch.Generator) -> EnergyModel:
+            net = TorsionEnergyNet(scaled.is_periodic.cpu(), symmetry.cpu(), generator, network)
+            return AnchoredEnergyModel(net, levels).to(levels.device)
+
+        return make
+
+    def _identity(self, leg: Leg, replicate: int) -> dict[str, Any]:
+        frames = hashlib.sha256()
+        for state in (leg.state_a, leg.state_b):
+            frames.update(self.ensemble(state).positions.numpy().tobytes())
+        return {
+            "system": self.system.name,
+            "leg": leg.name,
+            "replicate": replicate,
+            "temperature_kelvin": self.config.temperature_kelvin,
+            "system_hashes": [self.system.system_hash(s) for s in (leg.state_a, leg.state_b)],
+            "frames": frames.hexdigest(),
+            "coordinates": "internal, whitened; energies in kT",
+        }
+
+
+def _keep_integral(
+    arrays: dict[str, np.ndarray],
+    facts: dict[str, Any],
+    name: str,
+    integral: Any,
+    pools: Pools,
+    network_evaluations: int,
+    seconds: float,
+) -> None:
+    arrays[f"{name}.t"] = integral.nodes
+    arrays[f"{name}.integrand"] = integral.integrand
+    arrays[f"{name}.integrand_stderr"] = integral.integrand_stderr
+    facts[name] = {
+        "value": integral.estimate.value,
+        "sampling_stderr": integral.estimate.stderr,
+        "overlap": None,
+        "n_effective": integral.estimate.n_effective,
+        "energy_evaluations": pools.cost.energy_evaluations,
+        "network_evaluations": network_evaluations,
+        "seconds": pools.cost.seconds + seconds,
+    }
+
+
+def _keep_history(arrays: dict[str, np.ndarray], name: str, history: list[dict[str, float]]) -> None:
+    for key in history[0]:
+        arrays[f"{name}.history.{key}"] = np.array([record[key] for record in history])
