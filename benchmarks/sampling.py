@@ -31,8 +31,7 @@ def measure(system: MolecularSystem, state: str = "implicit", seconds: float = S
     """
     rates = {f"batched {name}": batched_rate(system, state, name, seconds) for name in ("float32", "float64")}
     by_threads = {
-        threads: openmm_rate(system, state, "CPU", threads, seconds)
-        for threads in range(1, (os.cpu_count() or 1) + 1)
+        threads: openmm_rate(system, state, "CPU", threads, seconds) for threads in range(1, (os.cpu_count() or 1) + 1)
     }
     best = max(by_threads, key=by_threads.__getitem__)
     rates |= {"openmm CPU": by_threads[best], "openmm CPU threads": float(best)}

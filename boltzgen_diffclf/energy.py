@@ -86,8 +86,7 @@ class EnergyModel(nn.Module, ABC):
     ) -> Float[Tensor, "batch dim"]:
         """Return ``dU_theta/dy`` [kT per unit], given those of the ends; differentiable in the parameters."""
         _, net_weight = self.blend(t)
-        value, pullback = torch.func.vjp(lambda point: self.net(point, t), y)
-        (net_gradient,) = pullback(torch.ones_like(value))
+        _, net_gradient = self._net_energy_and_gradient(y, t)
         return self.prior_gradient(t, end_gradient) + net_weight[:, None] * net_gradient
 
     def prior_gradient(
@@ -101,10 +100,14 @@ class EnergyModel(nn.Module, ABC):
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch dim"]]:
         """Return ``U_theta(y, t)`` [kT] and ``dU_theta/dy`` [kT per unit] from one pass through the network."""
         end_weight, net_weight = self.blend(t)
-        value, pullback = torch.func.vjp(lambda point: self.net(point, t), y)
-        (net_gradient,) = pullback(torch.ones_like(value))
+        value, net_gradient = self._net_energy_and_gradient(y, t)
         energy = (end_weight * ends.energy).sum(-1) + net_weight * value.to(ends.energy.dtype)
         return energy, (end_weight[:, :, None] * ends.gradient).sum(1) + net_weight[:, None] * net_gradient
+
+    def _net_energy_and_gradient(self, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        pulled = torch.func.vjp(lambda point: self.net(point, t), y)
+        value, pullback = pulled[0], pulled[1]
+        return value, pullback(torch.ones_like(value))[0]
 
     def time_derivative(
         self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"], end_energy: Float[Tensor, "batch 2"]
@@ -118,7 +121,7 @@ class EnergyModel(nn.Module, ABC):
 
 
 class AnchoredEnergyModel(EnergyModel):
-    r"""``U = (1 - t) u_A + t u_B + 4 t (1 - t) net``: the true energies at both ends, whatever the network says."""
+    r"""``U = (1 - t) u_A + t u_B + 4 t (1 - t) net``: the true energies at both ends whatever the net says."""
 
     def blend(self, t: Float[Tensor, " batch"]) -> tuple[Float[Tensor, "batch 2"], Float[Tensor, " batch"]]:
         """See :meth:`EnergyModel.blend`."""
@@ -146,9 +149,7 @@ class LearnedLadder(Ladder):
         network_evaluations: energies and gradients of the network evaluated so far, each counted as one.
     """
 
-    def __init__(
-        self, model: EnergyModel, times: Float[Tensor, " levels"], target_a: Target, target_b: Target
-    ) -> None:
+    def __init__(self, model: EnergyModel, times: Float[Tensor, " levels"], target_a: Target, target_b: Target) -> None:
         self.model, self.target_a, self.target_b = model, target_a, target_b
         self.n_levels = len(times)
         self.event_shape, self.dimension = target_a.event_shape, target_a.dimension

@@ -274,5 +274,6 @@ class TransformedTarget(Target):
     def _pull_back(
         self, y: Float[Tensor, "batch dim"], force: Float[Tensor, "batch atoms 3"]
     ) -> Float[Tensor, "batch dim"]:
-        _, pullback = torch.func.vjp(self.coordinates.to_cartesian, y)
-        return pullback((force, torch.ones_like(force[:, 0, 0])))[0]
+        pullback = torch.func.vjp(self.coordinates.to_cartesian, y)[1]
+        (pulled,) = pullback((force, torch.ones_like(force[:, 0, 0])))
+        return pulled

@@ -73,8 +73,7 @@ class GaussianMixture(Target):
     def _log_joint(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch components"]:
         distance = (x[:, None] - self.means).square().sum(-1)
         log_normal = (
-            -0.5 * distance / self.sigmas.square()
-            - 0.5 * self.dimension * (2 * math.pi * self.sigmas.square()).log()
+            -0.5 * distance / self.sigmas.square() - 0.5 * self.dimension * (2 * math.pi * self.sigmas.square()).log()
         )
         return self.weights.log() + log_normal
 

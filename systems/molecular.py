@@ -82,9 +82,7 @@ class MolecularSystem:
     legs: Mapping[str, Leg] = field(default_factory=dict)
     basins: Mapping[str, Basin] = field(default_factory=dict)
     reweighted: Mapping[str, str] = field(default_factory=dict)
-    _targets: dict[tuple[str, float, torch.dtype, str], Target] = field(
-        default_factory=dict, init=False, repr=False
-    )
+    _targets: dict[tuple[str, float, torch.dtype, str], Target] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         atoms = self.topology.getNumAtoms()
@@ -221,9 +219,7 @@ def hash_system(system: openmm.System) -> str:
                 parent.remove(force)
             for attribute in ("name", "forceGroup"):
                 force.attrib.pop(attribute, None)
-    return hashlib.sha256(
-        ElementTree.canonicalize(ElementTree.tostring(root), strip_text=True).encode()
-    ).hexdigest()
+    return hashlib.sha256(ElementTree.canonicalize(ElementTree.tostring(root), strip_text=True).encode()).hexdigest()
 
 
 def positions_from_quantity(positions: unit.Quantity) -> Float[Tensor, "atoms 3"]:

@@ -53,9 +53,7 @@ class OpenMMSettings:
         for name in ("timestep_fs", "friction_per_ps"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}: give a positive number")
-        known = [
-            openmm.Platform.getPlatform(index).getName() for index in range(openmm.Platform.getNumPlatforms())
-        ]
+        known = [openmm.Platform.getPlatform(index).getName() for index in range(openmm.Platform.getNumPlatforms())]
         if self.platform not in known:
             raise InputError(f"OpenMM has no platform '{self.platform}' here: choose one of {', '.join(known)}")
 

@@ -69,8 +69,7 @@ class ReferenceSettings:
                 raise InputError(f"{name} is {getattr(self, name)}: give 0 or more")
         if self.steps_per_frame % self.steps_per_sweep:
             raise InputError(
-                f"steps_per_frame is {self.steps_per_frame}: give a multiple of steps_per_sweep, "
-                f"{self.steps_per_sweep}"
+                f"steps_per_frame is {self.steps_per_frame}: give a multiple of steps_per_sweep, {self.steps_per_sweep}"
             )
         ladder = self.temperatures_kelvin
         if not ladder or any(cold >= hot for cold, hot in itertools.pairwise(ladder)):

@@ -95,9 +95,7 @@ def _load_positions(path: Path, system: MolecularSystem) -> Float[Tensor, "frame
 
 def _require_same_atoms(path: Path, found: mdtraj.Topology, wanted: mdtraj.Topology) -> None:
     if found.n_atoms != wanted.n_atoms:
-        raise InputError(
-            f"{path} has {found.n_atoms} atoms, the system {wanted.n_atoms}: give a file of this system"
-        )
+        raise InputError(f"{path} has {found.n_atoms} atoms, the system {wanted.n_atoms}: give a file of this system")
     for a, b in zip(_atom_names(found), _atom_names(wanted), strict=True):
         if a != b:
             raise InputError(f"{path} has atom {a} where the system has {b}: reorder the atoms of the trajectory")
@@ -107,9 +105,7 @@ def _atom_names(topology: mdtraj.Topology) -> Sequence[str]:
     return [f"{atom.index} {atom.residue.name}-{atom.name}" for atom in topology.atoms]
 
 
-def _require_whole_molecules(
-    path: Path, system: MolecularSystem, positions: Float[Tensor, "frames atoms 3"]
-) -> None:
+def _require_whole_molecules(path: Path, system: MolecularSystem, positions: Float[Tensor, "frames atoms 3"]) -> None:
     # Wrong units, another order of atoms and molecules cut by a periodic box all show as impossible bonds.
     first, second = torch.tensor(system.bonds).reshape(-1, 2).T
     lengths = (positions[:, first] - positions[:, second]).norm(dim=-1).to(torch.float64)

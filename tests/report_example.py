@@ -121,9 +121,7 @@ def _curves(draws: np.random.Generator) -> TrainingCurves:
 def _pmf(state: str, draws: np.random.Generator) -> RamachandranPmf:
     angle = np.deg2rad(np.linspace(-177, 177, 60))
     phi, psi = np.meshgrid(angle, angle, indexing="ij")
-    density = np.exp(3 * np.cos(phi + 1.4) + 2 * np.cos(psi - 2.6)) + 0.2 * np.exp(
-        5 * np.cos(phi - 1) + np.cos(psi)
-    )
+    density = np.exp(3 * np.cos(phi + 1.4) + 2 * np.cos(psi - 2.6)) + 0.2 * np.exp(5 * np.cos(phi - 1) + np.cos(psi))
     counts = draws.poisson(25600 * density / density.sum()).astype(float)
     counts[counts == 0] = np.nan
     free_energy = -np.log(counts / np.nanmax(counts))

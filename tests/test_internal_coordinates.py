@@ -262,9 +262,7 @@ def log_determinant(to_x, parameters: Tensor) -> Tensor:
         x = to_x(inner[None])[0]
         return (x + torch.linalg.cross(rotation.expand_as(x), x) + shift).flatten()
 
-    return torch.linalg.slogdet(
-        torch.func.jacfwd(moved)(torch.cat([torch.zeros(6), parameters]).double())
-    ).logabsdet
+    return torch.linalg.slogdet(torch.func.jacfwd(moved)(torch.cat([torch.zeros(6), parameters]).double())).logabsdet
 
 
 def test_log_jacobian_is_that_of_autograd(molecule) -> None:
@@ -290,9 +288,7 @@ def test_gradients_agree_with_finite_differences(toluene) -> None:
 @pytest.mark.parametrize("heights", [(0.0, 0.0), (1.0, 0.0), (1.0, -1.0), (1.0, 1.0)])
 def test_gradients_stay_finite_where_atoms_are_planar_or_in_line(heights: tuple[float, float]) -> None:
     first, last = heights
-    x = torch.tensor(
-        [[[-1.0, first, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [2.0, last, 0.0]]], requires_grad=True
-    )
+    x = torch.tensor([[[-1.0, first, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [2.0, last, 0.0]]], requires_grad=True)
     internal = InternalCoordinates.from_bonds(4, [(0, 1), (1, 2), (2, 3)], ["C"] * 4)
     q = internal.from_cartesian(x)
     (gradient,) = torch.autograd.grad(q.square().sum(), x)

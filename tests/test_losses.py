@@ -90,9 +90,7 @@ def test_classification_finds_energies_and_free_energies() -> None:
 def test_two_levels_are_the_binary_loss() -> None:
     generator = torch.Generator().manual_seed(0)
     energies, free = torch.randn(7, 2, 2, generator=generator), torch.randn(7, 2, generator=generator)
-    torch.testing.assert_close(
-        binary_classification_loss(energies, free), level_classification_loss(energies, free)
-    )
+    torch.testing.assert_close(binary_classification_loss(energies, free), level_classification_loss(energies, free))
 
 
 def test_identical_levels_cannot_be_told_apart() -> None:

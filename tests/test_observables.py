@@ -48,9 +48,7 @@ def test_torsions_agree_with_another_program():
     expected = mdtraj.compute_dihedrals(mdtraj.Trajectory(positions, topology), quadruples)
     np.testing.assert_allclose(torsion_angles(positions, quadruples), expected, atol=1e-4)
     mirrored = positions * np.array([1.0, 1.0, -1.0])
-    np.testing.assert_allclose(
-        torsion_angles(mirrored, quadruples), -torsion_angles(positions, quadruples), atol=1e-9
-    )
+    np.testing.assert_allclose(torsion_angles(mirrored, quadruples), -torsion_angles(positions, quadruples), atol=1e-9)
 
 
 def test_torsions_are_half_open():

@@ -50,7 +50,11 @@ def test_time_score_is_the_time_derivative_of_the_log_density(path: StochasticIn
 def test_conditional_density_integrates_to_one() -> None:
     path = StochasticInterpolant(torch.tensor(0.7, dtype=torch.float64), dimension=1)
     y = torch.linspace(-6, 6, 4001, dtype=torch.float64)[:, None]
-    start, move, t = torch.full_like(y, 0.3), torch.full_like(y, 1.1), torch.full((4001,), 0.4, dtype=torch.float64)
+    start, move, t = (
+        torch.full_like(y, 0.3),
+        torch.full_like(y, 1.1),
+        torch.full((4001,), 0.4, dtype=torch.float64),
+    )
     density = path.conditional_log_density(y, start, move, t).exp()
     assert torch.trapezoid(density, y[:, 0]).item() == pytest.approx(1.0, abs=1e-9)
 
@@ -82,15 +86,21 @@ def test_variance_is_preserved_for_independent_whitened_ends() -> None:
 
 def test_levels_hold_both_ends_and_grow() -> None:
     levels = arcsine_levels(9)
-    assert levels[0] == 0 and levels[-1] == 1 and (levels.diff() > 0).all()
+    assert levels[0] == 0
+    assert levels[-1] == 1
+    assert (levels.diff() > 0).all()
     torch.testing.assert_close(levels + levels.flip(0), torch.ones(9, dtype=torch.float64))
 
 
 def test_groups_of_levels() -> None:
     generator = torch.Generator().manual_seed(0)
     near = neighbour_groups(33, 8, 500, generator)
-    assert (near.diff(dim=1) == 1).all() and near.min() == 0 and near.max() == 32
+    assert (near.diff(dim=1) == 1).all()
+    assert near.min() == 0
+    assert near.max() == 32
     count = torch.bincount(near.flatten(), minlength=33)
-    assert count[0] > 0.5 * count.float().mean() and count[-1] > 0.5 * count.float().mean()
+    assert count[0] > 0.5 * count.float().mean()
+    assert count[-1] > 0.5 * count.float().mean()
     far = scattered_groups(33, 8, 500, generator)
-    assert (far.diff(dim=1) > 0).all() and (far.diff(dim=1) > 1).any()
+    assert (far.diff(dim=1) > 0).all()
+    assert (far.diff(dim=1) > 1).any()

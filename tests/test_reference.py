@@ -65,9 +65,7 @@ def diatomic(stiffness=4000.0, length=0.12):
     bond.addBond(0, 1, length, stiffness)
     system.addForce(bond)
     positions = torch.tensor([[0.0, 0.0, 0.0], [length, 0.0, 0.0]], dtype=torch.float64)
-    return MolecularSystem(
-        name="diatomic", topology=topology, positions=positions, openmm_systems={"free": system}
-    )
+    return MolecularSystem(name="diatomic", topology=topology, positions=positions, openmm_systems={"free": system})
 
 
 def exact_moments(temperature, stiffness=4000.0, length=0.12):

@@ -19,9 +19,7 @@ def test_json_gives_the_same_result_back():
     original = result(("why",))
     again = SolvationResult.from_json(original.to_json())
     assert again.to_json() == original.to_json()
-    assert again.legs["polar"] == dataclasses.replace(
-        original.legs["polar"], estimators=again.legs["polar"].estimators
-    )
+    assert again.legs["polar"] == dataclasses.replace(original.legs["polar"], estimators=again.legs["polar"].estimators)
     assert again.legs["polar"].estimators["bar"] == original.legs["polar"].estimators["bar"]
     assert math.isnan(again.legs["polar"].estimators["no_network"].value_kT)
     assert again.legs["polar"].estimators["dsm_diffclf"].overlap is None
@@ -137,8 +135,8 @@ def test_the_limit_is_three_combined_errors():
         (trust.check_walkers("vacuum", 1.01), trust.check_walkers("vacuum", 1.2), "R-hat 1.200"),
         (trust.check_walkers("vacuum", 1.01), trust.check_walkers("vacuum", math.nan), "R-hat nan"),
         (trust.check_samples("implicit", 4000), trust.check_samples("implicit", 80), "only 80 independent"),
-        (trust.check_overfit(2.0, 2.1, 5.0), trust.check_overfit(2.0, 3.0, 5.0), "overfitted"),
-        (trust.check_trained(2.01, 2.0, 5.0), trust.check_trained(2.5, 2.0, 5.0), "undertrained"),
+        (trust.check_overfit("a", [3.0, 2.0, 2.1]), trust.check_overfit("a", [3.0, 2.0, 2.5]), "overfitted"),
+        (trust.check_trained("a", [3.0, 2.02, 2.0]), trust.check_trained("a", [3.0, 2.5, 2.0]), "undertrained"),
         (
             trust.check_replicates("ti", LEARNED),
             trust.check_replicates("ti", dataclasses.replace(LEARNED, replicates=(-22.4, -21.0, -23.9))),

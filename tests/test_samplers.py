@@ -171,9 +171,7 @@ def test_masses_change_the_path_and_not_the_answer(
     build: Callable[[torch.Tensor], Kernel[Any]], inverse_mass: torch.Tensor
 ) -> None:
     shape = (3, 2) if inverse_mass.ndim == 2 else (2,)
-    x = run_from(
-        build(inverse_mass), SingleLevel(Normal(shape)), torch.zeros(3000, *shape).double(), zeros(3000), 200
-    )
+    x = run_from(build(inverse_mass), SingleLevel(Normal(shape)), torch.zeros(3000, *shape).double(), zeros(3000), 200)
     assert within_four_standard_errors(x.flatten(1).square(), 1.0)
 
 
@@ -377,9 +375,7 @@ def test_levels_stay_a_permutation_and_energies_follow_them() -> None:
 def test_swaps_are_accepted_with_the_metropolis_probability() -> None:
     ladder = TemperatureLadder(GaussianTarget(3), [300.0, 900.0])
     generator = named_generator(14, "moves")
-    cold, hot = (
-        scale * torch.randn(5000, 3, generator=generator, dtype=torch.float64) for scale in (1.0, 3.0**0.5)
-    )
+    cold, hot = (scale * torch.randn(5000, 3, generator=generator, dtype=torch.float64) for scale in (1.0, 3.0**0.5))
     exchange = ReplicaExchange(mala(), 0)
     state = exchange.init(ladder, torch.stack([cold, hot], 1).flatten(0, 1), generator)
     state, info = exchange.step(ladder, state, generator)
@@ -453,9 +449,7 @@ def test_one_level_runs_without_swaps_and_odd_walkers_are_refused() -> None:
     assert info.attempted.shape == (0,)
     assert state.counters.round_trips.tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match="7 walkers do not fill whole groups of 3 levels"):
-        exchange.init(
-            TemperatureLadder(DoubleWell(), [300.0, 400.0, 500.0]), torch.zeros(7, 2).double(), generator
-        )
+        exchange.init(TemperatureLadder(DoubleWell(), [300.0, 400.0, 500.0]), torch.zeros(7, 2).double(), generator)
 
 
 PAIR = TiltedHarmonicPair(TiltedHarmonic(1.0, [0.0, 0.0]), TiltedHarmonic(3.0, [3.0, -1.5]))
@@ -595,9 +589,7 @@ def test_next_lambda_holds_the_conditional_sample_size_and_ends_at_one() -> None
 def test_resampling_is_unbiased(scheme: Resampling) -> None:
     log_weights = torch.tensor([0.05, 0.3, 0.0001, 0.2, 0.25, 0.1, 0.0999]).double().log() + 7.0
     generator = named_generator(29, "resampling")
-    counts = torch.stack(
-        [torch.bincount(scheme(log_weights, generator), minlength=7) for _ in range(3000)]
-    ).double()
+    counts = torch.stack([torch.bincount(scheme(log_weights, generator), minlength=7) for _ in range(3000)]).double()
     assert bool((counts.sum(1) == 7).all())
     expected = 7 * torch.softmax(log_weights, 0)
     assert bool(((counts.mean(0) - expected).abs() <= 4 * counts.std(0) / math.sqrt(3000) + 1e-3).all())

@@ -208,9 +208,7 @@ def test_a_users_own_trajectory_is_taken(tmp_path, aldp, ensemble, suffix):
     torch.testing.assert_close(
         own.energies, energies_of(aldp, "implicit", 300.0, ensemble.positions), atol=5e-3, rtol=0
     )
-    torch.testing.assert_close(
-        own.energies, energies_of(aldp, "implicit", 300.0, own.positions), rtol=1e-12, atol=0
-    )
+    torch.testing.assert_close(own.energies, energies_of(aldp, "implicit", 300.0, own.positions), rtol=1e-12, atol=0)
 
 
 def test_our_own_file_as_a_users_trajectory_keeps_its_groups(aldp, ensemble, file):

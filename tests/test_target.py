@@ -48,9 +48,7 @@ def positions(event_shape: tuple[int, ...], dtype: torch.dtype, n: int = 6) -> t
     return torch.randn(n, *event_shape, generator=named_generator(1, "positions"), dtype=torch.float64).to(dtype)
 
 
-def numerical_force(
-    energy: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, h: float = 1e-5
-) -> torch.Tensor:
+def numerical_force(energy: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, h: float = 1e-5) -> torch.Tensor:
     """Return minus the central differences of ``energy`` at ``x``."""
     offsets = h * torch.eye(x[0].numel(), dtype=x.dtype).view(-1, *x.shape[1:])
     slopes = [(energy(x - offset) - energy(x + offset)) / (2 * h) for offset in offsets]

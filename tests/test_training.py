@@ -21,6 +21,7 @@ from boltzgen_diffclf.training import ObjectiveWeights, PathData, TrainingResult
 DIM, LEVELS = 3, 9
 SCALE, SHIFT = 0.6, 0.4
 EXACT = -DIM * torch.log(torch.tensor(SCALE)).item()
+OBJECTIVES = [ObjectiveWeights(1.0, 1.0), ObjectiveWeights(1.0, 0.0), ObjectiveWeights(0.0, 1.0, 1.0)]
 SETTINGS = TrainingSettings(steps=40, groups=16, group_size=4, log_every=10, checkpoint_every=15)
 
 
@@ -77,7 +78,9 @@ def assert_same(first: TrainingResult, second: TrainingResult) -> None:
     assert first.history == second.history
 
 
-@pytest.mark.parametrize("weights", [ObjectiveWeights(1.0, 1.0), ObjectiveWeights(1.0, 0.0), ObjectiveWeights(0.0, 1.0, 1.0)])
+@pytest.mark.parametrize(
+    "weights", [ObjectiveWeights(1.0, 1.0), ObjectiveWeights(1.0, 0.0), ObjectiveWeights(0.0, 1.0, 1.0)]
+)
 def test_losses_fall_and_balance_is_logged(weights: ObjectiveWeights) -> None:
     settings = dataclasses.replace(SETTINGS, steps=120, weights=weights)
     history = run(settings).history
@@ -122,14 +125,14 @@ def test_gradient_and_time_derivative_are_those_of_the_energy(kind: type[EnergyM
 def test_a_killed_training_ends_in_the_same_numbers(tmp_path: Path) -> None:
     whole = run(checkpoint=tmp_path / "whole.safetensors")
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def kill(step: int, steps: int, record: object) -> None:
         if step == 22:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(checkpoint=tmp_path / "killed.safetensors", progress=kill)
     assert_same(run(checkpoint=tmp_path / "killed.safetensors"), whole)
     assert_same(run(checkpoint=tmp_path / "killed.safetensors"), whole)
@@ -142,8 +145,8 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         train(make_model(hidden=8), make_data(), make_data(1), SETTINGS, checkpoint=path)
     with pytest.raises(InputError, match="its settings is"):
         run(dataclasses.replace(SETTINGS, learning_rate=1.0), path)
+    run(checkpoint=tmp_path / "named.safetensors", identity={"system": "aldp"})
     with pytest.raises(InputError, match="its system is aldp, this one's is other"):
-        run(checkpoint=tmp_path / "named.safetensors", identity={"system": "aldp"})
         run(checkpoint=tmp_path / "named.safetensors", identity={"system": "other"})
 
 

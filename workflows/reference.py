@@ -55,9 +55,7 @@ class ReferenceConfig:
     seed: Annotated[int, Field(ge=0, description="Root seed of every random stream.")] = 0
     engine: Annotated[
         Literal["compiled", "openmm"],
-        Field(
-            description="Batched compiled force field, or OpenMM's own dynamics (any System, no replica exchange)."
-        ),
+        Field(description="Batched compiled force field, or OpenMM's own dynamics (any System, no replica exchange)."),
     ] = "compiled"
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where to compute.")] = "auto"
     threads: Annotated[
@@ -213,9 +211,7 @@ def summary(ensemble: ReferenceEnsemble, path: Path) -> list[str]:
             f"{measured['effective_frames'][worst]:.0f} by {worst}, the slowest"
         )
         strange = max(measured["split_r_hat"], key=measured["split_r_hat"].get)
-        lines.append(
-            f"largest split R-hat: {measured['split_r_hat'][strange]:.3f} ({strange}); below 1.01 is mixed"
-        )
+        lines.append(f"largest split R-hat: {measured['split_r_hat'][strange]:.3f} ({strange}); below 1.01 is mixed")
     return lines
 
 

@@ -62,9 +62,7 @@ def toml_value(value: object) -> str:
     raise ValueError(f"a setting of type {type(value).__name__} has no TOML form: {value!r}")
 
 
-def first_difference(
-    stored: Mapping[str, object], asked: Mapping[str, object]
-) -> tuple[str, object, object] | None:
+def first_difference(stored: Mapping[str, object], asked: Mapping[str, object]) -> tuple[str, object, object] | None:
     """Return ``(key, stored value, asked value)`` of the first setting that differs, or None."""
     for key in [*asked, *(key for key in stored if key not in asked)]:
         if stored.get(key) != asked.get(key):

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 STATES = ("vacuum", "nonpolar", "implicit")
 ESTIMATORS = (
-    "bar",
     "mbar",
+    "bar",
     "ais",
     "no_network",
     "dsm_only",
     "diffclf_only",
     "dsm_diffclf",
-    "learned_mbar",
-    "smc",
     "exact_ends",
+    "learned_ais",
+    "cartesian",
 )
 """Rows that ``--estimators`` can name."""
 
@@ -38,49 +38,61 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "quick": {
             "walkers": 64,
-            "exchange_temperatures": 6,
-            "highest_temperature_kelvin": 800.0,
+            "exchange_temperatures": 4,
+            "highest_temperature_kelvin": 540.0,
             "frames_per_walker": 400,
-            "steps_per_frame": 50,
-            "timestep_fs": 1.0,
+            "steps_per_frame": 100,
+            "timestep_fs": 2.0,
             "equilibration_frames": 40,
-            "training_steps": 3000,
-            "batch_size": 512,
+            "path_levels": 33,
+            "pool": 2000,
+            "training_steps": 1000,
+            "batch_groups": 64,
+            "levels_per_group": 8,
             "training_seeds": 3,
-            "hidden": (64, 64),
-            "anneal_levels": 50,
+            "ablation_legs": ("total",),
+            "hidden": (128, 128, 128),
+            "anneal_levels": 33,
             "anneal_particles": 256,
             "cartesian_steps": 0,
         },
         "standard": {
             "walkers": 128,
-            "exchange_temperatures": 6,
-            "highest_temperature_kelvin": 800.0,
+            "exchange_temperatures": 4,
+            "highest_temperature_kelvin": 540.0,
             "frames_per_walker": 1000,
-            "steps_per_frame": 100,
-            "timestep_fs": 1.0,
-            "equilibration_frames": 100,
-            "training_steps": 12000,
-            "batch_size": 1024,
+            "steps_per_frame": 200,
+            "timestep_fs": 2.0,
+            "equilibration_frames": 50,
+            "path_levels": 33,
+            "pool": 8000,
+            "training_steps": 4000,
+            "batch_groups": 64,
+            "levels_per_group": 8,
             "training_seeds": 4,
-            "hidden": (128, 128),
-            "anneal_levels": 200,
-            "anneal_particles": 1024,
+            "ablation_legs": ("total", "polar"),
+            "hidden": (128, 128, 128),
+            "anneal_levels": 65,
+            "anneal_particles": 512,
             "cartesian_steps": 4000,
         },
         "paper": {
             "walkers": 250,
-            "exchange_temperatures": 6,
-            "highest_temperature_kelvin": 800.0,
+            "exchange_temperatures": 4,
+            "highest_temperature_kelvin": 540.0,
             "frames_per_walker": 1000,
-            "steps_per_frame": 500,
-            "timestep_fs": 1.0,
+            "steps_per_frame": 1000,
+            "timestep_fs": 2.0,
             "equilibration_frames": 100,
-            "training_steps": 50000,
-            "batch_size": 512,
+            "path_levels": 65,
+            "pool": 20000,
+            "training_steps": 25000,
+            "batch_groups": 256,
+            "levels_per_group": 8,
             "training_seeds": 5,
+            "ablation_legs": ("total", "polar", "nonpolar"),
             "hidden": (256, 256, 256),
-            "anneal_levels": 512,
+            "anneal_levels": 129,
             "anneal_particles": 8192,
             "cartesian_steps": 25000,
         },
@@ -145,24 +157,38 @@ class SolvationConfig:
     equilibration_frames: Annotated[int, Field(ge=0, description="Frames thrown away at the start.")] = PRESETS[
         "quick"
     ]["equilibration_frames"]
-    training_steps: Annotated[
-        int, Field(ge=1, description="Optimiser steps of each internal-coordinate network.")
-    ] = PRESETS["quick"]["training_steps"]
-    batch_size: Annotated[int, Field(ge=1, description="Configurations in a training batch.")] = PRESETS["quick"][
-        "batch_size"
+    training_steps: Annotated[int, Field(ge=1, description="Optimiser steps of each internal-coordinate network.")] = (
+        PRESETS["quick"]["training_steps"]
+    )
+    batch_groups: Annotated[int, Field(ge=1, description="Groups of levels in a training batch.")] = PRESETS["quick"][
+        "batch_groups"
     ]
-    training_seeds: Annotated[int, Field(ge=1, description="Networks trained from different seeds.")] = PRESETS[
-        "quick"
-    ]["training_seeds"]
+    levels_per_group: Annotated[
+        int, Field(ge=2, description="Levels a group: N of the N-level classification loss.")
+    ] = PRESETS["quick"]["levels_per_group"]
+    path_levels: Annotated[
+        int, Field(ge=5, description="Levels of the learned path, both exact ends included; 4 n + 1.")
+    ] = PRESETS["quick"]["path_levels"]
+    pool: Annotated[
+        int,
+        Field(ge=100, description="Path configurations at each level for training, and as many for estimates."),
+    ] = PRESETS["quick"]["pool"]
+    ablation_legs: Annotated[
+        tuple[Literal["total", "polar", "nonpolar"], ...],
+        Field(description="Legs on which the ablation rows are trained too."),
+    ] = PRESETS["quick"]["ablation_legs"]
+    training_seeds: Annotated[
+        int, Field(ge=2, description="Replicates: training seeds, each on its own share of the walkers.")
+    ] = PRESETS["quick"]["training_seeds"]
     hidden: Annotated[tuple[int, ...], Field(min_length=1, description="Widths of the hidden layers.")] = PRESETS[
         "quick"
     ]["hidden"]
     anneal_levels: Annotated[int, Field(ge=2, description="Levels of AIS and SMC between the states.")] = PRESETS[
         "quick"
     ]["anneal_levels"]
-    anneal_particles: Annotated[int, Field(ge=2, description="Particles of AIS and SMC in each direction.")] = (
-        PRESETS["quick"]["anneal_particles"]
-    )
+    anneal_particles: Annotated[int, Field(ge=2, description="Particles of AIS and SMC in each direction.")] = PRESETS[
+        "quick"
+    ]["anneal_particles"]
     cartesian_steps: Annotated[
         int, Field(ge=0, description="Optimiser steps of the Cartesian network; 0 leaves that route out.")
     ] = PRESETS["quick"]["cartesian_steps"]
@@ -211,6 +237,26 @@ class SolvationConfig:
                 f"--temperature-kelvin {self.temperature_kelvin}: raise it, or set --exchange-temperatures 1"
             )
         return self
+
+    @property
+    def command(self) -> str:
+        """What to type to get this result again."""
+        from workflows.settings_file import settings_values
+
+        default = settings_values(SolvationConfig(preset=self.preset))
+        changed = {key: value for key, value in settings_values(self).items() if value != default.get(key)}
+        words = [f"--preset {self.preset}", f"--system {self.system}"]
+        for key, value in changed.items():
+            shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            words.append(f"--{key.replace('_', '-')} {shown}")
+        return " ".join(["python -m workflows.solvation", *words])
+
+    @property
+    def shown_settings(self) -> dict[str, Any]:
+        """The effective settings as plain values."""
+        from workflows.settings_file import settings_values
+
+        return settings_values(self)
 
     @property
     def folder(self) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import time
@@ -56,7 +55,9 @@ def solve(config: SolvationConfig, folder: RunFolder) -> ReportData:
     legs = [system.require_leg(name) for name in config.legs]
     stages = SolvationStages(config, folder, system, device)
     folder.progress.plan(_shares(config, system, legs))
-    results, figures, training = {}, {}, {}
+    results: dict[str, LegResult] = {}
+    figures: dict[str, LegFigures] = {}
+    training: dict[str, TrainingCurves] = {}
     for leg in legs:
         results[leg.name], figures[leg.name], curves = _solve_leg(stages, leg)
         training |= curves
@@ -128,9 +129,7 @@ def _solve_leg(stages: SolvationStages, leg: Leg) -> tuple[LegResult, LegFigures
         states=(leg.state_a, leg.state_b),
         description=f"{leg.state_a} to {leg.state_b}: F({leg.state_b}) - F({leg.state_a})",
         estimators=rows,
-        published=tuple(
-            Published(value.method, value.value, value.stderr, value.source) for value in leg.published
-        ),
+        published=tuple(Published(value.method, value.value, value.stderr, value.source) for value in leg.published),
     )
     integrands = _integrands(learned)
     return (
@@ -259,8 +258,8 @@ def _curves(learned: list[StageResult], leg: Leg) -> dict[str, TrainingCurves]:
             shares = {"denoising": weights.denoising, "classification": weights.classification}
             curves[f"{leg.name} {name} {replicate}"] = TrainingCurves(
                 step=history["step"],
-                train_loss=sum(w * history[f"loss.{k}"] for k, w in shares.items()),
-                heldout_loss=sum(w * history[f"held_out.{k}"] for k, w in shares.items()),
+                train_loss=np.sum([w * history[f"loss.{k}"] for k, w in shares.items()], axis=0),
+                heldout_loss=np.sum([w * history[f"held_out.{k}"] for k, w in shares.items()], axis=0),
                 components={k: history[f"loss.{k}"] for k, w in shares.items() if w},
                 free_energy=history["free_energy.end"],
             )
@@ -282,7 +281,7 @@ def _checks(
         checks.append(trust.check_replicates(FULL_LEARNED, rows[FULL_LEARNED]))
     for name, curve in curves.items():
         if FULL_LEARNED in name:
-            checks += trust.check_curve(curve.train_loss, curve.heldout_loss)
+            checks += [check(name, curve.heldout_loss.tolist()) for check in (trust.check_trained, trust.check_overfit)]
     return checks
 
 

@@ -70,9 +70,7 @@ class SolvationStages:
     def _make_ensemble(self, state: str) -> ReferenceEnsemble:
         config = self.config
         if state in config.trajectory_files:
-            return read_user_trajectory(
-                config.trajectory_files[state], self.system, state, config.temperature_kelvin
-            )
+            return read_user_trajectory(config.trajectory_files[state], self.system, state, config.temperature_kelvin)
         if state in self.system.reweighted:
             source = self.ensemble(self.system.reweighted[state])
             return resample(source, self.system, state, named_generator(config.seed, f"resample {state}"))
@@ -83,9 +81,7 @@ class SolvationStages:
             settings = self._reference_settings()
             total = settings.equilibration_frames + settings.frames_per_walker
             with self.folder.progress.stage(stage, total) as advance:
-                generate(
-                    self.system, state, config.temperature_kelvin, settings, path, advance, device=self.device
-                )
+                generate(self.system, state, config.temperature_kelvin, settings, path, advance, device=self.device)
             return StageResult(files=[path])
 
         self.folder.stage(stage.replace(" ", "-"), sample)
@@ -169,9 +165,7 @@ class SolvationStages:
             untrained = integrate(untrained_model(self._model(leg), pools.training, seed), pools.evaluation)
             _keep_integral(arrays, facts, "no_network", untrained, pools, 0, 0.0)
             for objective in objectives:
-                weighted = replace(
-                    settings, training=replace(settings.training, weights=OBJECTIVES[objective])
-                )
+                weighted = replace(settings, training=replace(settings.training, weights=OBJECTIVES[objective]))
                 done = 0
 
                 def progress(step: int, steps: int, record: Mapping[str, float]) -> None:

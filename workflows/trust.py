@@ -18,8 +18,10 @@ LARGEST_LEARNED_STDERR_KT = 0.5
 """A learned value with a wider error bar agrees with anything, so it confirms nothing [kT]."""
 LARGEST_R_HAT = 1.05
 SMALLEST_N_EFFECTIVE = 400.0
-LARGEST_GENERALISATION_GAP = 0.1
-LARGEST_STILL_FALLING = 0.02
+LARGEST_RISE = 0.25
+"""Of the held-out loss from its lowest value, as a share of its whole drop: the network learns its frames by heart."""
+LARGEST_STILL_FALLING = 0.1
+"""Of the held-out loss in the last tenth of the steps, as a share of its whole drop: the training was too short."""
 LARGEST_REPLICATE_EXCESS = 3.0
 
 
@@ -111,27 +113,28 @@ def check_samples(state: str, n_effective: float) -> Check:
     )
 
 
-def check_overfit(train_loss: float, heldout_loss: float, scale: float) -> Check:
-    """Gate on the gap between held-out and training loss, as a share of ``scale`` (the whole drop of the loss)."""
-    gap = (heldout_loss - train_loss) / max(abs(scale), 1e-12)
+def check_trained(name: str, held_out: Sequence[float]) -> Check:
+    """Gate on how much the held-out loss still fell over the last tenth of the steps, as a share of its whole drop."""
+    drop = held_out[0] - min(held_out)
+    last = held_out[max(0, len(held_out) - 1 - max(1, len(held_out) // 10))] - held_out[-1]
+    share = last / max(drop, 1e-12)
     return Check(
-        "overfitting",
-        gap <= LARGEST_GENERALISATION_GAP,
-        f"the network is overfitted: its held-out loss {heldout_loss:.4g} lies above its training loss "
-        f"{train_loss:.4g} by {100 * gap:.0f} % of what was learned "
-        f"(limit {100 * LARGEST_GENERALISATION_GAP:.0f} %): use more frames, or fewer --training-steps",
+        f"training of {name} finished",
+        drop > 0 and share <= LARGEST_STILL_FALLING,
+        f"the network {name} is undertrained: over the last tenth of the steps its held-out loss still fell by "
+        f"{100 * share:.0f} % of what it learned (limit {100 * LARGEST_STILL_FALLING:.0f} %): raise --training-steps",
     )
 
 
-def check_trained(early_loss: float, late_loss: float, scale: float) -> Check:
-    """Gate on how much the held-out loss still fell over the last tenth of the steps, as a share of ``scale``."""
-    falling = (early_loss - late_loss) / max(abs(scale), 1e-12)
+def check_overfit(name: str, held_out: Sequence[float]) -> Check:
+    """Gate on how far the held-out loss has risen again from its lowest, as a share of its whole drop."""
+    drop = held_out[0] - min(held_out)
+    share = (held_out[-1] - min(held_out)) / max(drop, 1e-12)
     return Check(
-        "training finished",
-        falling <= LARGEST_STILL_FALLING,
-        f"the network is undertrained: over the last tenth of the steps its held-out loss still fell by "
-        f"{100 * falling:.1f} % of what was learned (limit {100 * LARGEST_STILL_FALLING:.0f} %): "
-        "raise --training-steps",
+        f"overfitting of {name}",
+        share <= LARGEST_RISE,
+        f"the network {name} is overfitted: its held-out loss has risen from its lowest value by {100 * share:.0f} % "
+        f"of what it had learned (limit {100 * LARGEST_RISE:.0f} %): use more frames, or fewer --training-steps",
     )
 
 

@@ -75,9 +75,7 @@ class ScaledInternal(torch.nn.Module):
             InputError: fewer than two frames, or a value that is not finite.
         """
         if len(q) < 2 or not bool(torch.isfinite(q).all()):
-            raise InputError(
-                f"the scaling needs 2 or more finite frames, got {len(q)}; mend the reference ensemble"
-            )
+            raise InputError(f"the scaling needs 2 or more finite frames, got {len(q)}; mend the reference ensemble")
         scaled = cls(internal)
         q = q.detach().to(torch.float64)
         stiff = ~internal.is_soft
@@ -101,9 +99,7 @@ class ScaledInternal(torch.nn.Module):
         deviation = torch.where(self.internal.is_torsion, _wrap(deviation), deviation)
         return deviation @ self.whitening.to(q.dtype)
 
-    def from_path(
-        self, y: Float[Tensor, "batch dof"]
-    ) -> tuple[Float[Tensor, "batch dof"], Float[Tensor, " batch"]]:
+    def from_path(self, y: Float[Tensor, "batch dof"]) -> tuple[Float[Tensor, "batch dof"], Float[Tensor, " batch"]]:
         """Return internal coordinates (torsions in [-pi, pi)) and the constant log |dq/dy|."""
         q = self.centre.to(y.dtype) + y @ self.spread.to(y.dtype)
         q = torch.where(self.internal.is_torsion, _wrap(q), q)

@@ -97,9 +97,7 @@ def _molecular_graph(n_atoms: int, bonds: Sequence[tuple[int, int]], elements: S
         graph.add_node(atom, element=element)
     for first, second in sorted(tuple(sorted(bond)) for bond in bonds):
         if not 0 <= first < second < n_atoms:
-            raise InputError(
-                f"bond {first}-{second} does not join two of the atoms 0-{n_atoms - 1}; mend the topology"
-            )
+            raise InputError(f"bond {first}-{second} does not join two of the atoms 0-{n_atoms - 1}; mend the topology")
         graph.add_edge(first, second)
     pieces = sorted(nx.connected_components(graph), key=len)
     if len(pieces) > 1:
@@ -203,9 +201,7 @@ def _placements(graph: nx.Graph, root: tuple[int, int, int], children: dict[int,
                 is_soft = is_proper and rotatable
                 symmetry = 3 if is_soft and _is_threefold(graph, atom, grandparent) else 1
                 reference = ancestor if is_proper else children[atom][0]
-                placements.append(
-                    Placement(child, atom, grandparent, reference, is_proper, is_soft, symmetry, level)
-                )
+                placements.append(Placement(child, atom, grandparent, reference, is_proper, is_soft, symmetry, level))
         frontier = [child for atom in frontier for child in children[atom]]
         level += 1
     return placements

@@ -109,9 +109,7 @@ def _check_energies(
 ) -> None:
     refuse_nan(u_kn, "u_kn")
     if len(n_k) < 2 or min(n_k) < 2:
-        raise InputError(
-            f"MBAR needs two states or more and two samples or more of each, got counts {n_k.tolist()}"
-        )
+        raise InputError(f"MBAR needs two states or more and two samples or more of each, got counts {n_k.tolist()}")
     if u_kn.shape != (len(n_k), len(origin)):
         raise InputError(f"u_kn has shape {u_kn.shape}, but the counts want {(len(n_k), len(origin))}")
     if np.isneginf(u_kn).any():
@@ -212,9 +210,7 @@ def _resample(
     for member in np.unique(stratum):
         inside = np.flatnonzero(stratum == member)
         if len(inside) < 2:
-            raise InputError(
-                f"state {member} holds one group, and an error bar needs two; use more walkers or blocks"
-            )
+            raise InputError(f"state {member} holds one group, and an error bar needs two; use more walkers or blocks")
         multiplicities[:, inside] = resampled_multiplicities(len(inside), n_bootstrap, generator)
     return (replicate[index] for replicate in multiplicities)
 

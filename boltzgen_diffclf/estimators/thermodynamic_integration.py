@@ -126,9 +126,7 @@ def _gauss_legendre_matrix(
     legendre = np.polynomial.legendre
     # Expand in Legendre polynomials by the (exact) discrete orthogonality, then integrate those term by term.
     degree = len(nodes) - 1
-    coefficients = (
-        legendre.legvander(2 * expected - 1, degree).T * weights * (2 * np.arange(degree + 1)[:, None] + 1)
-    )
+    coefficients = legendre.legvander(2 * expected - 1, degree).T * weights * (2 * np.arange(degree + 1)[:, None] + 1)
     antiderivatives = 0.5 * legendre.legint(coefficients, lbnd=-1, axis=0)
     return points, legendre.legvander(2 * points - 1, degree + 1) @ antiderivatives
 
@@ -154,9 +152,7 @@ def _covariance(
     if groups is None:
         return np.diag([values.var(ddof=1) / len(values) for values in samples])
     if [len(labels) for labels in groups] != [len(values) for values in samples]:
-        raise InputError(
-            f"groups of sizes {[len(g) for g in groups]} do not match the samples; one label a sample"
-        )
+        raise InputError(f"groups of sizes {[len(g) for g in groups]} do not match the samples; one label a sample")
     unique, index = np.unique(np.concatenate(list(groups)), return_inverse=True)
     influence = np.zeros((len(index), len(samples)))
     n_groups = np.empty(len(samples))

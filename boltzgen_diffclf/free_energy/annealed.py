@@ -268,9 +268,7 @@ def _batches(
     walkers = torch.unique(group)
     n = settings.populations
     if len(walkers) < n:
-        raise InputError(
-            f"{len(walkers)} walkers cannot fill {n} populations; use more walkers, or fewer populations"
-        )
+        raise InputError(f"{len(walkers)} walkers cannot fill {n} populations; use more walkers, or fewer populations")
     batches = []
     for part in torch.tensor_split(walkers, n):
         members = torch.isin(group, part).nonzero()[:, 0]

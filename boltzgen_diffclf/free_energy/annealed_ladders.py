@@ -45,9 +45,7 @@ def linear_ladder_works(
         generator: see :func:`annealed_works`.
     """
     counted_a, counted_b = CountingTarget(target_a), CountingTarget(target_b)
-    ladder = LinearLadder(
-        counted_a, counted_b, torch.linspace(0, 1, settings.levels, dtype=torch.float64).tolist()
-    )
+    ladder = LinearLadder(counted_a, counted_b, torch.linspace(0, 1, settings.levels, dtype=torch.float64).tolist())
     works = annealed_works(
         ladder,
         frames_a.to(target_a.device, target_a.dtype),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -75,7 +76,7 @@ def level_energies(model: EnergyModel, data: PathData) -> Float[Tensor, "levels 
 
 def cast(data: PathData, dtype: torch.dtype) -> PathData:
     """Return the same pool with tensors of ``dtype``; expanded tensors stay without memory."""
-    fields = {
+    fields: dict[str, Any] = {
         field.name: value.to(dtype)
         for field in dataclasses.fields(data)
         if isinstance(value := getattr(data, field.name), Tensor)

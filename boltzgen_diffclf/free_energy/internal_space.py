@@ -57,9 +57,7 @@ class InternalSpace(PathSpace):
         self.target_a = TransformedTarget(target_a, self.scaled, self.dimension)
         self.target_b = TransformedTarget(target_b, self.scaled, self.dimension)
 
-    def pair(
-        self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]
-    ) -> Float[Tensor, "n atoms 3"]:
+    def pair(self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n atoms 3"]:
         """See :meth:`PathSpace.pair`; the cost is that of the rotatable bonds' torsions."""
         q_0, q_1 = self.internal.from_cartesian(x_0), self.internal.from_cartesian(x_1)
         permutation = pair_by_transport(torsion_cost(q_0[:, self.transported], q_1[:, self.transported]))
@@ -84,8 +82,6 @@ class InternalSpace(PathSpace):
         """See :meth:`PathSpace.end_values`."""
         return end_values(self.target_a, self.target_b, y)
 
-    def pair_forces(
-        self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]
-    ) -> Float[Tensor, "n 2 dim"]:
+    def pair_forces(self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n 2 dim"]:
         """See :meth:`PathSpace.pair_forces`; zeros: the anchored energy has the right ends already."""
         return x_0.new_zeros(1).expand(len(x_0), 2, self.dimension)

@@ -69,9 +69,7 @@ def build_pools(
     """Draw the two pools of a replicate from two sets of frames that share no walker."""
     begun = time.monotonic()
     levels = arcsine_levels(settings.levels)
-    training = build_path_data(
-        space, *training_frames, levels, settings.pool, named_generator(seed, "training pool")
-    )
+    training = build_path_data(space, *training_frames, levels, settings.pool, named_generator(seed, "training pool"))
     evaluation = build_path_data(
         space, *evaluation_frames, levels, settings.evaluation_pool, named_generator(seed, "evaluation pool")
     )

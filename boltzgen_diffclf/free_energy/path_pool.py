@@ -25,9 +25,7 @@ class PathSpace(ABC):
     dimension: int
 
     @abstractmethod
-    def pair(
-        self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]
-    ) -> Float[Tensor, "n atoms 3"]:
+    def pair(self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n atoms 3"]:
         """Return ``x_1`` permuted (and turned, and relabelled where atoms are identical) to go with ``x_0``."""
 
     @abstractmethod
@@ -47,9 +45,7 @@ class PathSpace(ABC):
         """Return the true energies and gradients of both ends, or zeros where the model has no use for them."""
 
     @abstractmethod
-    def pair_forces(
-        self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]
-    ) -> Float[Tensor, "n 2 dim"]:
+    def pair_forces(self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n 2 dim"]:
         """Return the forces at both members of each pair, or zeros where no objective asks for them."""
 
 

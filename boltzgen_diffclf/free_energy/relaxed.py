@@ -14,7 +14,7 @@ from boltzgen_diffclf.energy import EnergyModel, LearnedLadder
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators import Estimate, mbar
 from boltzgen_diffclf.free_energy.annealed_ladders import counted_ladder, path_preconditioner
-from boltzgen_diffclf.free_energy.evaluation import Cost, level_energies
+from boltzgen_diffclf.free_energy.evaluation import Cost
 from boltzgen_diffclf.free_energy.internal_space import InternalSpace
 from boltzgen_diffclf.free_energy.step_sizes import mala_family, pilot_step_sizes
 from boltzgen_diffclf.streams import named_generator
@@ -94,13 +94,11 @@ def relaxed_mbar(
         Shirts & Chodera 2008, J. Chem. Phys. 129:124105; Roberts & Tweedie 1996, Bernoulli 2, 341.
     """
     begun = time.monotonic()
-    part = _thin(data, settings)
-    ladder, counters = counted_ladder(model, space, part.levels)
-    y, acceptance = _relax(ladder, space, part.y, settings, generator)
-    end_energy = part.end_energy.clone()
-    end_energy[1:-1] = _end_energies(ladder, y[1:-1])
-    energies = level_energies(model, replace(part, y=y, end_energy=end_energy))
-    u_kn = energies.reshape(-1, settings.levels).T.contiguous().cpu().numpy()
+    keep = _chosen_levels(data, settings)
+    ladder, counters = counted_ladder(model, space, data.levels[keep])
+    y, acceptance = _relax(ladder, space, data.y[keep, : settings.configurations], settings, generator)
+    energies = torch.cat([ladder.energies(part) for part in y.flatten(0, 1).split(_CHUNK)])
+    u_kn = energies.detach().T.contiguous().cpu().numpy()
     result = mbar(u_kn, np.full(settings.levels, settings.configurations))
     return RelaxedMbar(
         estimate=replace(result.estimate, method="MALA + MBAR"),
@@ -108,27 +106,20 @@ def relaxed_mbar(
         acceptance=acceptance.cpu().numpy(),
         cost=Cost(
             sum(counter.evaluations for counter in counters),
-            ladder.network_evaluations + energies.numel(),
+            ladder.network_evaluations,
             time.monotonic() - begun,
         ),
     )
 
 
-def _thin(data: PathData, settings: RelaxationSettings) -> PathData:
-    """Return the levels and configurations that enter; of the fields that MBAR needs, the others as they are."""
+def _chosen_levels(data: PathData, settings: RelaxationSettings) -> Int[Tensor, " chosen"]:
     n_levels, pool, _ = data.y.shape
     if n_levels < settings.levels or pool < settings.configurations:
         raise InputError(
             f"the pool holds {n_levels} levels of {pool} configurations, and {settings.levels} of "
             f"{settings.configurations} are wanted; use fewer, or a larger evaluation pool"
         )
-    keep = torch.linspace(0, n_levels - 1, settings.levels, dtype=torch.float64).round().long().to(data.y.device)
-    return replace(
-        data,
-        levels=data.levels[keep],
-        y=data.y[keep, : settings.configurations],
-        end_energy=data.end_energy[keep, : settings.configurations],
-    )
+    return torch.linspace(0, n_levels - 1, settings.levels, dtype=torch.float64).round().long().to(data.y.device)
 
 
 def _relax(
@@ -168,12 +159,3 @@ def _chunks(
     position: Float[Tensor, "batch dim"], level: Int[Tensor, " batch"]
 ) -> zip[tuple[Float[Tensor, "chunk dim"], Int[Tensor, " chunk"]]]:
     return zip(position.split(_CHUNK), level.split(_CHUNK), strict=True)
-
-
-def _end_energies(ladder: LearnedLadder, y: Float[Tensor, "inner pool dim"]) -> Float[Tensor, "inner pool 2"]:
-    parts = y.reshape(-1, y.shape[-1]).split(_CHUNK)
-    with torch.no_grad():
-        energies = [
-            torch.stack([ladder.target_a.energy(part), ladder.target_b.energy(part)], dim=1) for part in parts
-        ]
-    return torch.cat(energies).reshape(*y.shape[:2], 2)

@@ -37,9 +37,7 @@ def mala_family(preconditioner: Float[Tensor, "*mass"], first_step_size: float =
     return KernelFamily(lambda step_size: Mala(step_size, preconditioner), first_step_size)
 
 
-def hmc_family(
-    inverse_mass: Float[Tensor, "*mass"], n_leapfrog: int, first_step_size: float = 1e-3
-) -> KernelFamily:
+def hmc_family(inverse_mass: Float[Tensor, "*mass"], n_leapfrog: int, first_step_size: float = 1e-3) -> KernelFamily:
     """Return Hamiltonian Monte Carlo moves of ``n_leapfrog`` force evaluations each.
 
     Args:
@@ -47,9 +45,7 @@ def hmc_family(
         n_leapfrog: leapfrog steps of a proposal.
         first_step_size: see :class:`KernelFamily`; 1e-3 with masses in amu is about 0.6 fs at 300 K.
     """
-    return KernelFamily(
-        lambda step_size: HamiltonianMonteCarlo(step_size, n_leapfrog, inverse_mass), first_step_size
-    )
+    return KernelFamily(lambda step_size: HamiltonianMonteCarlo(step_size, n_leapfrog, inverse_mass), first_step_size)
 
 
 def pilot_step_sizes(
@@ -62,28 +58,39 @@ def pilot_step_sizes(
 ) -> Float[Tensor, " levels"]:
     """Return step sizes near the wanted acceptance, found by walkers that are thrown away.
 
+    In the first half of the steps all levels share one step size, in the second each finds its own.
+
     Args:
         ladder: the levels.
         family: the kernel whose step sizes are wanted.
         position: starts of the walkers.
-        visits: level of each walker at each step; levels without a visit keep the first step size.
+        visits: level of each walker at each step.
         target_acceptance: mean probability to accept.
         generator: of the pilot alone.
     """
-    step_size = torch.full(
-        (ladder.n_levels,), family.first_step_size, dtype=position.dtype, device=position.device
-    )
+    step_size = torch.full((ladder.n_levels,), family.first_step_size, dtype=position.dtype, device=position.device)
     level = visits[0]
     state = family.build(step_size).init(ladder, position, level, generator)
+    together = len(visits) // 2
     for index, next_level in enumerate(visits):
         if not torch.equal(next_level, level):
             state, level = relevel(ladder, state, level, next_level), next_level
         state, info = family.build(step_size).step(ladder, state, level, generator)
-        # Great strides first, for the first guess may be wrong by a factor of hundreds.
-        rate = 1.5 * (1 - index / len(visits))
-        step_size = tune_step_size(
-            step_size, info.acceptance, level, target_acceptance=target_acceptance, rate=rate
-        )
+        if index < together:
+            # The first guess may be wrong by a factor of a hundred, about alike at every level.
+            common = tune_step_size(
+                step_size[:1],
+                info.acceptance,
+                torch.zeros_like(level),
+                target_acceptance=target_acceptance,
+                rate=3.0 * (1 - index / together),
+            )
+            step_size = common.expand_as(step_size)
+        else:
+            rate = (len(visits) - index) / (len(visits) - together)
+            step_size = tune_step_size(
+                step_size, info.acceptance, level, target_acceptance=target_acceptance, rate=rate
+            )
     return step_size
 
 

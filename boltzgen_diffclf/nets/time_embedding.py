@@ -35,9 +35,7 @@ class FourierTimeFeatures(nn.Module):
     def __init__(self, n_frequencies: int = 8, max_cycles: float = 8.0) -> None:
         super().__init__()
         if n_frequencies < 1 or max_cycles < self.SLOWEST_CYCLES:
-            raise ValueError(
-                f"n_frequencies must be >= 1 and max_cycles >= 0.25, not {n_frequencies} and {max_cycles}"
-            )
+            raise ValueError(f"n_frequencies must be >= 1 and max_cycles >= 0.25, not {n_frequencies} and {max_cycles}")
         exponents = torch.linspace(0.0, 1.0, n_frequencies, dtype=torch.float64)
         cycles = self.SLOWEST_CYCLES * (max_cycles / self.SLOWEST_CYCLES) ** exponents
         self.register_buffer("angular_frequencies", (2 * math.pi * cycles).float(), persistent=False)

@@ -45,9 +45,7 @@ def log_ratio_error(p: Float[np.ndarray, "*bins"], q: Float[np.ndarray, "*bins"]
 def ramachandran_jensen_shannon(torsions_p: Torsions, torsions_q: Torsions) -> float:
     """Return the Jensen-Shannon divergence [nats] of two sets of (phi, psi) [rad], 64 x 64 bins on [-pi, pi)^2."""
     p, q = (
-        np.bincount(torsion_bins(torsions[:, 0], torsions[:, 1], _JS_BINS), minlength=_JS_BINS**2).astype(
-            np.float64
-        )
+        np.bincount(torsion_bins(torsions[:, 0], torsions[:, 1], _JS_BINS), minlength=_JS_BINS**2).astype(np.float64)
         for torsions in (torsions_p, torsions_q)
     )
     return jensen_shannon(p, q)

@@ -44,17 +44,13 @@ def wrap(angle: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     return np.where(inside >= np.pi, -np.pi, inside).astype(angle.dtype)
 
 
-def paired_torsions(
-    phi: Int[np.ndarray, "phis 4"], psi: Int[np.ndarray, "psis 4"]
-) -> Shaped[np.ndarray, "pairs 2"]:
+def paired_torsions(phi: Int[np.ndarray, "phis 4"], psi: Int[np.ndarray, "psis 4"]) -> Shaped[np.ndarray, "pairs 2"]:
     """Return the rows of ``phi`` and ``psi`` that belong to one residue: those that share N, CA and C.
 
     A chain's first residue has no phi and its last no psi, so pairing by position in the list is wrong.
     """
     rows = {tuple(quadruple[:3]): row for row, quadruple in enumerate(psi.tolist())}
     pairs = [
-        (row, rows[tuple(quadruple[1:])])
-        for row, quadruple in enumerate(phi.tolist())
-        if tuple(quadruple[1:]) in rows
+        (row, rows[tuple(quadruple[1:])]) for row, quadruple in enumerate(phi.tolist()) if tuple(quadruple[1:]) in rows
     ]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)

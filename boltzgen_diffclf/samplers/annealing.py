@@ -116,9 +116,7 @@ class Annealing(Generic[State]):
         )
         size = effective_sample_size(weighted.log_weights)
         resampled = self._resample(weighted, size, generator)
-        particles, kernel_info = self.kernel.run(
-            ladder, resampled.particles, level, self.steps_per_level, generator
-        )
+        particles, kernel_info = self.kernel.run(ladder, resampled.particles, level, self.steps_per_level, generator)
         banked = resampled.log_normaliser - state.log_normaliser
         return dataclasses.replace(resampled, particles=particles), AnnealingInfo(size, banked, kernel_info)
 

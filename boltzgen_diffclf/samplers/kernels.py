@@ -99,9 +99,7 @@ class Langevin(Kernel[LangevinState]):
     def __post_init__(self) -> None:
         """Refuse what cannot be integrated."""
         if not (self.timestep > 0 and self.friction >= 0):
-            raise ValueError(
-                f"Langevin needs timestep > 0 and friction >= 0, got {self.timestep}, {self.friction}"
-            )
+            raise ValueError(f"Langevin needs timestep > 0 and friction >= 0, got {self.timestep}, {self.friction}")
 
     def init(
         self,

@@ -189,9 +189,7 @@ def _merge(swapped: Bool[Tensor, " walkers"], moved: State, stayed: State) -> St
     )
 
 
-def _update(
-    counters: ExchangeCounters, level: Int[Tensor, " walkers"], info: ReplicaExchangeInfo
-) -> ExchangeCounters:
+def _update(counters: ExchangeCounters, level: Int[Tensor, " walkers"], info: ReplicaExchangeInfo) -> ExchangeCounters:
     n_levels = counters.occupancy.shape[1]
     at_bottom, at_top = level == 0, level == n_levels - 1
     heading = torch.where(at_top & (counters.heading == 1), -1, counters.heading)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -126,7 +126,7 @@ def train(
         trainer.advance()
         if progress is not None and trainer.history:
             progress(trainer.step, settings.steps, trainer.history[-1])
-    averaged: EnergyModel = trainer.averaged.module
+    averaged = cast(EnergyModel, trainer.averaged.module)
     evaluations = settings.steps * settings.groups * settings.group_size * (settings.group_size + 2)
     return TrainingResult(averaged.eval().requires_grad_(False), trainer.history, evaluations)
 
@@ -169,9 +169,7 @@ class _Trainer:
     def advance(self) -> None:
         """Take one optimiser step, record and save where it is due."""
         settings = self.settings
-        batch = self._share(
-            self.data.draw(*self._draw_size(), self.generator, neighbours=settings.neighbours)
-        )
+        batch = self._share(self.data.draw(*self._draw_size(), self.generator, neighbours=settings.neighbours))
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * settings.rate(self.step)
         is_due = (self.step + 1) % settings.log_every == 0 or self.step + 1 == settings.steps
@@ -241,7 +239,7 @@ class _Trainer:
 
     def _watch(self) -> dict[str, float]:
         """Return the held-out losses of the averaged model, F(1), and the drift of F since the last record."""
-        averaged: EnergyModel = self.averaged.module
+        averaged = cast(EnergyModel, self.averaged.module)
         values = torch.stack(self.losses(averaged, self.held_out, self.data.dimension)).detach()
         values = parallel.average(values)
         record = {f"held_out.{name}": float(v) for name, v in zip(PathLosses._fields, values, strict=True)}

@@ -81,9 +81,7 @@ def clash_weight(model: EnergyModel, batch: PathBatch, dimension: int) -> Float[
 
 def evaluate_groups(
     model: EnergyModel, batch: PathBatch
-) -> tuple[
-    Float[Tensor, "groups size size"], Float[Tensor, "groups size dim"], Float[Tensor, "groups size"]
-]:
+) -> tuple[Float[Tensor, "groups size size"], Float[Tensor, "groups size dim"], Float[Tensor, "groups size"]]:
     """Return ``U(y_i, t_j)`` within each group, ``dU/dy`` at each own level, and ``F(t_j)``."""
     groups, size, dim = batch.y.shape
     y_rows = batch.y[:, :, None].expand(-1, -1, size, -1).reshape(-1, dim)

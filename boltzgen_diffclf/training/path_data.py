@@ -58,9 +58,7 @@ class PathData:
     end_gradient: Float[Tensor, "levels pool 2 dim"]
     end_force: Float[Tensor, "levels pool 2 dim"]
 
-    def draw(
-        self, n_groups: int, group_size: int, generator: torch.Generator, *, neighbours: bool = True
-    ) -> PathBatch:
+    def draw(self, n_groups: int, group_size: int, generator: torch.Generator, *, neighbours: bool = True) -> PathBatch:
         """Draw ``n_groups`` groups of ``group_size`` levels, one configuration from the pool of each.
 
         Args:

@@ -29,6 +29,12 @@ def column(values: object, dtype: torch.dtype) -> Tensor:
 class Angles(nn.Module):
     """Harmonic angles."""
 
+    i: Tensor
+    j: Tensor
+    k: Tensor
+    theta0: Tensor
+    k_force: Tensor
+
     def __init__(self, parameters: AngleParameters, dtype: torch.dtype) -> None:
         super().__init__()
         for name, atoms in zip("ijk", parameters.atoms.T, strict=True):
@@ -55,6 +61,13 @@ class Angles(nn.Module):
 
 class Torsions(nn.Module):
     """Torsions as Fourier series, by recurrence on cosine and sine: no inverse trigonometric function."""
+
+    i: Tensor
+    j: Tensor
+    k: Tensor
+    m: Tensor
+    cosine: Tensor
+    sine: Tensor
 
     def __init__(self, parameters: TorsionParameters, dtype: torch.dtype) -> None:
         super().__init__()
@@ -88,6 +101,17 @@ class Torsions(nn.Module):
 
 class Cmap(nn.Module):
     """Bicubic correction maps on two torsions."""
+
+    a: Tensor
+    b: Tensor
+    c: Tensor
+    d: Tensor
+    e: Tensor
+    f: Tensor
+    g: Tensor
+    h: Tensor
+    table: Tensor
+    offset: Tensor
 
     def __init__(self, parameters: CmapParameters, dtype: torch.dtype) -> None:
         super().__init__()
@@ -140,6 +164,8 @@ def scatter_plan(groups: list[Indices], n_atoms: int) -> Indices:
 
 class Bonded(nn.Module):
     """All terms that are not sums over pairs."""
+
+    plan: Tensor
 
     def __init__(self, parameters: ForceFieldParameters, dtype: torch.dtype) -> None:
         super().__init__()

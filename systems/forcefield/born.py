@@ -29,6 +29,12 @@ class OrderedPairs(nn.Module):
         doi:10.1021/ct600085e, eq. 10-11.
     """
 
+    offset_radius: Tensor
+    scaled_radius: Tensor
+    distance: Tensor
+    depth: Tensor
+    cutoff: Tensor
+
     def __init__(self, born: BornParameters, atom: Indices, other: Indices, dtype: torch.dtype) -> None:
         super().__init__()
         self.register_buffer("offset_radius", column(born.offset_radius[atom], dtype))
@@ -83,6 +89,17 @@ class OrderedPairs(nn.Module):
 
 class Born(nn.Module):
     """A generalised Born model: Born radii, polar energy, surface term."""
+
+    first: Tensor
+    second: Tensor
+    offset_radius: Tensor
+    radius: Tensor
+    a: Tensor
+    b: Tensor
+    c: Tensor
+    surface: Tensor
+    self_charge: Tensor
+    pair_charge: Tensor
 
     def __init__(self, born: BornParameters, first: Indices, second: Indices, dtype: torch.dtype) -> None:
         super().__init__()

@@ -51,8 +51,7 @@ def read_cmaps(force: Any) -> list[CmapParameters]:
         of_size = [term for term in terms if term[0] in members]
         # OpenMM stores the first torsion fastest.
         energies = [
-            np.array(maps[index][1].value_in_unit(unit.kilojoule_per_mole)).reshape(size, size).T
-            for index in members
+            np.array(maps[index][1].value_in_unit(unit.kilojoule_per_mole)).reshape(size, size).T for index in members
         ]
         atoms = np.array([term[1:] for term in of_size], dtype=np.int64)
         collected.append(

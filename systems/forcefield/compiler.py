@@ -23,13 +23,14 @@ def compile_system(
     """Return the potential energy of an ``openmm.System`` as a batched, differentiable Target.
 
     Computed are HarmonicBondForce, HarmonicAngleForce, PeriodicTorsionForce, RBTorsionForce, CMAPTorsionForce,
-    NonbondedForce without cutoff, GBSAOBCForce and the CustomGBForce models HCT, OBC1, OBC2, GBn and GBn2, with and
-    without ACE surface term and salt. CMMotionRemover and force groups play no part; global parameters have their
-    defaults.
+    NonbondedForce without cutoff, GBSAOBCForce and the CustomGBForce models HCT, OBC1, OBC2, GBn and GBn2, with
+    and without ACE surface term and salt. CMMotionRemover and force groups play no part; global parameters have
+    their defaults.
 
-    In float64 the result is that of OpenMM's Reference platform to a relative 1e-6 in energy and 1e-5 in force (found:
-    1e-12 and 1e-13). In float32 expect 1e-5 of the largest term in energy (about 1e-3 kT for a small peptide) and 1e-4 in force.
-    Distances under 1e-7 nm (float64) or 0.003 nm (float32) count as that distance, so that energies stay finite.
+    In float64 the result is that of OpenMM's Reference platform to a relative 1e-6 in energy and 1e-5 in force
+    (found: 1e-12 and 1e-13). In float32 energies are good to 1e-5 of their value plus 2e-3 kT, forces to 1e-4 of
+    their norm. Distances under 1e-7 nm (float64) or 0.003 nm (float32) count as that distance, so that energies
+    stay finite.
 
     The first evaluation compiles, for some 20 seconds; the number of threads is torch's at the time of this call.
 

@@ -1,7 +1,7 @@
 """Recognising a CustomGBForce by value.
 
-Such a force is a set of expressions. The kernels of each known model are evaluated beside them at random points, and
-a model is accepted where all values agree, so spelling, order and global parameters do not matter.
+Such a force is a set of expressions. The kernels of each known model are evaluated beside them at random points,
+and a model is accepted where all values agree, so spelling, order and global parameters do not matter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from systems.forcefield.born import Born
 from systems.forcefield.expressions import Expression, ExpressionError, Value
 from systems.forcefield.generalised_born import MODELS, BornModel, Medium, born_parameters
 from systems.forcefield.pairs import Distances
-from systems.forcefield.parameters import Array, BornParameters
+from systems.forcefield.parameters import Array, BornParameters, Indices
 from systems.forcefield.refusal import refuse
 
 
@@ -138,7 +138,7 @@ class Probe:
             return False
         return bool(np.allclose(expected, kernel.flatten().numpy(), rtol=1e-9, atol=1e-10))
 
-    def pair_variables(self, one: Array, two: Array) -> dict[str, Value]:
+    def pair_variables(self, one: Indices, two: Indices) -> dict[str, Value]:
         """Return the variables of pair expressions for atoms ``one`` and ``two``."""
         variables: dict[str, Value] = {"r": self.r, "B1": self.b[one], "B2": self.b[two]}
         for name, values in self.particles.items():

@@ -1,4 +1,4 @@
-"""The arithmetic of OpenMM's custom forces, evaluated on NumPy arrays so that a model can be recognised by value."""
+"""The arithmetic of OpenMM's custom forces on NumPy arrays, so that a model can be recognised by value."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ _TOKEN = re.compile(r"(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>
 # Names get a prefix, because a parameter of OpenMM's models is called "or".
 _PREFIX = "v_"
 
+
+def _select(condition: Value, yes: Value, no: Value) -> Value:
+    return np.where(np.asarray(condition) != 0, yes, no)
+
+
 FUNCTIONS: dict[str, Callable[..., Value]] = {
     "sqrt": np.sqrt,
     "exp": np.exp,
@@ -25,7 +30,7 @@ FUNCTIONS: dict[str, Callable[..., Value]] = {
     "max": np.maximum,
     "min": np.minimum,
     "step": lambda x: np.where(np.asarray(x) >= 0, 1.0, 0.0),
-    "select": lambda condition, yes, no: np.where(np.asarray(condition) != 0, yes, no),
+    "select": _select,
 }
 _OPERATORS: dict[type[ast.AST], Callable[..., Value]] = {
     ast.Add: np.add,

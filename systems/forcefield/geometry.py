@@ -1,6 +1,6 @@
 """Vectors of a block of configurations, held as three tensors ``(chunks, rows, lanes)``.
 
-Configurations lie in the last axis, so each operation runs over adjacent numbers; ``chunks`` is what threads share.
+Configurations lie in the last axis, so operations run over adjacent numbers; ``chunks`` is what threads share.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Vector = tuple[Tensor, Tensor, Tensor]
 
 
 def rows(x: Tensor, index: Tensor) -> Vector:
-    """Return the positions ``(chunks, len(index), lanes)`` of the atoms ``index`` from ``(chunks, 3, atoms, lanes)``."""
+    """Return the positions of the atoms ``index`` from ``(chunks, 3, atoms, lanes)``."""
     return x[:, 0, index], x[:, 1, index], x[:, 2, index]
 
 

@@ -17,6 +17,10 @@ class ForceField(nn.Module):
     Sums over the partners of an atom gather from the table of unique pairs; nothing is scattered.
     """
 
+    partners: Tensor
+    joining: Tensor
+    joining_ordered: Tensor
+
     def __init__(self, parameters: ForceFieldParameters, dtype: torch.dtype) -> None:
         super().__init__()
         self.constant = parameters.constant
@@ -37,10 +41,14 @@ class ForceField(nn.Module):
         distances = self.pairs.distances(x)
         pair_energy, slope = self.pairs(distances)
         energy = energy + pair_energy.sum(1) + self.constant
-        for born in self.born:
+        for born in self.born_models():
             born_energy, born_slope = self.generalised_born(born, distances)
             energy, slope = energy + born_energy, slope + born_slope
         return energy, -(gradient + self.pair_gradient(x, slope))
+
+    def born_models(self) -> list[Born]:
+        """Return the generalised Born terms."""
+        return [born for born in self.born if isinstance(born, Born)]
 
     def generalised_born(self, born: Born, distances: Distances) -> tuple[Tensor, Tensor]:
         """Return the energy ``(chunks, lanes)`` and the slope over distance of every pair."""
@@ -56,9 +64,7 @@ class ForceField(nn.Module):
             energy = energy + polar.sum(1)
             by_radius = by_radius + (by_product[:, self.joining] * b[:, self.partners]).sum(1)
         by_integral = -by_radius * b * b * per_b_slope
-        chain = (
-            by_integral[:, born.first] * by_second.slope + by_integral[:, born.second] * by_first.slope
-        )
+        chain = by_integral[:, born.first] * by_second.slope + by_integral[:, born.second] * by_first.slope
         return energy, slope + chain * distances.inverse
 
     def pair_gradient(self, x: Tensor, slope: Tensor) -> Tensor:

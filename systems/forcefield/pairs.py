@@ -27,7 +27,11 @@ class Distances:
 
 
 def pair_table(n_atoms: int, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``(atoms - 1, atoms)`` tables: the partners of each atom and the pair that joins it to each of them."""
+    """Return ``(atoms - 1, atoms)`` tables: the partners of each atom, and the pair of each partnership.
+
+    Sums run along the first axis. Were it the last, ``torch.compile`` would vectorise along it, not along the
+    lanes, and evaluations would take several times as long.
+    """
     index = torch.zeros(n_atoms, n_atoms, dtype=torch.int64)
     index[first, second] = index[second, first] = torch.arange(len(first))
     partners = torch.stack([torch.tensor([j for j in range(n_atoms) if j != i]) for i in range(n_atoms)])
@@ -36,6 +40,14 @@ def pair_table(n_atoms: int, first: Tensor, second: Tensor) -> tuple[Tensor, Ten
 
 class Pairs(nn.Module):
     """Lennard-Jones, Coulomb and harmonic bonds over all unique pairs."""
+
+    first: Tensor
+    second: Tensor
+    lj12: Tensor
+    lj6: Tensor
+    coulomb: Tensor
+    bond_k: Tensor
+    bond_r0: Tensor
 
     def __init__(self, parameters: PairParameters, dtype: torch.dtype) -> None:
         super().__init__()

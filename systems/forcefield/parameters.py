@@ -91,7 +91,7 @@ class BornParameters:
         radius: intrinsic radius [nm].
         rescaling: ``(a, b, c)`` of each atom.
         engulfing: whether an atom wholly inside another is corrected for, as GBSAOBCForce does.
-        prefactor: Coulomb constant [kJ/mol nm/e^2]; energies are ``-prefactor (1/in - exp(-kappa f)/out) q q / f``.
+        prefactor: Coulomb constant [kJ/mol nm/e^2] of ``-prefactor (1/in - exp(-kappa f)/out) q q / f``.
         surface: ``gamma_i`` of the ACE surface term ``gamma_i (radius/B)^6`` [kJ/mol]; zeros where it is off.
 
     References:

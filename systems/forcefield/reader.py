@@ -19,7 +19,6 @@ from systems.forcefield.parameters import (
     CmapParameters,
     ForceFieldParameters,
     PairParameters,
-    TorsionParameters,
 )
 from systems.forcefield.refusal import refuse
 from systems.forcefield.torsions import TorsionTable
@@ -196,7 +195,7 @@ def read_system(system: openmm.System) -> ForceFieldParameters:
     """
     if system.getNumParticles() < 2:
         raise UnsupportedSystemError(
-            f"the System has {system.getNumParticles()} particles; the compiler needs two or more: choose another system"
+            f"the System has {system.getNumParticles()} particles and the compiler needs two; choose another system"
         )
     check_particles(system)
     reader = Reader(system.getNumParticles())

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from boltzgen_diffclf.compilation import fuse
+from boltzgen_diffclf.compilation import can_fuse, fuse
 from boltzgen_diffclf.target import Target
 from systems.forcefield.autograd import EnergyWithForce
 from systems.forcefield.model import ForceField
@@ -18,18 +18,22 @@ from systems.forcefield.parameters import ForceFieldParameters
 Evaluation = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
+# Eager operations cost microseconds each whatever their size: long blocks, and no filling up.
+EAGER_LANES = 1024
+
+
 class ForceFieldTarget(Target):
     """Energy [kT] and force [kT/nm] of a force field, for batches of any size.
 
-    A batch is cut into blocks ``(chunks, 3, atoms, lanes)``, the last one filled up; every configuration goes through
-    the same instructions whatever batch it is in. One chunk is what one thread works on.
+    A batch is cut into blocks ``(chunks, 3, atoms, lanes)``, the last one filled up; every configuration goes
+    through the same instructions whatever batch it is in. One chunk is what one thread works on.
 
     Args:
         parameters: all terms, energies in kT.
         dtype: float64, or float32 with the accuracy that :func:`~systems.forcefield.compile_system` states.
         device: where to compute.
         chunks: parts of a block that threads share.
-        lanes: configurations in a chunk; small enough for a chunk's intermediates to stay in cache.
+        lanes: configurations in a chunk; few enough for a chunk's intermediates to stay in cache.
     """
 
     def __init__(
@@ -38,8 +42,9 @@ class ForceFieldTarget(Target):
         self.event_shape = (parameters.n_atoms, 3)
         self.dimension = 3 * (parameters.n_atoms - 1)
         self.dtype, self.device = dtype, device
-        self.chunks, self.lanes = chunks, lanes
         self.model = ForceField(parameters, dtype).to(device)
+        self.is_fused = can_fuse(device.type)
+        self._block_shape = (chunks, lanes)
         self._evaluate = fuse(with_own_code(self.model), device)
 
     def energy_and_force(
@@ -48,7 +53,8 @@ class ForceFieldTarget(Target):
         """See :meth:`Target.energy_and_force`."""
         with torch.no_grad():
             blocks = self._blocks(x.detach().to(self.device, self.dtype))
-            energy, force = blocks.new_empty(len(blocks), self.chunks, self.lanes), torch.empty_like(blocks)
+            n_blocks, chunks, _, _, lanes = blocks.shape
+            energy, force = blocks.new_empty(n_blocks, chunks, lanes), torch.empty_like(blocks)
             for index, block in enumerate(blocks):
                 energy[index], force[index] = self._evaluate(block)
             forces = force.permute(0, 1, 4, 3, 2).reshape(energy.numel(), *self.event_shape)
@@ -56,10 +62,14 @@ class ForceFieldTarget(Target):
 
     def _blocks(self, x: Tensor) -> Tensor:
         """Return ``(blocks, chunks, 3, atoms, lanes)``, filled up with copies of the first configuration."""
-        n_blocks = -(-len(x) // (self.chunks * self.lanes))
-        missing = n_blocks * self.chunks * self.lanes - len(x)
+        chunks, lanes = self._block_shape
+        if not self.is_fused:
+            n_blocks = max(1, -(-len(x) // EAGER_LANES))
+            chunks, lanes = 1, max(1, -(-len(x) // n_blocks))
+        n_blocks = -(-len(x) // (chunks * lanes))
+        missing = n_blocks * chunks * lanes - len(x)
         full = torch.cat([x, x[:1].expand(missing, -1, -1)]) if missing else x
-        return full.reshape(n_blocks, self.chunks, self.lanes, *self.event_shape).permute(0, 1, 4, 3, 2).contiguous()
+        return full.reshape(n_blocks, chunks, lanes, *self.event_shape).permute(0, 1, 4, 3, 2).contiguous()
 
     def energy(self, x: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, " batch"]:
         """Return ``u(x)`` [kT], once differentiable: the derivative is the force of the same evaluation."""
@@ -75,8 +85,8 @@ class ForceFieldTarget(Target):
 def with_own_code(module: torch.nn.Module) -> Evaluation:
     """Return a function that calls a module and has a code object of its own.
 
-    ``torch.compile`` counts recompilations by code object: were it shared, the ninth force field of a process would
-    silently run eagerly.
+    ``torch.compile`` counts recompilations by code object: were it shared, the ninth force field of a process
+    would silently run eagerly.
     """
 
     def evaluate(block: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,9 +40,7 @@ def recommend(leg: LegResult) -> str:
             f"Only one kind of route was run ({only}: {with_error(row.value_kT, row.stderr_kT)} kT), so this run "
             "compares nothing: add the other kind to --estimators before choosing."
         )
-    return _compare(
-        classical, leg.estimators[classical], learned, leg.estimators[learned], leg.headline is not None
-    )
+    return _compare(classical, leg.estimators[classical], learned, leg.estimators[learned], leg.headline is not None)
 
 
 def _compare(classical: str, yardstick: EstimatorRow, learned: str, network: EstimatorRow, trusted: bool) -> str:

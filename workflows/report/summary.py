@@ -63,8 +63,7 @@ def table_rows(leg: LegResult) -> list[tuple[str, ...]]:
     ]
     dash = plain(None)
     rows += [
-        (one.label, "published", with_error(one.value_kT, one.stderr_kT), dash, dash, dash)
-        for one in leg.published
+        (one.label, "published", with_error(one.value_kT, one.stderr_kT), dash, dash, dash) for one in leg.published
     ]
     return [tuple(_ascii(cell) for cell in row) for row in rows]
 
