@@ -276,7 +276,7 @@ def test_openmm_samples_what_the_compiler_refuses(tmp_path):
 
 
 def test_openmm_samples_the_boltzmann_distribution(tmp_path):
-    settings = replace(OPENMM, walkers=8, frames_per_walker=150, steps_per_frame=50, friction_per_ps=50.0)
+    settings = replace(OPENMM, walkers=8, frames_per_walker=60, steps_per_frame=50, friction_per_ps=50.0)
     ensemble = generate_with_openmm(diatomic(), "free", 300.0, settings, tmp_path / "free.h5")
     length = (ensemble.positions[:, 0] - ensemble.positions[:, 1]).norm(dim=-1).double()
     for values, exact in zip((length, ensemble.energies), exact_moments(300.0), strict=True):

@@ -52,8 +52,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "training_seeds": 3,
             "ablation_legs": ("total",),
             "hidden": (128, 128, 128),
-            "anneal_levels": 33,
-            "anneal_particles": 256,
+            "anneal_levels": 17,
+            "anneal_particles": 512,
             "cartesian_steps": 0,
         },
         "standard": {
@@ -72,8 +72,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "training_seeds": 4,
             "ablation_legs": ("total", "polar"),
             "hidden": (128, 128, 128),
-            "anneal_levels": 65,
-            "anneal_particles": 512,
+            "anneal_levels": 17,
+            "anneal_particles": 2048,
             "cartesian_steps": 4000,
         },
         "paper": {
@@ -183,12 +183,16 @@ class SolvationConfig:
     hidden: Annotated[tuple[int, ...], Field(min_length=1, description="Widths of the hidden layers.")] = PRESETS[
         "quick"
     ]["hidden"]
-    anneal_levels: Annotated[int, Field(ge=2, description="Levels of AIS and SMC between the states.")] = PRESETS[
+    anneal_levels: Annotated[int, Field(ge=3, description="Levels of annealing along the learned path.")] = PRESETS[
         "quick"
     ]["anneal_levels"]
-    anneal_particles: Annotated[int, Field(ge=2, description="Particles of AIS and SMC in each direction.")] = PRESETS[
-        "quick"
-    ]["anneal_particles"]
+    anneal_particles: Annotated[
+        int,
+        Field(
+            ge=2,
+            description="Particles a replicate and direction on the learned path; 8 times as many in all on the straight one.",
+        ),
+    ] = PRESETS["quick"]["anneal_particles"]
     cartesian_steps: Annotated[
         int, Field(ge=0, description="Optimiser steps of the Cartesian network; 0 leaves that route out.")
     ] = PRESETS["quick"]["cartesian_steps"]

@@ -41,6 +41,8 @@ NOTES = {
     "dsm_only": "neural TI, trained by denoising score matching alone; does not vote",
     "diffclf_only": "neural TI, trained by the classification loss alone; does not vote",
     "dsm_diffclf": "neural TI of the full objective, DSM + DiffCLF; has to agree with the yardstick",
+    "ais": "annealing along the straight line of the true energies, both directions, BAR of the works",
+    "learned_ais": "annealing along the learned path, both directions, BAR of the works: exact for any network",
     "exact_ends": "the classifier with the exact ends as classes, energies frozen (MBAR on path samples)",
 }
 
@@ -102,6 +104,7 @@ def _shares(config: SolvationConfig, system: MolecularSystem, legs: list[Leg]) -
         if state not in system.reweighted and state not in config.trajectory_files
     }
     for leg in legs:
+        shares[f"annealed {leg.name}"] = 10.0
         for replicate in range(config.training_seeds):
             n = max(1, len(_objectives(config, leg)))
             shares[f"learned {leg.name} {replicate}"] = 5 + n * config.training_steps * 0.02
@@ -132,9 +135,15 @@ def _solve_leg(stages: SolvationStages, leg: Leg) -> tuple[LegResult, LegFigures
         published=tuple(Published(value.method, value.value, value.stderr, value.source) for value in leg.published),
     )
     integrands = _integrands(learned)
+    work = figures.work
+    if "learned_ais.forward" in learned[0].arrays:
+        directions = [
+            np.concatenate([part.arrays[f"learned_ais.{way}"] for part in learned]) for way in ("forward", "reverse")
+        ]
+        work = (*work, WorkValues("AIS, learned path", *directions))
     return (
         judged(result, YARDSTICK, FULL_LEARNED, reasons),
-        LegFigures(figures.work, figures.overlap, figures.overlap_labels, integrands),
+        LegFigures(work, figures.overlap, figures.overlap_labels, integrands),
         curves,
     )
 
@@ -173,6 +182,13 @@ def _classical(stages: SolvationStages, leg: Leg) -> tuple[dict[str, EstimatorRo
         (a,) = sampled.values()
         estimate, seconds = _timed(lambda: one_sided(a, row_a, row_b))
         rows["fep"] = _row(estimate, "classical", "fep", 2 * len(a.group), seconds)
+    if config.wants("ais"):
+        annealed = stages.annealed(leg)
+        fact = annealed.facts
+        estimate = Estimate(fact["value"], fact["stderr"], fact["overlap"], fact["n_effective"], "AIS")
+        rows["ais"] = _row(estimate, "classical", "ais", fact["energy_evaluations"], fact["seconds"])
+        straight = WorkValues("AIS, straight line", annealed.arrays["forward"], annealed.arrays["reverse"])
+        figures = LegFigures((*figures.work, straight), figures.overlap, figures.overlap_labels)
     return rows, figures
 
 
@@ -221,7 +237,7 @@ def _learned_rows(learned: list[StageResult]) -> dict[str, EstimatorRow]:
             Estimate(fact["value"], fact.get("sampling_stderr", 0.0), fact["overlap"], fact["n_effective"], name)
             for fact in facts
         ]
-        role: Role = "learned" if name in ("dsm_diffclf", "exact_ends") else "ablation"
+        role: Role = "learned" if name in ("dsm_diffclf", "exact_ends", "learned_ais") else "ablation"
         rows[name] = _row(
             combine_replicates(estimates, name),
             role,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ import torch
 
 from boltzgen_diffclf.coordinates import InternalCoordinates
 from boltzgen_diffclf.energy import AnchoredEnergyModel, EnergyModel
+from boltzgen_diffclf.free_energy.annealed import AnnealingSettings, annealed_estimate
+from boltzgen_diffclf.free_energy.annealed_ladders import learned_works, linear_ladder_works
 from boltzgen_diffclf.free_energy.classical import SampledState, energies_in
 from boltzgen_diffclf.free_energy.internal_space import InternalSpace
 from boltzgen_diffclf.free_energy.learned import (
@@ -25,6 +28,7 @@ from boltzgen_diffclf.free_energy.learned import (
     train_replicate,
     untrained_model,
 )
+from boltzgen_diffclf.free_energy.step_sizes import hmc_family
 from boltzgen_diffclf.nets import TorsionConfig, TorsionEnergyNet
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training import ObjectiveWeights, TrainingSettings
@@ -188,6 +192,7 @@ class SolvationStages:
                 _keep_history(arrays, objective, result.history)
                 if objective == "dsm_diffclf":
                     self._keep_classifier(arrays, facts, result.model, pools)
+                    self._keep_annealed(arrays, facts, result.model, leg, replicate, seed)
         return StageResult(arrays, facts)
 
     def _keep_classifier(
@@ -202,20 +207,76 @@ class SolvationStages:
             "n_effective": estimate.n_effective,
         }
 
-    def _pools(self, leg: Leg, replicate: int, settings: LearningSettings, seed: int) -> Pools:
-        n = max(2, self.config.training_seeds)
-        shares = [
-            [part.positions.double() for part in self.ensemble(state).disjoint_groups(n)]
-            for state in (leg.state_a, leg.state_b)
-        ]
-        other = (replicate + 1) % n
-        return build_pools(
+    def _keep_annealed(
+        self,
+        arrays: dict[str, np.ndarray],
+        facts: dict[str, Any],
+        model: EnergyModel,
+        leg: Leg,
+        replicate: int,
+        seed: int,
+    ) -> None:
+        if not self.config.wants("learned_ais"):
+            return
+        a, b = (self._share(state, replicate + 1) for state in (leg.state_a, leg.state_b))
+        works = learned_works(
+            model,
             self.space(leg),
-            (shares[0][replicate], shares[1][replicate]),
-            (shares[0][other], shares[1][other]),
-            settings,
-            seed,
+            a.positions.double(),
+            a.group,
+            b.positions.double(),
+            b.group,
+            AnnealingSettings(levels=self.config.anneal_levels, particles=self.config.anneal_particles),
+            named_generator(seed, "learned annealing"),
         )
+        estimate, cost = annealed_estimate(works, np.random.default_rng(split_seed(seed, "bootstrap")))
+        arrays["learned_ais.forward"], arrays["learned_ais.reverse"] = works.forward, works.reverse
+        trained = facts["dsm_diffclf"]
+        facts["learned_ais"] = {
+            "value": estimate.value,
+            "sampling_stderr": estimate.stderr,
+            "overlap": estimate.overlap,
+            "n_effective": estimate.n_effective,
+            "energy_evaluations": trained["energy_evaluations"] + cost.energy_evaluations,
+            "network_evaluations": trained["network_evaluations"] + cost.network_evaluations,
+            "seconds": trained["seconds"] + cost.seconds,
+        }
+
+    def annealed(self, leg: Leg) -> StageResult:
+        """Return the works of annealing along the straight line of the true energies, both directions."""
+        a, b = self.ensemble(leg.state_a), self.ensemble(leg.state_b)
+
+        def anneal() -> StageResult:
+            with self.folder.progress.stage(f"annealed {leg.name}", 1.0):
+                works = linear_ladder_works(
+                    self.target(leg.state_a),
+                    self.target(leg.state_b),
+                    a.positions.double(),
+                    a.group,
+                    b.positions.double(),
+                    b.group,
+                    hmc_family(1 / self.system.masses[:, None], n_leapfrog=1),
+                    AnnealingSettings(levels=9, particles=8 * self.config.anneal_particles),
+                    named_generator(self.config.seed, f"annealed {leg.name}"),
+                )
+                generator = np.random.default_rng(split_seed(self.config.seed, f"ais/{leg.name}"))
+                estimate, cost = annealed_estimate(works, generator)
+            facts = {**dataclasses.asdict(estimate), **dataclasses.asdict(cost)}
+            return StageResult({"forward": works.forward, "reverse": works.reverse}, facts)
+
+        return self.folder.stage(f"annealed-{leg.name}", anneal)
+
+    def _share(self, state: str, replicate: int) -> ReferenceEnsemble:
+        """Return one replicate's own walkers of a state; replicates share none."""
+        n = self.config.training_seeds
+        return self.ensemble(state).disjoint_groups(n)[replicate % n]
+
+    def _pools(self, leg: Leg, replicate: int, settings: LearningSettings, seed: int) -> Pools:
+        def frames(share: int) -> tuple[torch.Tensor, torch.Tensor]:
+            a, b = (self._share(state, share).positions.double() for state in (leg.state_a, leg.state_b))
+            return a, b
+
+        return build_pools(self.space(leg), frames(replicate), frames(replicate + 1), settings, seed)
 
     def _learning_settings(self) -> LearningSettings:
         config = self.config

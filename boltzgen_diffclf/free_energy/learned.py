@@ -140,13 +140,7 @@ def exact_end_classes(model: EnergyModel, data: PathData, stride: int) -> tuple[
     keep = torch.arange(0, len(data.levels), stride)
     if keep[-1] != len(data.levels) - 1:
         raise ValueError(f"{len(data.levels)} levels taken every {stride} do not reach the last one")
-    part = replace(
-        data,
-        levels=data.levels[keep],
-        y=data.y[keep],
-        end_energy=data.end_energy[keep],
-    )
-    energies = level_energies(model, part)
+    energies = level_energies(model, data.at_levels(keep))
     n_levels, pool, _ = energies.shape
     u_kn = energies.reshape(-1, n_levels).T.cpu().numpy()
     result = mbar(np.ascontiguousarray(u_kn), np.full(n_levels, pool))

@@ -12,6 +12,9 @@ from boltzgen_diffclf.energy import Ends
 from boltzgen_diffclf.paths import StochasticInterpolant
 from boltzgen_diffclf.training import PathData
 
+TRANSPORT_BATCH = 500
+"""Pairs that are transported together: the cost of exact transport grows with the cube."""
+
 
 class PathSpace(ABC):
     """The coordinates of a path between two molecular states, and how its configurations are made.
@@ -66,14 +69,15 @@ def build_path_data(
         frames_a: positions of state A [nm].
         frames_b: positions of state B [nm].
         levels: from 0 to 1.
-        pool: configurations a level; minibatch transport pairs this many at a time.
+        pool: configurations a level; paired by transport within blocks of :data:`TRANSPORT_BATCH`.
         generator: a stream on the CPU.
     """
     configurations, noises, forces = [], [], []
     for t in levels:
         x_0 = frames_a[_choose(len(frames_a), pool, generator).to(frames_a.device)]
         x_1 = frames_b[_choose(len(frames_b), pool, generator).to(frames_b.device)]
-        x_1 = space.pair(x_0, x_1)
+        blocks = zip(x_0.split(TRANSPORT_BATCH), x_1.split(TRANSPORT_BATCH), strict=True)
+        x_1 = torch.cat([space.pair(start, goal) for start, goal in blocks])
         y_0, noise = space.encode(x_0), space.noise(pool, generator)
         displacement = space.displacement(y_0, space.encode(x_1))
         configurations.append(space.path.sample(y_0, displacement, t.to(y_0).expand(pool), noise))

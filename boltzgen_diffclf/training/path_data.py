@@ -72,6 +72,14 @@ class PathData:
         member = torch.randint(self.y.shape[1], level.shape, generator=generator)
         return self.take(level.to(self.y.device), member.to(self.y.device))
 
+    def at_levels(self, index: Tensor) -> PathData:
+        """Return the pools of the levels at ``index`` alone."""
+        fields = {
+            name: getattr(self, name)[index]
+            for name in ("levels", "y", "noise", "gamma", "end_energy", "end_gradient", "end_force")
+        }
+        return PathData(dimension=self.dimension, **fields)
+
     def take(self, level: Tensor, member: Tensor) -> PathBatch:
         """Return the configurations ``member`` of the pools ``level``, both ``(groups, size)``."""
         return PathBatch(

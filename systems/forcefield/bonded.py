@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from systems.forcefield.geometry import Vector, cross, dihedral, dot, rows, scale, subtract
+from systems.forcefield.geometry import Vector, cross, dihedral, dot, join, rows, scale, subtract
 from systems.forcefield.parameters import (
     AngleParameters,
     CmapParameters,
@@ -42,7 +42,7 @@ class Angles(nn.Module):
         self.register_buffer("theta0", column(parameters.theta0, dtype))
         self.register_buffer("k_force", column(parameters.k, dtype))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, list[Vector]]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Vector]:
         """Return the energy ``(chunks, angles, lanes)`` and its gradient at the three atoms."""
         corner = rows(x, self.j)
         a, b = subtract(rows(x, self.i), corner), subtract(rows(x, self.k), corner)
@@ -56,7 +56,7 @@ class Angles(nn.Module):
         first = subtract(scale(a, along_a), scale(b, slope))
         last = subtract(scale(b, along_b), scale(a, slope))
         middle = (-first[0] - last[0], -first[1] - last[1], -first[2] - last[2])
-        return 0.5 * self.k_force * stretch.square(), [first, middle, last]
+        return 0.5 * self.k_force * stretch.square(), join((first, middle, last))
 
 
 class Torsions(nn.Module):
@@ -78,11 +78,11 @@ class Torsions(nn.Module):
         self.register_buffer("cosine", torch.as_tensor(parameters.cosine.T[:, :, None].copy(), dtype=dtype))
         self.register_buffer("sine", torch.as_tensor(parameters.sine.T[:, :, None].copy(), dtype=dtype))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, list[Vector]]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Vector]:
         """Return the energy ``(chunks, torsions, lanes)`` and its gradient at the four atoms."""
         angle = dihedral(x, (self.i, self.j, self.k, self.m))
         energy, slope = self.series(angle.cosine, angle.sine)
-        return energy, list(angle.gradient(slope))
+        return energy, angle.gradient(slope)
 
     def series(self, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
         """Return the Fourier series and its derivative in the angle."""
@@ -124,7 +124,7 @@ class Cmap(nn.Module):
         self.register_buffer("table", torch.as_tensor(table, dtype=dtype))
         self.register_buffer("offset", torch.as_tensor(parameters.map_index * self.grid**2)[:, None])
 
-    def forward(self, x: Tensor) -> tuple[Tensor, list[Vector]]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Vector]:
         """Return the energy ``(chunks, terms, lanes)`` and its gradient at the eight atoms."""
         first = dihedral(x, (self.a, self.b, self.c, self.d))
         second = dihedral(x, (self.e, self.f, self.g, self.h))
@@ -139,7 +139,7 @@ class Cmap(nn.Module):
             slope_t = slope_t * s + (3 * c3 * t + 2 * c2) * t + c1
             energy = energy * s + value
         per_radian = self.grid / (2 * math.pi)
-        return energy, [*first.gradient(slope_s * per_radian), *second.gradient(slope_t * per_radian)]
+        return energy, join((first.gradient(slope_s * per_radian), second.gradient(slope_t * per_radian)))
 
     def cell(self, sine: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
         """Return the grid cell of an angle and where in the cell it lies, from 0 to 1."""
@@ -187,12 +187,11 @@ class Bonded(nn.Module):
         """Return the energy ``(chunks, lanes)`` and gradient ``(chunks, 3, atoms, lanes)``."""
         chunks, _, _, lanes = x.shape
         energy = x.new_zeros(chunks, lanes)
-        stacked: list[list[Tensor]] = [[], [], []]
-        for term in self.terms:
-            of_term, vectors = term(x)
-            energy = energy + of_term.sum(1)
-            for axis in range(3):
-                stacked[axis] += [vector[axis] for vector in vectors]
         padding = x.new_zeros(chunks, 1, lanes)
-        gradient = [torch.cat([*parts, padding], dim=1)[:, self.plan].sum(1) for parts in stacked]
-        return energy, torch.stack(gradient, dim=1)
+        gradients: list[Vector] = []
+        for term in self.terms:
+            of_term, gradient = term(x)
+            energy = energy + of_term.sum(1)
+            gradients.append(gradient)
+        stacked = join([*gradients, (padding, padding, padding)])
+        return energy, torch.stack([part[:, self.plan].sum(1) for part in stacked], dim=1)

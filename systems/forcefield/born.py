@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from systems.forcefield.bonded import column
-from systems.forcefield.pairs import Distances
+from systems.forcefield.pairs import Distances, pair_table
 from systems.forcefield.parameters import Array, BornParameters, Indices
 
 
@@ -92,6 +92,9 @@ class Born(nn.Module):
 
     first: Tensor
     second: Tensor
+    partners: Tensor
+    joining: Tensor
+    joining_ordered: Tensor
     offset_radius: Tensor
     radius: Tensor
     a: Tensor
@@ -107,6 +110,12 @@ class Born(nn.Module):
         self.of_second = OrderedPairs(born, second, first, dtype)
         self.register_buffer("first", torch.as_tensor(first))
         self.register_buffer("second", torch.as_tensor(second))
+        partners, joining = pair_table(len(born.radius), self.first, self.second)
+        self.register_buffer("partners", partners)
+        self.register_buffer("joining", joining)
+        # Descreening is kept for both orders of a pair, one after the other.
+        is_second = partners < torch.arange(len(born.radius))
+        self.register_buffer("joining_ordered", joining + is_second * len(first))
         self.register_buffer("offset_radius", column(born.offset_radius, dtype))
         self.register_buffer("radius", column(born.radius, dtype))
         for name, values in zip("abc", born.rescaling.T, strict=True):
@@ -119,6 +128,22 @@ class Born(nn.Module):
         self.per_solute, self.per_solvent = 1 / born.solute_dielectric, 1 / born.solvent_dielectric
         # A surface term alone (no charges) needs no pair energies: half of the work.
         self.is_polar = bool(np.any(born.charge)) and (born.kappa > 0 or self.per_solute != self.per_solvent)
+
+    def forward(self, distances: Distances) -> tuple[Tensor, Tensor]:
+        """Return the energy ``(chunks, lanes)`` and the slope over distance ``u'(r) / r`` of every pair."""
+        by_second, by_first = self.of_first(distances), self.of_second(distances)
+        integral = torch.cat([by_second.value, by_first.value], dim=1)[:, self.joining_ordered].sum(1)
+        per_b, per_b_slope = self.inverse_radii(integral)
+        b = torch.reciprocal(per_b)
+        single, by_radius = self.single(per_b)
+        energy, slope = single.sum(1), torch.zeros_like(distances.r)
+        if self.is_polar:
+            polar, slope, by_product = self.polar(distances.square, b, per_b)
+            energy = energy + polar.sum(1)
+            by_radius = by_radius + (by_product[:, self.joining] * b[:, self.partners]).sum(1)
+        by_integral = -by_radius * b * b * per_b_slope
+        chain = by_integral[:, self.first] * by_second.slope + by_integral[:, self.second] * by_first.slope
+        return energy, slope + chain * distances.inverse
 
     def inverse_radii(self, integral: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``1/B`` of every atom and the derivative of ``1/B`` in the descreening integral."""

@@ -5,6 +5,7 @@ Configurations lie in the last axis, so operations run over adjacent numbers; ``
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,12 @@ def smallest_square(dtype: torch.dtype) -> float:
     return 1e-24 if dtype == torch.float64 else 1e-14
 
 
+def join(vectors: Iterable[Vector]) -> Vector:
+    """Return vectors one after the other along the rows."""
+    x, y, z = zip(*vectors, strict=True)
+    return torch.cat(x, dim=1), torch.cat(y, dim=1), torch.cat(z, dim=1)
+
+
 @dataclass(frozen=True)
 class Dihedral:
     """Cosine and sine of a dihedral angle and what its gradient needs."""
@@ -56,8 +63,8 @@ class Dihedral:
     along_a: Tensor
     along_b: Tensor
 
-    def gradient(self, slope: Tensor) -> tuple[Vector, Vector, Vector, Vector]:
-        """Return ``slope * d phi / d x`` for the four atoms.
+    def gradient(self, slope: Tensor) -> Vector:
+        """Return ``slope * d phi / d x``, all first atoms, then all second ones, and so on.
 
         References:
             Blondel & Karplus 1996, doi:10.1002/(SICI)1096-987X(19960715)17:9<1132::AID-JCC5>3.0.CO;2-T, eq. 27.
@@ -67,7 +74,7 @@ class Dihedral:
         shift = subtract(scale(first, self.along_a), scale(last, self.along_b))
         second = subtract(shift, first)
         third = subtract((-shift[0], -shift[1], -shift[2]), last)
-        return first, second, third, last
+        return join((first, second, third, last))
 
 
 def dihedral(x: Tensor, atoms: tuple[Tensor, Tensor, Tensor, Tensor]) -> Dihedral:

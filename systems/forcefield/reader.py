@@ -64,9 +64,9 @@ class Reader:
             refuse(index, force, "is not a force that the compiler computes")
         if hasattr(force, "getNumParticles") and force.getNumParticles() != self.n_atoms:
             refuse(index, force, f"has {force.getNumParticles()} particles where the System has {self.n_atoms}")
+        self.readers[kind](index, force)
         if force.usesPeriodicBoundaryConditions():
             refuse(index, force, "uses periodic boundary conditions")
-        self.readers[kind](index, force)
 
     def read_bonds(self, index: int, force: Any) -> None:
         """Add harmonic bonds to the table of pairs."""
