@@ -21,9 +21,8 @@ from boltzgen_diffclf.nets import (
     TorsionEnergyNet,
 )
 from boltzgen_diffclf.nets.bond_graph import bond_separation
-from boltzgen_diffclf.nets.pair_layout import PairLayout
 
-SMALL = EquivariantConfig(hidden=8, layers=2, radial=6, chiral=3, n_frequencies=3)
+SMALL = EquivariantConfig(hidden=8, layers=2, radial=6, pair=5, chiral=3, n_frequencies=3)
 
 # Around the alpha carbon of an L-amino acid: CA, N, C, CB, HA; then O on C and H on N [nm].
 AMINO_ACID = torch.tensor(
@@ -357,12 +356,3 @@ def test_bond_separation_counts_bonds_up_to_three_also_in_rings():
     assert chain[0].tolist() == [0, 1, 2, 3, 4, 4]
     ring = bond_separation(5, [(k, (k + 1) % 5) for k in range(5)])
     assert ring[0].tolist() == [0, 1, 2, 2, 1]
-
-
-def test_spread_and_fold_are_adjoint_to_second_order():
-    layout = PairLayout(4)
-    pairs = torch.randn(2, 6, dtype=torch.float64, generator=generator(), requires_grad=True)
-    matrices = torch.randn(2, 16, dtype=torch.float64, generator=generator(1), requires_grad=True)
-    torch.testing.assert_close((layout.spread(pairs) * matrices).sum(), (pairs * layout.fold(matrices)).sum())
-    assert torch.autograd.gradgradcheck(lambda p: layout.spread(p).pow(3), pairs)
-    assert torch.autograd.gradgradcheck(lambda m: layout.fold(m).pow(3), matrices)

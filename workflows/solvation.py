@@ -190,7 +190,7 @@ class SolvationConfig:
         int,
         Field(
             ge=2,
-            description="Particles a replicate and direction on the learned path; 8 times as many in all on the straight one.",
+            description="Particles a replicate and direction on the learned path; 8 times as many on the straight one.",
         ),
     ] = PRESETS["quick"]["anneal_particles"]
     cartesian_steps: Annotated[

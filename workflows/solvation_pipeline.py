@@ -14,7 +14,7 @@ import torch
 
 import systems
 from boltzgen_diffclf.errors import InputError
-from boltzgen_diffclf.estimators import Estimate, MbarResult, combine_replicates
+from boltzgen_diffclf.estimators import Estimate, combine_replicates
 from boltzgen_diffclf.free_energy.classical import all_states_mbar, one_sided, subsample, two_state_bar
 from boltzgen_diffclf.observables.ramachandran import free_energy_surface
 from boltzgen_diffclf.streams import split_seed
@@ -167,7 +167,7 @@ def _classical(stages: SolvationStages, leg: Leg) -> tuple[dict[str, EstimatorRo
     if config.wants("mbar"):
         family = [subsample(ensemble, MBAR_COLUMNS) for ensemble in sampled.values()]
         result, seconds = _timed(lambda: all_states_mbar(states, family, generator("mbar")))
-        rows["mbar"] = _row(_between(result, row_a, row_b), "classical", "mbar", evaluations, seconds)
+        rows["mbar"] = _row(result.between(row_a, row_b), "classical", "mbar", evaluations, seconds)
         figures = LegFigures(overlap=result.overlap_matrix, overlap_labels=tuple(states))
     if len(names) == 2:
         a, b = (stages.sampled(name) for name in (leg.state_a, leg.state_b))
@@ -190,14 +190,6 @@ def _classical(stages: SolvationStages, leg: Leg) -> tuple[dict[str, EstimatorRo
         straight = WorkValues("AIS, straight line", annealed.arrays["forward"], annealed.arrays["reverse"])
         figures = LegFigures((*figures.work, straight), figures.overlap, figures.overlap_labels)
     return rows, figures
-
-
-def _between(result: MbarResult, row_a: int, row_b: int) -> Estimate:
-    """Return one difference of an MBAR solution with its own error."""
-    c = result.covariance
-    variance = c[row_a, row_a] + c[row_b, row_b] - 2 * c[row_a, row_b]
-    value = float(result.free_energies[row_b] - result.free_energies[row_a])
-    return Estimate(value, float(np.sqrt(variance)), result.estimate.overlap, result.estimate.n_effective, "MBAR")
 
 
 def _timed(compute: Callable[[], Any]) -> tuple[Any, float]:
@@ -287,8 +279,8 @@ def _checks(
 ) -> list[trust.Check]:
     """Return the gates of the ensembles and of the training."""
     checks = []
-    for state in (leg.state_a, leg.state_b):
-        source = stages.system.reweighted.get(state, state)
+    sources = (stages.system.reweighted.get(state, state) for state in (leg.state_a, leg.state_b))
+    for source in dict.fromkeys(sources):
         r_hat = stages.ensemble(source).diagnostics.get("split_r_hat", {})
         if isinstance(r_hat, Mapping) and r_hat:
             checks.append(trust.check_walkers(source, max(r_hat.values())))

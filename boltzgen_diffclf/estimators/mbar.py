@@ -92,7 +92,7 @@ def mbar(
     if groups is not None and connected:
         if generator is None:
             raise ValueError("mbar with groups draws random numbers: give generator=np.random.default_rng(seed)")
-        weights = _resample(groups, origin, generator, n_bootstrap)
+        weights = resample_groups(groups, origin, generator, n_bootstrap)
         grouped = _bootstrap_covariance(posterior / counts[:, None], origin, weights)
         n_effective = correlated_size(n_effective, np.sqrt(covariance[-1, -1]), np.sqrt(grouped[-1, -1]))
         covariance = grouped
@@ -194,7 +194,7 @@ def _asymptotic_covariance(
     return covariance
 
 
-def _resample(
+def resample_groups(
     groups: Shaped[np.ndarray, " samples"],
     origin: Int[np.ndarray, " samples"],
     generator: np.random.Generator,
@@ -220,7 +220,7 @@ def _bootstrap_covariance(
     origin: Int[np.ndarray, " samples"],
     weights: Iterator[Float[np.ndarray, " samples"]],
 ) -> Float[np.ndarray, "states states"]:
-    shifts = np.stack([_replicate_shift(density, origin, weight) for weight in weights])
+    shifts = np.stack([replicate_shift(density, origin, weight) for weight in weights])
     return np.cov(shifts.T) if np.isfinite(shifts).all() else _unknown(len(density))
 
 
@@ -231,7 +231,7 @@ def _unknown(n_states: int) -> Float[np.ndarray, "states states"]:
     return covariance
 
 
-def _replicate_shift(
+def replicate_shift(
     density: Float[np.ndarray, "states samples"],
     origin: Int[np.ndarray, " samples"],
     weight: Float[np.ndarray, " samples"],

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.errors import InputError
-from boltzgen_diffclf.estimators import Estimate, MbarResult, bar, exponential_averaging, mbar
+from boltzgen_diffclf.estimators import Estimate, bar, exponential_averaging
+from boltzgen_diffclf.estimators.family import Family, mbar_family
 from boltzgen_diffclf.target import Target
 
 _CHUNK = 1024
@@ -55,9 +56,7 @@ def subsample(state: SampledState, limit: int) -> SampledState:
     )
 
 
-def all_states_mbar(
-    states: Sequence[str], sampled: Sequence[SampledState], generator: np.random.Generator
-) -> MbarResult:
+def all_states_mbar(states: Sequence[str], sampled: Sequence[SampledState], generator: np.random.Generator) -> Family:
     """Return MBAR over a family of states of which some were sampled.
 
     A state without frames of its own is reached by reweighting all others; groups are bootstrapped whole.
@@ -76,7 +75,7 @@ def all_states_mbar(
     u_kn = np.concatenate([ensemble.energies for ensemble in present], axis=1)
     # Groups of different ensembles are different simulations.
     groups = np.concatenate([ensemble.group + 1_000_000 * k for k, ensemble in enumerate(present)])
-    return mbar(u_kn, counts, groups=groups, generator=generator)
+    return mbar_family(u_kn, counts, groups, generator)
 
 
 def two_state_bar(a: SampledState, b: SampledState, row_a: int, row_b: int, generator: np.random.Generator) -> Estimate:

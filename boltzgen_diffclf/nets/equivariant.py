@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from boltzgen_diffclf.nets.bond_graph import BOND_CLASSES, bond_separation
 from boltzgen_diffclf.nets.initialisation import linear, table
 from boltzgen_diffclf.nets.interaction import InteractionLayer, RadialBasis, Readout, feature_first
-from boltzgen_diffclf.nets.pair_layout import PairLayout
 from boltzgen_diffclf.nets.time_embedding import FourierTimeFeatures
 
 
@@ -26,6 +25,7 @@ class EquivariantConfig:
         hidden: number of scalar and of vector channels an atom.
         layers: exchanges between atoms.
         radial: functions of the distance.
+        pair: features of a pair, from which the filters of all layers are made; they dominate the cost.
         chiral: parity-odd invariants an atom and layer.
         n_frequencies: waves of the time features.
         max_cycles: turns of the fastest wave over the path.
@@ -37,6 +37,7 @@ class EquivariantConfig:
     hidden: int = 32
     layers: int = 3
     radial: int = 16
+    pair: int = 16
     chiral: int = 8
     n_frequencies: int = 8
     max_cycles: float = 8.0
@@ -45,8 +46,8 @@ class EquivariantConfig:
     reach_nm: float = 0.5
 
     def __post_init__(self) -> None:
-        if min(self.hidden, self.layers, self.chiral, self.radial - 1) < 1:
-            raise ValueError(f"hidden, layers and chiral must be at least 1, and radial at least 2: {self}")
+        if min(self.hidden, self.layers, self.pair, self.chiral, self.radial - 1) < 1:
+            raise ValueError(f"hidden, layers, pair and chiral must be at least 1, and radial at least 2: {self}")
         if min(self.length_nm, self.softening_nm, self.reach_nm) <= 0:
             raise ValueError(f"lengths must be positive: {self}")
 
@@ -96,11 +97,11 @@ class EquivariantEnergyNet(nn.Module, ABC):
         self.time_hidden = linear(self.time_features.n_features, hidden, generator)
         self.time = linear(hidden, hidden, generator)
         self.type_scalars = table(n_types, hidden, generator)
-        self.type_pairs = table(n_types, hidden, generator)
-        self.class_pairs = table(BOND_CLASSES, hidden, generator)
+        self.type_pairs = table(n_types, config.pair, generator)
+        self.class_pairs = table(BOND_CLASSES, config.pair, generator)
         self.basis = RadialBasis(config.radial, config.length_nm, config.softening_nm, config.reach_nm)
-        self.pair = linear(config.radial, hidden, generator)
-        self.filter = linear(hidden, config.layers * hidden, generator)
+        self.pair = linear(config.radial, config.pair, generator)
+        self.filter = linear(config.pair, config.layers * hidden, generator)
         last = config.layers - 1
         self.interactions = nn.ModuleList(
             InteractionLayer(hidden, config.chiral, generator, takes_vectors=k > 0, gives_vectors=k < last)
@@ -140,7 +141,7 @@ class EquivariantEnergyNet(nn.Module, ABC):
         """Return squared distances [nm^2] of the pairs that this form works on."""
 
     @abstractmethod
-    def _of_pairs(self, features: Float[Tensor, "hidden atoms atoms"]) -> Float[Tensor, "hidden pairs"]:
+    def _of_pairs(self, features: Float[Tensor, "features atoms atoms"]) -> Float[Tensor, "features pairs"]:
         """Return the columns of a static symmetric tensor that belong to those pairs."""
 
     @abstractmethod
@@ -160,29 +161,18 @@ class DenseEnergyNet(EquivariantEnergyNet):
     [0.0, 0.0]
     """
 
-    def __init__(
-        self,
-        atom_types: Sequence[int],
-        bonds: Sequence[tuple[int, int]],
-        generator: torch.Generator,
-        config: EquivariantConfig | None = None,
-        *,
-        n_types: int | None = None,
-    ) -> None:
-        super().__init__(atom_types, bonds, generator, config, n_types=n_types)
-        self.layout = PairLayout(self.n_atoms)
-
     def _squared_distances(self, centred: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, "batch pairs"]:
         x, y, z = (c[:, :, None] - c[:, None, :] for c in centred.unbind(-1))
-        return 0.5 * self.layout.fold((x.square() + y.square() + z.square()).flatten(1))
+        return (x.square() + y.square() + z.square()).flatten(1)
 
-    def _of_pairs(self, features: Float[Tensor, "hidden atoms atoms"]) -> Float[Tensor, "hidden pairs"]:
-        return 0.5 * self.layout.fold(features.flatten(1))
+    def _of_pairs(self, features: Float[Tensor, "features atoms atoms"]) -> Float[Tensor, "features pairs"]:
+        return features.flatten(1)
 
     def _sum_over_senders(
         self, filters: Float[Tensor, "hidden batch pairs"], offered: Float[Tensor, "hidden nodes columns"]
     ) -> Float[Tensor, "hidden nodes columns"]:
-        matrices = self.layout.spread(filters).unflatten(2, (self.n_atoms, self.n_atoms)).flatten(0, 1)
+        others = (self.pair_classes > 0).flatten()
+        matrices = (filters * others).unflatten(2, (self.n_atoms, self.n_atoms)).flatten(0, 1)
         received = torch.bmm(matrices, offered.reshape(-1, self.n_atoms, offered.shape[-1]))
         return received.reshape(offered.shape)
 
@@ -221,7 +211,7 @@ class GraphEnergyNet(EquivariantEnergyNet):
         sender, receiver = self.edge_index
         return (centred[:, receiver] - centred[:, sender]).square().sum(-1)
 
-    def _of_pairs(self, features: Float[Tensor, "hidden atoms atoms"]) -> Float[Tensor, "hidden pairs"]:
+    def _of_pairs(self, features: Float[Tensor, "features atoms atoms"]) -> Float[Tensor, "features pairs"]:
         sender, receiver = self.edge_index
         return features[:, receiver, sender]
 

@@ -56,7 +56,7 @@ class Angles(nn.Module):
         first = subtract(scale(a, along_a), scale(b, slope))
         last = subtract(scale(b, along_b), scale(a, slope))
         middle = (-first[0] - last[0], -first[1] - last[1], -first[2] - last[2])
-        return 0.5 * self.k_force * stretch.square(), join((first, middle, last))
+        return 0.5 * self.k_force * stretch.square(), join(first, middle, last)
 
 
 class Torsions(nn.Module):
@@ -139,7 +139,7 @@ class Cmap(nn.Module):
             slope_t = slope_t * s + (3 * c3 * t + 2 * c2) * t + c1
             energy = energy * s + value
         per_radian = self.grid / (2 * math.pi)
-        return energy, join((first.gradient(slope_s * per_radian), second.gradient(slope_t * per_radian)))
+        return energy, join(first.gradient(slope_s * per_radian), second.gradient(slope_t * per_radian))
 
     def cell(self, sine: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
         """Return the grid cell of an angle and where in the cell it lies, from 0 to 1."""
@@ -193,5 +193,5 @@ class Bonded(nn.Module):
             of_term, gradient = term(x)
             energy = energy + of_term.sum(1)
             gradients.append(gradient)
-        stacked = join([*gradients, (padding, padding, padding)])
+        stacked = join(*gradients, (padding, padding, padding))
         return energy, torch.stack([part[:, self.plan].sum(1) for part in stacked], dim=1)

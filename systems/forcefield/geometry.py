@@ -5,7 +5,6 @@ Configurations lie in the last axis, so operations run over adjacent numbers; ``
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +43,7 @@ def smallest_square(dtype: torch.dtype) -> float:
     return 1e-24 if dtype == torch.float64 else 1e-14
 
 
-def join(vectors: Iterable[Vector]) -> Vector:
+def join(*vectors: Vector) -> Vector:
     """Return vectors one after the other along the rows."""
     x, y, z = zip(*vectors, strict=True)
     return torch.cat(x, dim=1), torch.cat(y, dim=1), torch.cat(z, dim=1)
@@ -74,7 +73,7 @@ class Dihedral:
         shift = subtract(scale(first, self.along_a), scale(last, self.along_b))
         second = subtract(shift, first)
         third = subtract((-shift[0], -shift[1], -shift[2]), last)
-        return join((first, second, third, last))
+        return join(first, second, third, last)
 
 
 def dihedral(x: Tensor, atoms: tuple[Tensor, Tensor, Tensor, Tensor]) -> Dihedral:

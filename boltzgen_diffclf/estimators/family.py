@@ -1,0 +1,102 @@
+"""MBAR over a family of states of which only some were sampled: the others are reached by reweighting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from scipy.special import logsumexp
+
+from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.estimators.estimate import Estimate
+from boltzgen_diffclf.estimators.mbar import mbar, replicate_shift, resample_groups
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """Free energies of all states of a family and what pairs of them share.
+
+    Attributes:
+        free_energies: of every state [kT], the first sampled one zero.
+        replicates: the same of every bootstrap replicate.
+        weights: of every sample in every state, each row summing to one.
+        overlap_matrix: ``[i, j]`` is ``sum_n W_i W_j / (W_i + W_j)``, what the MBAR overlap matrix of the two states
+            alone would hold at equal numbers of samples: one half where they are the same, rows not normalised.
+    """
+
+    free_energies: Float[np.ndarray, " states"]
+    replicates: Float[np.ndarray, "bootstrap states"]
+    weights: Float[np.ndarray, "states samples"]
+    overlap_matrix: Float[np.ndarray, "states states"]
+
+    def between(self, a: int, b: int) -> Estimate:
+        """Return ``F_b - F_a`` with the scatter of the bootstrap.
+
+        ``n_effective`` is the smaller effective sample size of the two states' weights (Kish).
+        """
+        values = self.replicates[:, b] - self.replicates[:, a]
+        sizes = 1 / np.square(self.weights[[a, b]]).sum(axis=1)
+        return Estimate(
+            float(self.free_energies[b] - self.free_energies[a]),
+            float(values.std(ddof=1)),
+            float(self.overlap_matrix[a, b]),
+            float(sizes.min()),
+            "MBAR",
+        )
+
+
+def mbar_family(
+    u_kn: Float[np.ndarray, "states samples"],
+    n_k: Int[np.ndarray, " states"],
+    groups: Shaped[np.ndarray, " samples"],
+    generator: np.random.Generator,
+    n_bootstrap: int = 200,
+) -> Family:
+    """Return MBAR's free energies of every state, sampled or not, walkers bootstrapped whole.
+
+    With a single sampled state this is exponential averaging from it.
+
+    Args:
+        u_kn: reduced energy [kT] in state k of sample n, samples ordered by the state that drew them.
+        n_k: samples drawn from each state; zero where a state was not sampled.
+        groups: walker of every sample.
+        generator: for the bootstrap.
+        n_bootstrap: number of replicates.
+
+    Raises:
+        InputError: no samples, NaN, or counts that do not fit.
+
+    References:
+        Shirts & Chodera 2008, J. Chem. Phys. 129:124105, eq. 11 and 15 (states without samples).
+    """
+    sampled = n_k > 0
+    if not sampled.any() or u_kn.shape[1] != n_k.sum() or np.isnan(u_kn).any():
+        raise InputError(
+            f"counts {n_k.tolist()} do not describe {u_kn.shape[1]} samples without NaN; check the ensembles"
+        )
+    counts = n_k[sampled].astype(np.float64)
+    own = mbar(u_kn[sampled], n_k[sampled]).free_energies if sampled.sum() > 1 else np.zeros(1)
+    log_mixture = logsumexp((np.log(counts) + own)[:, None] - u_kn[sampled], axis=0)
+    log_ratio = -u_kn - log_mixture
+    free_energies = -logsumexp(log_ratio, axis=1)
+    density = np.exp(log_ratio + free_energies[:, None])
+    origin = np.repeat(np.arange(int(sampled.sum())), n_k[sampled])
+    replicates = []
+    for weight in resample_groups(groups, origin, generator, n_bootstrap):
+        shift = replicate_shift(density[sampled], origin, weight) if len(counts) > 1 else np.zeros(1)
+        scale = np.bincount(origin, weight, minlength=len(counts)) * np.exp(shift)
+        reached = density @ (weight / (scale @ density[sampled]))
+        replicates.append(free_energies - np.log(reached))
+    return Family(free_energies, np.array(replicates), density, _equal_overlap(density))
+
+
+def _equal_overlap(weights: Float[np.ndarray, "states samples"]) -> Float[np.ndarray, "states states"]:
+    n = len(weights)
+    matrix = np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            total = weights[i] + weights[j]
+            product = weights[i] * weights[j]
+            matrix[i, j] = np.divide(product, total, out=np.zeros_like(total), where=total > 0).sum()
+    return matrix
