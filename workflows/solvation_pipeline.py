@@ -15,6 +15,7 @@ import torch
 import systems
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators import Estimate, combine_replicates
+from boltzgen_diffclf.files import atomic_path
 from boltzgen_diffclf.free_energy.classical import all_states_mbar, one_sided, subsample, two_state_bar
 from boltzgen_diffclf.observables.ramachandran import free_energy_surface
 from boltzgen_diffclf.streams import split_seed
@@ -135,6 +136,7 @@ def _solve_leg(stages: SolvationStages, leg: Leg) -> tuple[LegResult, LegFigures
         published=tuple(Published(value.method, value.value, value.stderr, value.source) for value in leg.published),
     )
     integrands = _integrands(learned)
+    _write_frames(stages, leg, learned)
     work = figures.work
     if "learned_ais.forward" in learned[0].arrays:
         directions = [
@@ -240,6 +242,25 @@ def _learned_rows(learned: list[StageResult]) -> dict[str, EstimatorRow]:
             tuple(estimate.value for estimate in estimates),
         )
     return rows
+
+
+def _write_frames(stages: SolvationStages, leg: Leg, learned: list[StageResult]) -> None:
+    """Write the alchemlyb frames of a leg: ``u_nk`` of both ends, ``dHdl`` along the learned path."""
+    from boltzgen_diffclf.estimators.frames import dhdl_frame, u_nk_frame
+
+    temperature = stages.config.temperature_kelvin
+    states = list(stages.system.states)
+    rows = [states.index(leg.state_a), states.index(leg.state_b)]
+    ends = [stages.sampled(state).energies[rows] for state in (leg.state_a, leg.state_b)]
+    counts = np.array([part.shape[1] for part in ends])
+    frames = {"u_nk": u_nk_frame(np.concatenate(ends, axis=1), counts, np.array([0.0, 1.0]), temperature)}
+    key = f"{FULL_LEARNED}.derivatives"
+    if key in learned[0].arrays:
+        samples = list(np.concatenate([part.arrays[key] for part in learned], axis=1))
+        frames["dHdl"] = dhdl_frame(samples, learned[0].arrays[f"{FULL_LEARNED}.t"], temperature)
+    for name, frame in frames.items():
+        with atomic_path(stages.folder.path / f"{name}-{leg.name}.parquet") as path:
+            frame.to_parquet(path)
 
 
 def _integrands(learned: list[StageResult]) -> tuple[Integrand, ...]:

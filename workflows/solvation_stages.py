@@ -18,6 +18,7 @@ from boltzgen_diffclf.energy import AnchoredEnergyModel, EnergyModel
 from boltzgen_diffclf.free_energy.annealed import AnnealingSettings, annealed_estimate
 from boltzgen_diffclf.free_energy.annealed_ladders import learned_works, linear_ladder_works
 from boltzgen_diffclf.free_energy.classical import SampledState, energies_in
+from boltzgen_diffclf.free_energy.evaluation import time_derivatives
 from boltzgen_diffclf.free_energy.internal_space import InternalSpace
 from boltzgen_diffclf.free_energy.learned import (
     LearningSettings,
@@ -191,6 +192,7 @@ class SolvationStages:
                 _keep_integral(arrays, facts, objective, integral, pools, evaluated, cost.seconds)
                 _keep_history(arrays, objective, result.history)
                 if objective == "dsm_diffclf":
+                    arrays["dsm_diffclf.derivatives"] = time_derivatives(result.model, pools.evaluation).cpu().numpy()
                     self._keep_classifier(arrays, facts, result.model, pools)
                     self._keep_annealed(arrays, facts, result.model, leg, replicate, seed)
         return StageResult(arrays, facts)

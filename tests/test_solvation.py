@@ -1,0 +1,124 @@
+"""``workflows.solvation`` end to end on the real molecule, in sizes that take seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas
+import pytest
+
+TINY = shlex.split(
+    "--leg total --walkers 6 --exchange-temperatures 2 --frames-per-walker 12 --steps-per-frame 10 "
+    "--equilibration-frames 2 --path-levels 5 --pool 100 --training-steps 20 --batch-groups 4 --levels-per-group 4 "
+    "--training-seeds 2 --hidden 8 8 --anneal-levels 3 --anneal-particles 8 --threads 1"
+)
+ENVIRONMENT = {**os.environ, "BOLTZGEN_EAGER": "1", "OMP_NUM_THREADS": "1"}
+
+
+def start(out: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "workflows.solvation", *TINY, "--out", str(out), *options]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(out: Path, *options: str) -> tuple[int, str, str]:
+    process = start(out, *options)
+    output, errors = process.communicate(timeout=500)
+    return process.returncode, output, errors
+
+
+def numbers(out: Path) -> dict[str, list[float]]:
+    """Return everything in ``results.json`` that must not depend on when the run was killed."""
+    legs = json.loads((out / "results.json").read_text())["legs"]
+    return {
+        name: [row["value_kT"], row["stderr_kT"], row["n_effective"], row["overlap"], *row["replicates"]]
+        for name, row in legs["total"]["estimators"].items()
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("solvation") / "whole"
+    code, _, errors = finish(out)
+    assert code == 3, errors[-3000:]
+    return out
+
+
+def test_a_run_too_small_to_be_believed_is_written_and_ends_in_three(whole: Path) -> None:
+    result = json.loads((whole / "results.json").read_text())
+    assert not result["trustworthy"]
+    assert any("undertrained" in reason for reason in result["reasons"])
+    leg = result["legs"]["total"]
+    assert leg["headline"] is None
+    rows = leg["estimators"]
+    assert set(rows) == {
+        "mbar", "bar", "ais", "no_network", "dsm_only", "diffclf_only", "dsm_diffclf", "exact_ends", "learned_ais"
+    }  # fmt: skip
+    for name in ("mbar", "bar", "ais", "learned_ais"):
+        assert abs(rows[name]["value_kT"] + 22.4) < 4 * rows[name]["stderr_kT"] + 0.5, name
+    assert rows["learned_ais"]["network_evaluations"] > rows["dsm_diffclf"]["network_evaluations"] > 0
+    page = (whole / "report.html").read_text()
+    assert "not trustworthy" in page.lower()
+
+
+def test_frames_are_read_by_alchemlyb(whole: Path) -> None:
+    from alchemlyb.estimators import BAR
+
+    u_nk = pandas.read_parquet(whole / "u_nk-total.parquet")
+    assert u_nk.attrs["energy_unit"] == "kT"
+    value = BAR().fit(u_nk).delta_f_.iloc[0, -1]
+    assert value == pytest.approx(numbers(whole)["bar"][0], abs=1e-4)
+    dhdl = pandas.read_parquet(whole / "dHdl-total.parquet")
+    assert dhdl.shape == (5 * 200, 1)
+
+
+def test_killed_at_any_stage_the_same_command_gives_the_same_numbers(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    marks = ["reference/vacuum.h5.parts", "stages/reference-vacuum.json", "models", "stages/learned-total-0.json"]
+    for mark in marks:
+        process = start(out)
+        deadline = time.monotonic() + 300
+        while not (out / mark).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not (out / "results.json").exists()
+    code, _, errors = finish(out)
+    assert code == 3, errors[-3000:]
+    assert numbers(out) == numbers(whole)
+
+
+def test_damage_is_named_in_one_line(whole: Path) -> None:
+    reference = whole / "reference" / "vacuum.h5"
+    content = reference.read_bytes()
+    try:
+        reference.write_bytes(content[: len(content) // 2])
+        code, _, errors = finish(whole)
+        assert code == 2
+        assert "vacuum.h5" in errors.strip().splitlines()[-1]
+        assert "Traceback" not in errors
+        assert len(reference.read_bytes()) == len(content) // 2
+    finally:
+        reference.write_bytes(content)
+
+
+def test_a_trajectory_of_another_system_is_refused(tmp_path: Path) -> None:
+    import mdtraj
+    from openmm import unit
+    from openmmtools import testsystems
+
+    other = testsystems.TolueneVacuum()
+    topology = mdtraj.Topology.from_openmm(other.topology)
+    positions = other.positions.value_in_unit(unit.nanometer)[None].repeat(30, axis=0)
+    file = tmp_path / "toluene.h5"
+    mdtraj.Trajectory(positions, topology).save(str(file))
+    code, _, errors = finish(tmp_path / "run", "--trajectory", f"vacuum={file}")
+    assert code == 2
+    assert "toluene.h5" in errors.strip().splitlines()[-1]
+    assert "Traceback" not in errors
