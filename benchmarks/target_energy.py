@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import openmm
@@ -64,8 +65,8 @@ def measure(
         start = time.perf_counter()
         fused.energy_and_force(x[:1])
         compile_seconds[name] = time.perf_counter() - start
-        ways[f"fused {name}"] = (lambda target=fused, y=x.to(dtype): target.energy_and_force(y), batch)
-        ways[f"eager {name}"] = (lambda target=eager, y=x.to(dtype): target.energy_and_force(y), batch)
+        ways[f"fused {name}"] = (partial(fused.energy_and_force, x.to(dtype)), batch)
+        ways[f"eager {name}"] = (partial(eager.energy_and_force, x.to(dtype)), batch)
     for threads in range(1, (os.cpu_count() or 1) + 1):
         ways[f"OpenMM CPU, {threads} threads"] = openmm_way(openmm_system, x, "CPU", threads)
     ways["OpenMM Reference"] = openmm_way(openmm_system, x, "Reference", 1)

@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -31,4 +32,6 @@ def fuse(function: Function, device: torch.device | str, *, dynamic: bool = Fals
     """Return ``function`` fused by ``torch.compile`` for ``device``, or unchanged where that is impossible."""
     if not can_fuse(torch.device(device).type):
         return function
+    # torch warns about its own internals while it generates code; a user can do nothing about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\._inductor")
     return torch.compile(function, dynamic=dynamic)  # type: ignore[return-value]

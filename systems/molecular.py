@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import openmm
@@ -19,6 +20,9 @@ from torch import Tensor
 
 from boltzgen_diffclf.errors import InputError, nearest_name
 from boltzgen_diffclf.target import Target
+
+if TYPE_CHECKING:
+    from systems.forcefield import OpenMMWorkerTarget
 
 Quadruple = tuple[int, int, int, int]
 """Atom indices of a torsion."""
@@ -179,7 +183,7 @@ class MolecularSystem:
 
         Raises:
             InputError: unknown state or impossible temperature.
-            UnsupportedSystemError: the System holds something that is not compiled.
+            UnsupportedSystemError: the System holds something that is not compiled: see :meth:`worker_target`.
         """
         from systems.forcefield import compile_system
 
@@ -191,6 +195,27 @@ class MolecularSystem:
                 self.openmm_systems[state], temperature_kelvin=temperature, dtype=dtype, device=device
             )
         return self._targets[key]
+
+    def worker_target(
+        self, state: str, temperature_kelvin: float = 300.0, workers: int | None = None
+    ) -> OpenMMWorkerTarget:
+        """Return the reduced energy of ``state`` through OpenMM in worker processes, for what is not compiled.
+
+        Use it as a context manager: it ends its processes.
+
+        Args:
+            state: one of :attr:`states`.
+            temperature_kelvin: [K].
+            workers: processes; one for each core unless given.
+
+        Raises:
+            InputError: unknown state or impossible temperature.
+        """
+        from systems.forcefield import OpenMMWorkerTarget
+
+        self.require_state(state)
+        temperature = require_temperature(temperature_kelvin)
+        return OpenMMWorkerTarget(self.openmm_systems[state], temperature_kelvin=temperature, workers=workers)
 
     def system_hash(self, state: str) -> str:
         """Return a fingerprint of everything in ``state`` that changes energies or masses."""

@@ -7,7 +7,7 @@ import torch
 from openmm import app, unit
 
 import systems
-from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.errors import InputError, UnsupportedSystemError
 from systems.aldp import without_polarisation
 from systems.molecular import Basin, Leg, MolecularSystem, hash_system, require_temperature
 
@@ -100,6 +100,20 @@ def test_targets_agree_with_openmm_and_are_kept(aldp, monkeypatch):
         assert target.energy(positions[None]).item() == pytest.approx(expected, rel=1e-6)
         assert aldp.target(state, temperature_kelvin=310.0) is target
         assert aldp.target(state, temperature_kelvin=320.0) is not target
+
+
+def test_a_constrained_state_is_evaluated_by_workers_when_asked(aldp):
+    rigid = aldp.openmm_system("vacuum")
+    rigid.addConstraint(0, 1, 0.109)
+    system = MolecularSystem(
+        name="rigid", topology=aldp.topology, positions=aldp.positions, openmm_systems={"vacuum": rigid}
+    )
+    with pytest.raises(UnsupportedSystemError, match="constraint"):
+        system.target("vacuum")
+    with system.worker_target("vacuum", 310.0, workers=1) as target:
+        energy = target.energy(aldp.positions[None]).item()
+    expected = reference_energy(rigid, aldp.positions) / (0.00831446261815324 * 310.0)
+    assert energy == pytest.approx(expected, rel=1e-5)
 
 
 def test_legs_are_b_minus_a_and_add_up(aldp):

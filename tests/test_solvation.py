@@ -122,3 +122,19 @@ def test_a_trajectory_of_another_system_is_refused(tmp_path: Path) -> None:
     assert code == 2
     assert "toluene.h5" in errors.strip().splitlines()[-1]
     assert "Traceback" not in errors
+
+
+def test_two_processes_train_what_one_does(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "parallel"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    process = subprocess.run(
+        [*command, "-m", "workflows.solvation", *TINY, "--out", str(out)],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert "not trustworthy" in process.stderr, process.stderr[-3000:]
+    one, two = numbers(whole), numbers(out)
+    assert two["mbar"] == one["mbar"]
+    assert two["dsm_diffclf"][0] == pytest.approx(one["dsm_diffclf"][0], abs=1e-3)

@@ -208,6 +208,18 @@ class Progress:
             path.write_text(json.dumps(status, indent=1) + "\n", encoding="utf-8")
 
 
+class SilentProgress(Progress):
+    """Tells nobody: for the processes of a parallel run beside the first."""
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: float) -> Iterator[Callable[[float], None]]:
+        """See :meth:`Progress.stage`."""
+        yield lambda amount: None
+
+    def skip(self, name: str) -> None:
+        """See :meth:`Progress.skip`."""
+
+
 def _ending(error: BaseException | None) -> tuple[str, int, str | None]:
     if error is None:
         return "done", 0, None

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from boltzgen_diffclf.errors import InputError, RunFailedError
 from boltzgen_diffclf.files import atomic_path
-from workflows.progress import Progress, logging_to_file
+from workflows.progress import Progress, SilentProgress, logging_to_file
 from workflows.settings_file import first_difference, read_settings, settings_as_toml, settings_values, toml_value
 
 if TYPE_CHECKING:
@@ -73,23 +73,32 @@ class RunFolder:
         """Return whether the stage was finished, in this process or in an earlier one."""
         return self._record_path(name).exists()
 
-    def stage(self, name: str, compute: Callable[[], StageResult]) -> StageResult:
+    def stage(self, name: str, compute: Callable[[], StageResult], *, together: bool = False) -> StageResult:
         """Return the recorded result of a stage, or compute it, record it and return it.
+
+        Args:
+            name: of the stage.
+            compute: does the work.
+            together: under ``torchrun`` all processes compute; otherwise the first does and the others read.
 
         Raises:
             InputError: a recorded file is damaged; the line names it.
             RunFailedError: the disk refused the result.
         """
-        if self.stage_done(name):
+        from boltzgen_diffclf.training import parallel
+
+        if parallel.first_says(self.stage_done(name)):
             result = self.load_stage(name)
             self.progress.skip(name)
             return result
-        begun = time.monotonic()
-        computed = compute()
-        seconds = time.monotonic() - begun
-        result = StageResult(computed.arrays, computed.facts, computed.files, seconds)
-        self.save_stage(name, result)
-        return result
+        if together or parallel.is_first():
+            begun = time.monotonic()
+            computed = compute()
+            result = StageResult(computed.arrays, computed.facts, computed.files, time.monotonic() - begun)
+            if parallel.is_first():
+                self.save_stage(name, result)
+        parallel.wait()
+        return result if together or parallel.is_first() else self.load_stage(name)
 
     def save_stage(self, name: str, result: StageResult) -> None:
         """Write the files of a stage, then the record that declares it done."""
@@ -125,12 +134,18 @@ class RunFolder:
 
     def remember(self, name: str, choose: Callable[[], Any]) -> Any:
         """Return a choice that the whole run must share, such as the threads: made once, then read back."""
+        from boltzgen_diffclf.training import parallel
+
+        if not parallel.is_first():
+            parallel.wait()
+            return _read_json(self.path / "run.json")[name]
         path = self.path / "run.json"
         known = _read_json(path) if path.exists() else {}
         if name not in known:
             known[name] = choose()
             with atomic_path(path) as temporary:
                 temporary.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+        parallel.wait()
         return known[name]
 
     def _record_path(self, name: str) -> Path:
@@ -162,6 +177,7 @@ class RunFolder:
 def open_run_folder(path: Path, settings: Any) -> Iterator[RunFolder]:
     """Yield the run folder at ``path``, locked, with ``settings`` checked against those it was started with.
 
+    Under ``torchrun`` the first process holds the lock, writes and reports; the others compute along in silence.
     The log of the block is appended to ``run.log`` there, and ``status.json`` follows ``folder.progress``.
 
     Args:
@@ -175,6 +191,11 @@ def open_run_folder(path: Path, settings: Any) -> Iterator[RunFolder]:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"could not make the folder {path}: {error.strerror}; choose another --out") from error
+    from boltzgen_diffclf.training import parallel
+
+    if not parallel.is_first():
+        yield RunFolder(path, SilentProgress(path / "status.json"))
+        return
     with _lock(path):
         _check_settings(path / "config.toml", settings)
         with logging_to_file(path / "run.log"), Progress(path / "status.json") as progress:

@@ -302,18 +302,21 @@ def run(config: SolvationConfig) -> SolvationResult:
         if not file.exists():
             raise InputError(f"--trajectory {state}={file}: there is no such file; check its name")
 
+    from boltzgen_diffclf.training import parallel
     from workflows.report.page import write_report
     from workflows.report.summary import print_summary
     from workflows.run_folder import open_run_folder
-    from workflows.solvation_pipeline import solve
+    from workflows.solvation_pipeline import choose_device, solve
 
-    with open_run_folder(config.folder, config) as folder:
-        report = solve(config, folder)
-        report.result.save(folder.path / "results.json")
-        page = write_report(report, folder.path)
-        print_summary(report.result, page)
-        if not report.result.trustworthy:
-            raise NotTrustworthyError(_verdict(report.result, page))
+    device = choose_device(config.device)
+    with parallel.joined(device), open_run_folder(config.folder, config) as folder:
+        report = solve(config, folder, device)
+        if parallel.is_first():
+            report.result.save(folder.path / "results.json")
+            page = write_report(report, folder.path)
+            print_summary(report.result, page)
+            if not report.result.trustworthy:
+                raise NotTrustworthyError(_verdict(report.result, page))
     return report.result
 
 

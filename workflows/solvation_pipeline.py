@@ -19,6 +19,7 @@ from boltzgen_diffclf.files import atomic_path
 from boltzgen_diffclf.free_energy.classical import all_states_mbar, one_sided, subsample, two_state_bar
 from boltzgen_diffclf.observables.ramachandran import free_energy_surface
 from boltzgen_diffclf.streams import split_seed
+from boltzgen_diffclf.training import parallel
 from systems.convergence import torsions_of
 from systems.molecular import Leg, MolecularSystem
 from workflows import trust
@@ -48,10 +49,9 @@ NOTES = {
 }
 
 
-def solve(config: SolvationConfig, folder: RunFolder) -> ReportData:
+def solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportData:
     """Return everything the page shows, computing what the folder does not hold yet."""
     begun = time.monotonic()
-    device = choose_device(config.device)
     torch.set_num_threads(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1)))
     torch.set_flush_denormal(True)
     system = systems.load(config.system)
@@ -258,7 +258,7 @@ def _write_frames(stages: SolvationStages, leg: Leg, learned: list[StageResult])
     if key in learned[0].arrays:
         samples = list(np.concatenate([part.arrays[key] for part in learned], axis=1))
         frames["dHdl"] = dhdl_frame(samples, learned[0].arrays[f"{FULL_LEARNED}.t"], temperature)
-    for name, frame in frames.items():
+    for name, frame in frames.items() if parallel.is_first() else ():
         with atomic_path(stages.folder.path / f"{name}-{leg.name}.parquet") as path:
             frame.to_parquet(path)
 

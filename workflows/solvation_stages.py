@@ -156,7 +156,7 @@ class SolvationStages:
         def learn() -> StageResult:
             return self._learn(leg, replicate, objectives)
 
-        return self.folder.stage(name, learn)
+        return self.folder.stage(name, learn, together=True)
 
     def _learn(self, leg: Leg, replicate: int, objectives: tuple[str, ...]) -> StageResult:
         seed = split_seed(self.config.seed, f"learned/{leg.name}/{replicate}")

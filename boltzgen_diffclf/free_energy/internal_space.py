@@ -23,6 +23,9 @@ from boltzgen_diffclf.target import Target, TransformedTarget
 TORSION_NOISE = 0.4
 """Noise scale of soft torsions [rad]: a standard deviation of 0.2 rad half-way."""
 
+ROTATABLE = 0.4
+"""Circular standard deviation [rad] of both ends together above which a torsion is paired by transport."""
+
 
 class InternalSpace(PathSpace):
     r"""Whitened bonds, angles and stiff torsions, and soft torsions along shortest arcs.
@@ -52,8 +55,9 @@ class InternalSpace(PathSpace):
         self.dimension = internal.dimension
         scale = torch.where(self.scaled.is_periodic, TORSION_NOISE, math.sqrt(2))
         self.path = StochasticInterpolant(scale.to(frames_a), self.dimension)
-        # Rotors of identical hydrogens are matched by relabelling, not by transport.
-        self.transported = self.scaled.is_periodic & (internal.symmetry == 1)
+        # Rotors of identical hydrogens are matched by relabelling; a torsion of one narrow basin needs no matching,
+        # and would take precision from those that do.
+        self.transported = self.scaled.is_periodic & (internal.symmetry == 1) & (_circular_spread(pooled) > ROTATABLE)
         self.target_a = TransformedTarget(target_a, self.scaled, self.dimension)
         self.target_b = TransformedTarget(target_b, self.scaled, self.dimension)
 
@@ -85,3 +89,9 @@ class InternalSpace(PathSpace):
     def pair_forces(self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n 2 dim"]:
         """See :meth:`PathSpace.pair_forces`; zeros: the anchored energy has the right ends already."""
         return x_0.new_zeros(1).expand(len(x_0), 2, self.dimension)
+
+
+def _circular_spread(angle: Float[Tensor, "frames dof"]) -> Float[Tensor, " dof"]:
+    """Return the circular standard deviation [rad], ``sqrt(-2 log |mean exp(i angle)|)``."""
+    resultant = torch.hypot(angle.cos().mean(0), angle.sin().mean(0))
+    return torch.sqrt(-2 * resultant.clamp(1e-12, 1.0).log())

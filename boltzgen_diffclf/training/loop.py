@@ -161,7 +161,10 @@ class _Trainer:
         self.losses: Callable[[EnergyModel, PathBatch, int], PathLosses] = fuse(path_losses, data.y.device)
         self.generator = named_generator(settings.seed, "batches")
         self.weights = settings.weights.tensor(data.y.device)
-        self.held_out = self._share(held_out.draw(*self._draw_size(), named_generator(settings.seed, "held-out")))
+        examined = held_out.draw(
+            *self._draw_size(), named_generator(settings.seed, "held-out"), neighbours=settings.neighbours
+        )
+        self.held_out = self._share(examined)
         self.watched_curve = model.free_energy(data.levels).detach()
         self.step = 0
         self.history: History = []

@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as distributed
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from boltzgen_diffclf.errors import InputError
+
+
+@contextmanager
+def joined(device: torch.device | str) -> Iterator[None]:
+    """Join the processes that ``torchrun`` started, if it did, while the block runs."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    if torch.device(device).type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        distributed.init_process_group("nccl")
+    else:
+        distributed.init_process_group("gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def first_says(value: bool) -> bool:
+    """Return what the first process found, on every process; all have to call it."""
+    if size() == 1:
+        return value
+    answer = [value]
+    distributed.broadcast_object_list(answer, src=0)
+    return answer[0]
+
+
+def wait() -> None:
+    """Return when every process has come here."""
+    if size() > 1:
+        distributed.barrier()
 
 
 def size() -> int:

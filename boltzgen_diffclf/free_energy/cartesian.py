@@ -1,0 +1,140 @@
+"""Free energy from a model of positions whose ends were learned: corrected at both ends, or the ends as classes."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from boltzgen_diffclf.energy import EnergyModel
+from boltzgen_diffclf.estimators import Estimate, free_energy_from_weights, mbar
+from boltzgen_diffclf.free_energy.cartesian_space import CartesianSpace
+from boltzgen_diffclf.free_energy.evaluation import Cost, level_energies
+from boltzgen_diffclf.free_energy.learned import integrate
+from boltzgen_diffclf.training import PathData
+
+
+@dataclass(frozen=True)
+class EndCorrection:
+    """From the true energy of an end state to what the model has there, on exact samples of the state.
+
+    Attributes:
+        shift: ``F_model - F_true`` [kT], by exponential averaging.
+        stderr: its standard error [kT].
+        n_effective: samples that carry the average, of those there are; few means that it cannot be trusted.
+        spread: standard deviation [kT] of ``U_model - u_true``: how far the learned end energy is off.
+    """
+
+    shift: float
+    stderr: float
+    n_effective: float
+    spread: float
+
+
+@dataclass(frozen=True, eq=False)
+class CartesianAnswers:
+    """What one trained model of positions says about ``F_B - F_A``.
+
+    Attributes:
+        integral: neural thermodynamic integration plus the corrections at both ends.
+        exact_ends: MBAR over the levels, the true energies in the place of the two end levels.
+        corrections: at A and at B.
+        overlap: matrix of ``exact_ends``.
+        cost: true energies, network energies and seconds of all of it.
+    """
+
+    integral: Estimate
+    exact_ends: Estimate
+    corrections: tuple[EndCorrection, EndCorrection]
+    overlap: Float[np.ndarray, "levels levels"]
+    cost: Cost
+
+
+def answers(model: EnergyModel, data: PathData, space: CartesianSpace, stride: int) -> CartesianAnswers:
+    """Return both estimates of a trained model on configurations that it has not seen.
+
+    Args:
+        model: anchored or not, float64.
+        data: held-out configurations of the path; level 0 and the last hold exact samples of the states.
+        space: for the true energies.
+        stride: every how many levels enter MBAR; the ends are kept.
+    """
+    begun = time.monotonic()
+    keep = _strided(len(data.levels), stride)
+    kept = data.at_levels(keep)
+    n_kept, pool, dim = kept.y.shape
+    true = space.true_energies(kept.y.reshape(-1, dim)).reshape(n_kept, pool, 2)
+    corrections = end_correction(model, data, 0, true[0, :, 0]), end_correction(model, data, -1, true[-1, :, 1])
+    exact_ends, overlap = exact_end_estimate(level_energies(model, kept), true)
+    evaluations = data.y[..., 0].numel() + n_kept * n_kept * pool
+    cost = Cost(2 * n_kept * pool, evaluations, time.monotonic() - begun)
+    return CartesianAnswers(corrected_integral(model, data, corrections), exact_ends, corrections, overlap, cost)
+
+
+def end_correction(model: EnergyModel, data: PathData, level: int, true: Float[Tensor, " pool"]) -> EndCorrection:
+    """Return the correction at an end of the path.
+
+    Args:
+        model: see :func:`answers`.
+        data: see there.
+        level: 0 or -1.
+        true: energies [kT] of the state's own exact samples.
+
+    References:
+        Zwanzig 1954, J. Chem. Phys. 22, 1420.
+    """
+    y, t = data.y[level], data.levels[level]
+    with torch.no_grad():
+        learned = model.energy(y, t.expand(len(y)), data.end_energy[level])
+    difference = (learned - true).double().cpu().numpy()
+    estimate = free_energy_from_weights(-difference)
+    return EndCorrection(estimate.value, estimate.stderr, estimate.n_effective, float(difference.std(ddof=1)))
+
+
+def corrected_integral(
+    model: EnergyModel, data: PathData, corrections: tuple[EndCorrection, EndCorrection]
+) -> Estimate:
+    """Return thermodynamic integration through the model, from true energy to true energy.
+
+    ``F_B - F_A = (F_model(0) - F_A) + (F_model(1) - F_model(0)) - (F_model(1) - F_B)``.
+    """
+    integral = integrate(model, data).estimate
+    start, end = corrections
+    return Estimate(
+        integral.value + start.shift - end.shift,
+        math.hypot(integral.stderr, start.stderr, end.stderr),
+        None,
+        min(start.n_effective, end.n_effective),
+        "TI with end corrections",
+    )
+
+
+def exact_end_estimate(
+    energies: Float[Tensor, "levels pool levels"], true: Float[Tensor, "levels pool 2"]
+) -> tuple[Estimate, Float[np.ndarray, "levels levels"]]:
+    """Return MBAR over the levels with the true end energies as the first and last class, and its overlap matrix.
+
+    What the model says at the ends does not enter: its end energies may be anything. It is consistent where the
+    configurations of the levels between follow the model there.
+
+    Args:
+        energies: ``U(y_i, t_j)`` [kT].
+        true: ``u_A`` and ``u_B`` [kT] of the same configurations.
+    """
+    n_levels, pool, _ = energies.shape
+    energies = torch.cat([true[..., :1], energies[..., 1:-1], true[..., 1:]], dim=-1)
+    u_kn = energies.reshape(-1, n_levels).T.double().cpu().numpy()
+    result = mbar(np.ascontiguousarray(u_kn), np.full(n_levels, pool))
+    return result.estimate, result.overlap_matrix
+
+
+def _strided(n_levels: int, stride: int) -> Tensor:
+    keep = torch.arange(0, n_levels, stride)
+    if keep[-1] != n_levels - 1:
+        raise ValueError(f"{n_levels} levels taken every {stride} do not reach the last one")
+    return keep
