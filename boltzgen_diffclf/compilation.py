@@ -6,11 +6,15 @@ import functools
 import logging
 import os
 import shutil
+import struct
+import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 Function = TypeVar("Function", bound=Callable[..., object])
 _log = logging.getLogger(__name__)
@@ -25,7 +29,37 @@ def can_fuse(device_type: str) -> bool:
     if device_type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++", "cl")):
         _log.warning("no C++ compiler found: energies run eagerly, several times slower (install g++)")
         return False
+    removed = remove_truncated_libraries(Path(cache_dir()))
+    if removed:
+        _log.info("removed %d half-written libraries of a killed compilation", removed)
     return True
+
+
+def remove_truncated_libraries(folder: Path) -> int:
+    """Remove shared libraries below ``folder`` that a killed compiler left half written; return how many.
+
+    torch takes a library that exists for a finished one, so every later run would fail to load it.
+    """
+    # A library that is still growing belongs to another process, which is alive.
+    settled = time.time() - 2.0
+    truncated = [path for path in folder.glob("**/*.so") if path.stat().st_mtime < settled and not _is_whole(path)]
+    for path in truncated:
+        path.unlink(missing_ok=True)
+    return len(truncated)
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether an ELF file reaches to the end of its section table; other formats only have to be non-empty."""
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        header = handle.read(64)
+    if size == 0 or (header.startswith(b"\x7fELF") and len(header) < 64):
+        return False
+    if header[:5] != b"\x7fELF\x02":
+        return True
+    (sections_begin,) = struct.unpack_from("<Q", header, 40)
+    entry_size, entries = struct.unpack_from("<HH", header, 58)
+    return sections_begin > 0 and size >= sections_begin + entry_size * entries
 
 
 def fuse(function: Function, device: torch.device | str, *, dynamic: bool = False) -> Function:

@@ -37,12 +37,12 @@ ESTIMATORS = (
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "quick": {
-            "walkers": 64,
+            "walkers": 80,
             "exchange_temperatures": 4,
-            "highest_temperature_kelvin": 540.0,
+            "highest_temperature_kelvin": 800.0,
             "frames_per_walker": 400,
-            "steps_per_frame": 100,
-            "timestep_fs": 2.0,
+            "steps_per_frame": 200,
+            "timestep_fs": 2.5,
             "equilibration_frames": 40,
             "path_levels": 33,
             "pool": 2000,
@@ -59,10 +59,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "standard": {
             "walkers": 128,
             "exchange_temperatures": 4,
-            "highest_temperature_kelvin": 540.0,
-            "frames_per_walker": 1000,
+            "highest_temperature_kelvin": 800.0,
+            "frames_per_walker": 500,
             "steps_per_frame": 200,
-            "timestep_fs": 2.0,
+            "timestep_fs": 2.5,
             "equilibration_frames": 50,
             "path_levels": 33,
             "pool": 8000,
@@ -79,10 +79,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "paper": {
             "walkers": 250,
             "exchange_temperatures": 4,
-            "highest_temperature_kelvin": 540.0,
+            "highest_temperature_kelvin": 800.0,
             "frames_per_walker": 1000,
             "steps_per_frame": 1000,
-            "timestep_fs": 2.0,
+            "timestep_fs": 2.5,
             "equilibration_frames": 100,
             "path_levels": 65,
             "pool": 20000,

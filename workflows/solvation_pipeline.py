@@ -26,6 +26,7 @@ from workflows import trust
 from workflows.report.data import Integrand, LegFigures, RamachandranPmf, ReportData, TrainingCurves, WorkValues
 from workflows.results import EstimatorRow, LegResult, Published, Role, SolvationResult, judged
 from workflows.run_folder import RunFolder, StageResult
+from workflows.solvation_cartesian import cartesian, wants_cartesian
 from workflows.solvation_stages import OBJECTIVES, SolvationStages
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ NOTES = {
     "ais": "annealing along the straight line of the true energies, both directions, BAR of the works",
     "learned_ais": "annealing along the learned path, both directions, BAR of the works: exact for any network",
     "exact_ends": "the classifier with the exact ends as classes, energies frozen (MBAR on path samples)",
+    "cartesian": "a message-passing network on positions along whole molecules, exact ends as classes; does not vote",
 }
 
 
@@ -109,6 +111,8 @@ def _shares(config: SolvationConfig, system: MolecularSystem, legs: list[Leg]) -
         for replicate in range(config.training_seeds):
             n = max(1, len(_objectives(config, leg)))
             shares[f"learned {leg.name} {replicate}"] = 5 + n * config.training_steps * 0.02
+            if wants_cartesian(config, leg):
+                shares[f"cartesian {leg.name} {replicate}"] = 120 + config.cartesian_steps * 0.2
     return shares
 
 
@@ -126,6 +130,8 @@ def _solve_leg(stages: SolvationStages, leg: Leg) -> tuple[LegResult, LegFigures
         for replicate in range(stages.config.training_seeds)
     ]
     rows |= _learned_rows(learned)
+    if wants_cartesian(stages.config, leg):
+        rows |= _learned_rows([cartesian(stages, leg, k) for k in range(stages.config.training_seeds)])
     curves = _curves(learned, leg)
     checks = _checks(stages, leg, rows, curves)
     _, reasons = trust.decide(rows.get(YARDSTICK), rows.get(FULL_LEARNED), checks)
@@ -231,7 +237,7 @@ def _learned_rows(learned: list[StageResult]) -> dict[str, EstimatorRow]:
             Estimate(fact["value"], fact.get("sampling_stderr", 0.0), fact["overlap"], fact["n_effective"], name)
             for fact in facts
         ]
-        role: Role = "learned" if name in ("dsm_diffclf", "exact_ends", "learned_ais") else "ablation"
+        role: Role = "learned" if name in ("dsm_diffclf", "exact_ends", "learned_ais", "cartesian") else "ablation"
         rows[name] = _row(
             combine_replicates(estimates, name),
             role,

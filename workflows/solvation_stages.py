@@ -99,7 +99,7 @@ class SolvationStages:
             temperatures_kelvin=config.temperatures_kelvin,
             frames_per_walker=config.frames_per_walker,
             steps_per_frame=config.steps_per_frame,
-            steps_per_sweep=min(50, config.steps_per_frame),
+            steps_per_sweep=_sweep(config.steps_per_frame),
             equilibration_frames=config.equilibration_frames,
             timestep_fs=config.timestep_fs,
             seed=config.seed,
@@ -184,7 +184,7 @@ class SolvationStages:
                     weighted,
                     seed,
                     checkpoint=self.folder.path / "models" / f"{leg.name}-{objective}-{replicate}.safetensors",
-                    identity=self._identity(leg, replicate),
+                    identity=self.identity(leg, replicate),
                     progress=progress,
                 )
                 integral = integrate(result.model, pools.evaluation)
@@ -220,7 +220,7 @@ class SolvationStages:
     ) -> None:
         if not self.config.wants("learned_ais"):
             return
-        a, b = (self._share(state, replicate + 1) for state in (leg.state_a, leg.state_b))
+        a, b = (self.share(state, replicate + 1) for state in (leg.state_a, leg.state_b))
         works = learned_works(
             model,
             self.space(leg),
@@ -268,14 +268,14 @@ class SolvationStages:
 
         return self.folder.stage(f"annealed-{leg.name}", anneal)
 
-    def _share(self, state: str, replicate: int) -> ReferenceEnsemble:
+    def share(self, state: str, replicate: int) -> ReferenceEnsemble:
         """Return one replicate's own walkers of a state; replicates share none."""
         n = self.config.training_seeds
         return self.ensemble(state).disjoint_groups(n)[replicate % n]
 
     def _pools(self, leg: Leg, replicate: int, settings: LearningSettings, seed: int) -> Pools:
         def frames(share: int) -> tuple[torch.Tensor, torch.Tensor]:
-            a, b = (self._share(state, share).positions.double() for state in (leg.state_a, leg.state_b))
+            a, b = (self.share(state, share).positions.double() for state in (leg.state_a, leg.state_b))
             return a, b
 
         return build_pools(self.space(leg), frames(replicate), frames(replicate + 1), settings, seed)
@@ -303,7 +303,8 @@ class SolvationStages:
 
         return make
 
-    def _identity(self, leg: Leg, replicate: int) -> dict[str, Any]:
+    def identity(self, leg: Leg, replicate: int) -> dict[str, Any]:
+        """Return what a checkpoint of this replicate must agree with: system, frames, coordinates."""
         frames = hashlib.sha256()
         for state in (leg.state_a, leg.state_b):
             frames.update(self.ensemble(state).positions.numpy().tobytes())
@@ -316,6 +317,11 @@ class SolvationStages:
             "frames": frames.hexdigest(),
             "coordinates": "internal, whitened; energies in kT",
         }
+
+
+def _sweep(steps_per_frame: int) -> int:
+    """Return the steps between rounds of swaps: about 100, as faster ones heat the cold walkers by their time step."""
+    return next(steps for steps in range(min(100, steps_per_frame), 0, -1) if steps_per_frame % steps == 0)
 
 
 def _keep_integral(

@@ -12,7 +12,7 @@ from boltzgen_diffclf.energy import Ends
 from boltzgen_diffclf.paths import StochasticInterpolant
 from boltzgen_diffclf.training import PathData
 
-TRANSPORT_BATCH = 1000
+TRANSPORT_BATCH = 500
 """Pairs that are transported together: the cost of exact transport grows with the cube."""
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from boltzgen_diffclf.coordinates import ScaledInternal
+
+SLICE = 256
+"""Molecules that go through the message-passing network at once: its features of all pairs must fit in memory."""
 
 
 class FlatMoleculeNet(nn.Module):
@@ -20,9 +26,10 @@ class FlatMoleculeNet(nn.Module):
         self.molecule = molecule
 
     def forward(self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return the energy [kT]."""
-        energy: Tensor = self.molecule(y.unflatten(1, (-1, 3)), t)
-        return energy
+        """Return the energy [kT]; a large batch is taken in slices."""
+        x = y.unflatten(1, (-1, 3))
+        slices = zip(x.split(SLICE), t.split(SLICE), strict=True)
+        return torch.cat([self.molecule(part, time) for part, time in slices])
 
 
 class PreconditionedMoleculeNet(FlatMoleculeNet):
@@ -39,10 +46,10 @@ class PreconditionedMoleculeNet(FlatMoleculeNet):
 
     def __init__(self, molecule: nn.Module, internal: nn.Module, scaled: ScaledInternal) -> None:
         super().__init__(molecule)
-        self.internal, self.scaled = internal, scaled
+        # A copy, because casting a model to single precision casts its modules in place.
+        self.internal, self.scaled = internal, deepcopy(scaled)
 
     def forward(self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return the energy [kT]."""
-        x = y.unflatten(1, (-1, 3))
-        energy: Tensor = self.molecule(x, t) + self.internal(self.scaled.from_cartesian(x), t)
-        return energy
+        bonded: Tensor = self.internal(self.scaled.from_cartesian(y.unflatten(1, (-1, 3))), t)
+        return super().forward(y, t) + bonded

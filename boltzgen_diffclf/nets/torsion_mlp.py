@@ -24,6 +24,8 @@ class TorsionConfig:
         projections: learned directions in the space of the stiff columns that the network sees.
         saturation: stiff coordinates, in standard deviations, are felt linearly up to about here.
         n_frequencies: waves of the time features.
+        max_cycles: turns of the fastest wave over the path; an anchored correction is smooth in t, and a wave that
+            is faster than it needs to be makes dU/dt noisy.
     """
 
     hidden: int = 128
@@ -31,7 +33,8 @@ class TorsionConfig:
     harmonics: int = 2
     projections: int = 16
     saturation: float = 6.0
-    n_frequencies: int = 6
+    n_frequencies: int = 3
+    max_cycles: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.layers, self.harmonics) < 1 or self.projections < 0 or self.saturation <= 0:
@@ -83,7 +86,7 @@ class TorsionEnergyNet(nn.Module):
         self.register_buffer("torsion_columns", is_periodic.nonzero()[:, 0], persistent=False)
         self.register_buffer("stiff_columns", (~is_periodic).nonzero()[:, 0], persistent=False)
         self.register_buffer("multiples", harmonics[:, None] * symmetry[is_periodic], persistent=False)
-        self.time_features = FourierTimeFeatures(self.config.n_frequencies)
+        self.time_features = FourierTimeFeatures(self.config.n_frequencies, self.config.max_cycles)
         self._build(generator)
 
     def _build(self, generator: torch.Generator) -> None:

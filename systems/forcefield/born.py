@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from systems.forcefield.bonded import column
+from systems.forcefield.geometry import stored
 from systems.forcefield.pairs import Distances, pair_table
 from systems.forcefield.parameters import Array, BornParameters, Indices
 
@@ -134,14 +135,15 @@ class Born(nn.Module):
         by_second, by_first = self.of_first(distances), self.of_second(distances)
         integral = torch.cat([by_second.value, by_first.value], dim=1)[:, self.joining_ordered].sum(1)
         per_b, per_b_slope = self.inverse_radii(integral)
-        b = torch.reciprocal(per_b)
+        per_b = stored(per_b)
+        b = stored(torch.reciprocal(per_b))
         single, by_radius = self.single(per_b)
         energy, slope = single.sum(1), torch.zeros_like(distances.r)
         if self.is_polar:
             polar, slope, by_product = self.polar(distances.square, b, per_b)
-            energy = energy + polar.sum(1)
-            by_radius = by_radius + (by_product[:, self.joining] * b[:, self.partners]).sum(1)
-        by_integral = -by_radius * b * b * per_b_slope
+            energy = energy + stored(polar).sum(1)
+            by_radius = by_radius + (stored(by_product)[:, self.joining] * b[:, self.partners]).sum(1)
+        by_integral = stored(-by_radius * b * b * per_b_slope)
         chain = by_integral[:, self.first] * by_second.slope + by_integral[:, self.second] * by_first.slope
         return energy, slope + chain * distances.inverse
 

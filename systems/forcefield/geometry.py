@@ -43,6 +43,11 @@ def smallest_square(dtype: torch.dtype) -> float:
     return 1e-24 if dtype == torch.float64 else 1e-14
 
 
+def stored(values: Tensor) -> Tensor:
+    """Return ``values``, kept in memory where ``torch.compile`` would compute them again for each reader."""
+    return torch.as_strided(values, values.shape, values.stride())
+
+
 def join(*vectors: Vector) -> Vector:
     """Return vectors one after the other along the rows."""
     x, y, z = zip(*vectors, strict=True)

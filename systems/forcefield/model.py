@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from systems.forcefield.bonded import Bonded
 from systems.forcefield.born import Born
+from systems.forcefield.geometry import stored
 from systems.forcefield.pairs import Pairs, pair_table
 from systems.forcefield.parameters import ForceFieldParameters
 
@@ -36,11 +37,11 @@ class ForceField(nn.Module):
         energy, gradient = self.bonded(x)
         distances = self.pairs.distances(x)
         pair_energy, slope = self.pairs(distances)
-        energy = energy + pair_energy.sum(1) + self.constant
+        energy = energy + stored(pair_energy).sum(1) + self.constant
         for born in self.born:
             born_energy, born_slope = born(distances)
             energy, slope = energy + born_energy, slope + born_slope
-        return energy, -(gradient + self.pair_gradient(x, slope))
+        return energy, -(gradient + self.pair_gradient(x, stored(slope)))
 
     def pair_gradient(self, x: Tensor, slope: Tensor) -> Tensor:
         """Return the gradient ``(chunks, 3, atoms, lanes)`` of pair energies with the given ``u'(r) / r``."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from systems.forcefield.bonded import column
-from systems.forcefield.geometry import dot, rows, subtract
+from systems.forcefield.geometry import dot, rows, stored, subtract
 from systems.forcefield.parameters import PairParameters
 
 
@@ -62,7 +62,7 @@ class Pairs(nn.Module):
         apart = subtract(rows(x, self.first), rows(x, self.second))
         square = dot(apart, apart).clamp_min(self.floor)
         r = torch.sqrt(square)
-        return Distances(square, r, torch.reciprocal(r))
+        return Distances(square, stored(r), stored(torch.reciprocal(r)))
 
     def forward(self, distances: Distances) -> tuple[Tensor, Tensor]:
         """Return the energy of every pair and its slope over distance, ``u'(r) / r``."""
