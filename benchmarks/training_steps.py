@@ -69,7 +69,8 @@ def _batch(groups: int, size: int, dim: int) -> PathBatch:
         return 0.1 * torch.randn(groups, size, *shape, generator=generator)
 
     t = torch.rand(groups, size, generator=generator)
-    return PathBatch(t, normal(dim), normal(dim), torch.ones(groups, size, dim), normal(2), normal(2, dim), normal(2, dim))
+    gamma = torch.ones(groups, size, dim)
+    return PathBatch(t, normal(dim), normal(dim), gamma, normal(2), normal(2, dim), normal(2, dim))
 
 
 def _ways() -> dict[str, Callable[..., object]]:

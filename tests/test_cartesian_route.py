@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import systems
 from boltzgen_diffclf.coordinates import InternalCoordinates, ScaledInternal, chirality, remove_mean
 from boltzgen_diffclf.energy import AnchoredEnergyModel, EnergyModel, UnanchoredEnergyModel
 from boltzgen_diffclf.errors import InputError
@@ -24,6 +25,12 @@ from boltzgen_diffclf.paths.curved import CurvedInterpolant
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.target import Target
 from boltzgen_diffclf.training import ObjectiveWeights, TrainingSettings
+from systems.ensemble import Provenance, ReferenceEnsemble
+from systems.molecular import MolecularSystem
+from workflows import solvation_cartesian
+from workflows.run_folder import open_run_folder
+from workflows.solvation import SolvationConfig
+from workflows.solvation_stages import SolvationStages
 
 BONDS = [(0, 1), (1, 2), (2, 3), (0, 4), (0, 5), (0, 6)]
 ELEMENTS = ["C", "C", "O", "N", "H", "H", "H"]
@@ -350,3 +357,38 @@ def test_unanchored_training_uses_true_forces(internal: InternalCoordinates, con
     result, cost = train_replicate(make, pools, settings, seed=1)
     assert result.history[-1]["gradient_norm.target_score"] > 0
     assert cost.network_evaluations == result.network_evaluations > 0
+
+
+def thermal_ensemble(system: MolecularSystem, state: str, seed: int) -> ReferenceEnsemble:
+    """Return frames in the harmonic neighbourhood of one structure: enough for the plumbing."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = 0.001 * torch.randn(24, system.n_atoms, 3, generator=generator)
+    positions = remove_mean(system.positions.float() + noise)
+    energies = system.target(state, 300.0).energy(positions.double())
+    provenance = Provenance(system.name, state, 300.0, system.system_hash(state))
+    return ReferenceEnsemble(provenance, positions, energies, torch.arange(24) // 6, torch.arange(24) % 6)
+
+
+def test_stage_leaves_a_row_that_a_second_call_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"LEVELS": 5, "POOL": 12, "GROUPS": 2, "GROUP_SIZE": 2, "MBAR_STRIDE": 1}.items():
+        monkeypatch.setattr(solvation_cartesian, name, value)
+    config = SolvationConfig(out=tmp_path / "run", cartesian_steps=3, training_seeds=2, device="cpu")
+    system = systems.load("aldp")
+    leg, other = system.require_leg("polar"), system.require_leg("nonpolar")
+    assert solvation_cartesian.wants_cartesian(config, leg)
+    assert not solvation_cartesian.wants_cartesian(config, other)
+    assert not solvation_cartesian.wants_cartesian(SolvationConfig(), leg)
+    with open_run_folder(config.folder, config) as folder:
+        stages = SolvationStages(config, folder, system, "cpu")
+        for seed, state in enumerate((leg.state_a, leg.state_b)):
+            stages._ensembles[state] = thermal_ensemble(system, state, seed)
+        first = solvation_cartesian.cartesian(stages, leg, 0)
+        monkeypatch.delattr(solvation_cartesian, "train_replicate")
+        second = solvation_cartesian.cartesian(stages, leg, 0)
+    fact = first.facts["cartesian"]
+    assert second.facts["cartesian"] == fact
+    assert np.isfinite(fact["value"])
+    assert max(fact["end_spread"]) < 1e-3
+    assert fact["energy_evaluations"] == 2 * 5 * (12 + 12) + 2 * 5 * 12
+    assert first.arrays["cartesian.overlap"].shape == (5, 5)
+    assert (folder.path / "models" / "polar-cartesian-0.safetensors").exists()

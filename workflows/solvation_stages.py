@@ -286,6 +286,10 @@ class SolvationStages:
             steps=config.training_steps,
             groups=config.batch_groups,
             group_size=config.levels_per_group,
+            # Levels from all over the path: neighbours look alike, and their classifier teaches slowly.
+            neighbours=False,
+            learning_rate=1e-2,
+            weight_decay=1e-2,
             log_every=max(1, config.training_steps // 20),
             checkpoint_every=max(50, config.training_steps // 10),
         )

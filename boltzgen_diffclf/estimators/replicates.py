@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import t as student_t
@@ -43,6 +44,15 @@ def combine_replicates(replicates: Sequence[Estimate], method: str) -> Estimate:
         n_effective=float(sum(replicate.n_effective for replicate in replicates)),
         method=method,
     )
+
+
+def widened_by_misfit(estimate: Estimate, other: Estimate) -> Estimate:
+    """Return ``estimate`` with the distance to ``other`` added to its error in quadrature.
+
+    Two estimators that take the same samples and the same learned energies agree where the energies are those of
+    the samples; what they differ by is the misfit of the model, which the scatter of replicates does not show.
+    """
+    return replace(estimate, stderr=math.hypot(estimate.stderr, estimate.value - other.value))
 
 
 def student_factor(n_replicates: int) -> float:
