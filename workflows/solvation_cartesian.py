@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from boltzgen_diffclf.coordinates import ScaledInternal
 from boltzgen_diffclf.energy import AnchoredEnergyModel, EnergyModel
 from boltzgen_diffclf.free_energy.cartesian import CartesianAnswers, answers
 from boltzgen_diffclf.free_energy.cartesian_space import AnchoredCartesianSpace
@@ -53,7 +52,9 @@ def wants_cartesian(config: SolvationConfig, leg: Leg) -> bool:
 
 def cartesian(stages: SolvationStages, leg: Leg, replicate: int) -> StageResult:
     """Return what one replicate of the Cartesian route says about a leg, from the run folder or by training it."""
-    return stages.folder.stage(f"cartesian-{leg.name}-{replicate}", lambda: _learn(stages, leg, replicate))
+    return stages.folder.stage(
+        f"cartesian-{leg.name}-{replicate}", lambda: _learn(stages, leg, replicate), together=True
+    )
 
 
 def _learn(stages: SolvationStages, leg: Leg, replicate: int) -> StageResult:
@@ -127,15 +128,13 @@ def _space(stages: SolvationStages, leg: Leg) -> AnchoredCartesianSpace:
     path = CurvedInterpolant(scale, 3 * (internal.n_atoms - 1), internal)
     cap_a, cap_b = (float(stages.ensemble(state).energies.max()) + CAP_MARGIN for state in (leg.state_a, leg.state_b))
     target_a, target_b = stages.target(leg.state_a), stages.target(leg.state_b)
-    return AnchoredCartesianSpace(internal, target_a, target_b, path, (cap_a, cap_b))
+    transported = stages.space(leg).transported
+    return AnchoredCartesianSpace(internal, target_a, target_b, path, (cap_a, cap_b), transported)
 
 
 def _model(stages: SolvationStages, leg: Leg) -> MakeModel:
     system, internal = stages.system, stages.internal
-    frames = [stages.ensemble(state).positions.double() for state in (leg.state_a, leg.state_b)]
-    size = min(map(len, frames))
-    pooled = torch.cat([positions[:size] for positions in frames]).to(stages.device)
-    scaled = ScaledInternal.fit(internal, internal.from_cartesian(pooled))
+    scaled = stages.space(leg).scaled
     types = atom_types(system.elements, system.bonds)
 
     def make(levels: torch.Tensor, generator: torch.Generator) -> EnergyModel:

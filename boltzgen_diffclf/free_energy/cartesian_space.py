@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from boltzgen_diffclf.coordinates import (
@@ -71,16 +71,23 @@ class CartesianSpace(PathSpace):
         target_a: the reduced energy of state A in positions, float64.
         target_b: of state B.
         path: the interpolant of flat positions.
+        transported: the torsions that pairing looks at; every soft one that is no rotor where not given. Those of
+            one narrow basin only take precision from the others.
     """
 
     def __init__(
-        self, internal: InternalCoordinates, target_a: Target, target_b: Target, path: StochasticInterpolant
+        self,
+        internal: InternalCoordinates,
+        target_a: Target,
+        target_b: Target,
+        path: StochasticInterpolant,
+        transported: Bool[Tensor, " dof"] | None = None,
     ) -> None:
         self.internal, self.path = internal, path
         self.dimension = 3 * internal.n_atoms
         self.target_a, self.target_b = target_a, target_b
         # Rotors of identical hydrogens are matched by relabelling, not by transport.
-        self.transported = internal.is_soft & (internal.symmetry == 1)
+        self.transported = internal.is_soft & (internal.symmetry == 1) if transported is None else transported
 
     def pair(self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n atoms 3"]:
         """See :meth:`PathSpace.pair`; the result is relabelled and superposed, never mirrored."""
@@ -132,6 +139,7 @@ class AnchoredCartesianSpace(CartesianSpace):
         target_b: see there.
         path: see there.
         caps: energies [kT] of states A and B above which each is softened; no sample of that state is above it.
+        transported: see :class:`CartesianSpace`.
     """
 
     def __init__(
@@ -141,8 +149,9 @@ class AnchoredCartesianSpace(CartesianSpace):
         target_b: Target,
         path: StochasticInterpolant,
         caps: tuple[float, float],
+        transported: Bool[Tensor, " dof"] | None = None,
     ) -> None:
-        super().__init__(internal, target_a, target_b, path)
+        super().__init__(internal, target_a, target_b, path, transported)
         self.softened = FlatTarget(target_a, caps[0]), FlatTarget(target_b, caps[1])
 
     def end_values(self, y: Float[Tensor, "n dim"]) -> Ends:
