@@ -185,18 +185,18 @@ def test_values_are_rounded_to_their_error(value, stderr, expected):
 
 
 def test_run_writes_everything_before_it_says_not_trustworthy(tmp_path, monkeypatch, capsys):
-    import sys
-    import types
+    from workflows import solvation_pipeline
 
-    pipeline = types.ModuleType("workflows.solvation_pipeline")
-    pipeline.solve = lambda config, folder: ReportData(result(("the walkers disagree",)))
-    monkeypatch.setitem(sys.modules, "workflows.solvation_pipeline", pipeline)
+    def give(*reasons):
+        monkeypatch.setattr(solvation_pipeline, "solve", lambda config, folder, device: ReportData(result(*reasons)))
+
+    give(("the walkers disagree",))
     with pytest.raises(NotTrustworthyError, match="the walkers disagree"):
         run(SolvationConfig(out=tmp_path))
     assert json.loads((tmp_path / "results.json").read_text())["trustworthy"] is False
     assert {"results.json", "report.html", "figures", "config.toml", "run.log"} <= set(os.listdir(tmp_path))
     assert "NOT TRUSTWORTHY" in capsys.readouterr().out
-    pipeline.solve = lambda config, folder: ReportData(result())
+    give()
     assert run(SolvationConfig(out=tmp_path)).trustworthy
 
 

@@ -114,27 +114,34 @@ def check_samples(state: str, n_effective: float) -> Check:
 
 
 def check_trained(name: str, held_out: Sequence[float]) -> Check:
-    """Gate on how much the held-out loss still fell over the last tenth of the steps, as a share of its whole drop."""
+    """Gate on the held-out loss: it must have fallen, and hardly still fall over the last tenth of the steps."""
     drop = held_out[0] - min(held_out)
     last = held_out[max(0, len(held_out) - 1 - max(1, len(held_out) // 10))] - held_out[-1]
-    share = last / max(drop, 1e-12)
+    if drop <= 0:
+        return Check(
+            f"training of {name} finished",
+            False,
+            f"the network {name} learned nothing: its held-out loss never fell below its first record "
+            f"{held_out[0]:.4g}; use more frames, or other --training-steps",
+        )
     return Check(
         f"training of {name} finished",
-        drop > 0 and share <= LARGEST_STILL_FALLING,
+        last <= LARGEST_STILL_FALLING * drop,
         f"the network {name} is undertrained: over the last tenth of the steps its held-out loss still fell by "
-        f"{100 * share:.0f} % of what it learned (limit {100 * LARGEST_STILL_FALLING:.0f} %): raise --training-steps",
+        f"{100 * last / drop:.0f} % of what it learned (limit {100 * LARGEST_STILL_FALLING:.0f} %): "
+        "raise --training-steps",
     )
 
 
 def check_overfit(name: str, held_out: Sequence[float]) -> Check:
     """Gate on how far the held-out loss has risen again from its lowest, as a share of its whole drop."""
-    drop = held_out[0] - min(held_out)
-    share = (held_out[-1] - min(held_out)) / max(drop, 1e-12)
+    drop, rise = held_out[0] - min(held_out), held_out[-1] - min(held_out)
+    share = f"{100 * rise / drop:.0f} % of what it had learned" if drop > 0 else "more than it had learned"
     return Check(
         f"overfitting of {name}",
-        share <= LARGEST_RISE,
-        f"the network {name} is overfitted: its held-out loss has risen from its lowest value by {100 * share:.0f} % "
-        f"of what it had learned (limit {100 * LARGEST_RISE:.0f} %): use more frames, or fewer --training-steps",
+        rise <= LARGEST_RISE * drop,
+        f"the network {name} is overfitted: its held-out loss has risen from its lowest value by {share} "
+        f"(limit {100 * LARGEST_RISE:.0f} %): use more frames, or fewer --training-steps",
     )
 
 
@@ -153,6 +160,10 @@ def check_replicates(name: str, row: EstimatorRow) -> Check:
 
 
 def overall(leg_reasons: Mapping[str, Sequence[str]]) -> tuple[bool, tuple[str, ...]]:
-    """Return whether every leg is trustworthy, and all reasons with the leg's name before each."""
-    reasons = tuple(f"{leg}: {reason}" for leg, several in leg_reasons.items() for reason in several)
+    """Return whether every leg is trustworthy, and each reason once, with the legs that it concerns before it."""
+    legs_of: dict[str, list[str]] = {}
+    for leg, several in leg_reasons.items():
+        for reason in several:
+            legs_of.setdefault(reason, []).append(leg)
+    reasons = tuple(f"{', '.join(legs)}: {reason}" for reason, legs in legs_of.items())
     return not reasons, reasons
