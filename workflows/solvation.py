@@ -37,7 +37,7 @@ ESTIMATORS = (
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "quick": {
-            "walkers": 80,
+            "walkers": 72,
             "exchange_temperatures": 4,
             "highest_temperature_kelvin": 800.0,
             "frames_per_walker": 400,

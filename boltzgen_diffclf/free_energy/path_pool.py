@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +15,9 @@ from boltzgen_diffclf.training import PathData
 
 TRANSPORT_BATCH = 500
 """Pairs that are transported together: the cost of exact transport grows with the cube."""
+
+LEVELS_PER_PAIRING = 4
+"""Neighbouring levels that share their pairs: transport costs more than all else in a pool."""
 
 
 class PathSpace(ABC):
@@ -62,7 +66,7 @@ def build_path_data(
 ) -> PathData:
     """Draw ``pool`` configurations at every level, in float64; the first and last level are the exact ends.
 
-    Each level draws its own pairs of frames and its own noise.
+    Each level draws its own noise; :data:`LEVELS_PER_PAIRING` neighbours share their pairs of frames.
 
     Args:
         space: coordinates, pairing, noise.
@@ -73,16 +77,13 @@ def build_path_data(
         generator: a stream on the CPU.
     """
     configurations, noises, forces = [], [], []
-    for t in levels:
-        x_0 = frames_a[_choose(len(frames_a), pool, generator).to(frames_a.device)]
-        x_1 = frames_b[_choose(len(frames_b), pool, generator).to(frames_b.device)]
-        blocks = zip(x_0.split(TRANSPORT_BATCH), x_1.split(TRANSPORT_BATCH), strict=True)
-        x_1 = torch.cat([space.pair(start, goal) for start, goal in blocks])
-        y_0, noise = space.encode(x_0), space.noise(pool, generator)
-        displacement = space.displacement(y_0, space.encode(x_1))
-        configurations.append(space.path.sample(y_0, displacement, t.to(y_0).expand(pool), noise))
+    for index, t in enumerate(levels):
+        if index % LEVELS_PER_PAIRING == 0:
+            pairs = _draw_pairs(space, frames_a, frames_b, pool, generator)
+        noise = space.noise(pool, generator)
+        configurations.append(space.path.sample(pairs.y_0, pairs.displacement, t.to(noise).expand(pool), noise))
         noises.append(noise)
-        forces.append(space.pair_forces(x_0, x_1))
+        forces.append(pairs.forces)
     y = torch.stack(configurations)
     n_levels, _, dim = y.shape
     ends = space.end_values(y.reshape(-1, dim))
@@ -96,6 +97,21 @@ def build_path_data(
         end_gradient=ends.gradient.reshape(n_levels, pool, 2, dim),
         end_force=torch.stack(forces),
     )
+
+
+class _Pairs(NamedTuple):
+    y_0: Float[Tensor, "pool dim"]
+    displacement: Float[Tensor, "pool dim"]
+    forces: Float[Tensor, "pool 2 dim"]
+
+
+def _draw_pairs(space: PathSpace, frames_a: Tensor, frames_b: Tensor, pool: int, generator: torch.Generator) -> _Pairs:
+    x_0 = frames_a[_choose(len(frames_a), pool, generator).to(frames_a.device)]
+    x_1 = frames_b[_choose(len(frames_b), pool, generator).to(frames_b.device)]
+    blocks = zip(x_0.split(TRANSPORT_BATCH), x_1.split(TRANSPORT_BATCH), strict=True)
+    x_1 = torch.cat([space.pair(start, goal) for start, goal in blocks])
+    y_0 = space.encode(x_0)
+    return _Pairs(y_0, space.displacement(y_0, space.encode(x_1)), space.pair_forces(x_0, x_1))
 
 
 def _choose(n: int, size: int, generator: torch.Generator) -> Int[Tensor, " size"]:
