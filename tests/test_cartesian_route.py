@@ -379,6 +379,7 @@ def test_stage_leaves_a_row_that_a_second_call_reads(tmp_path: Path, monkeypatch
     assert not solvation_cartesian.wants_cartesian(config, other)
     assert not solvation_cartesian.wants_cartesian(SolvationConfig(), leg)
     with open_run_folder(config.folder, config) as folder:
+        folder.progress.plan({"cartesian polar 0": 1.0})
         stages = SolvationStages(config, folder, system, "cpu")
         for seed, state in enumerate((leg.state_a, leg.state_b)):
             stages._ensembles[state] = thermal_ensemble(system, state, seed)

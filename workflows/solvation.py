@@ -74,7 +74,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "hidden": (128, 128, 128),
             "anneal_levels": 17,
             "anneal_particles": 2048,
-            "cartesian_steps": 4000,
+            "cartesian_steps": 600,
         },
         "paper": {
             "walkers": 250,

@@ -111,6 +111,8 @@ def _settings(config: SolvationConfig) -> LearningSettings:
         steps=steps,
         groups=GROUPS,
         group_size=GROUP_SIZE,
+        neighbours=False,
+        learning_rate=5e-3,
         log_every=max(1, steps // 20),
         checkpoint_every=max(20, steps // 20),
     )

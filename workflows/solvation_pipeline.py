@@ -14,8 +14,7 @@ import torch
 
 import systems
 from boltzgen_diffclf.errors import InputError
-from boltzgen_diffclf.estimators import Estimate, combine_replicates
-from boltzgen_diffclf.estimators.replicates import widened_by_misfit
+from boltzgen_diffclf.estimators import Estimate
 from boltzgen_diffclf.files import atomic_path
 from boltzgen_diffclf.free_energy.classical import all_states_mbar, one_sided, subsample, two_state_bar
 from boltzgen_diffclf.observables.ramachandran import free_energy_surface
@@ -24,33 +23,19 @@ from boltzgen_diffclf.training import parallel
 from systems.convergence import torsions_of
 from systems.molecular import Leg, MolecularSystem
 from workflows import trust
-from workflows.report.data import Integrand, LegFigures, RamachandranPmf, ReportData, TrainingCurves, WorkValues
-from workflows.results import EstimatorRow, LegResult, Published, Role, SolvationResult, judged
+from workflows.report.data import LegFigures, RamachandranPmf, ReportData, TrainingCurves, WorkValues
+from workflows.results import EstimatorRow, LegResult, Published, SolvationResult, judged
 from workflows.run_folder import RunFolder, StageResult
 from workflows.solvation_cartesian import cartesian, wants_cartesian
-from workflows.solvation_stages import OBJECTIVES, SolvationStages
+from workflows.solvation_learned import OBJECTIVES, learned_replicate
+from workflows.solvation_rows import FULL_LEARNED, YARDSTICK, curves, integrands, learned_rows, make_row
+from workflows.solvation_stages import SolvationStages
 
 if TYPE_CHECKING:
     from workflows.solvation import SolvationConfig
 
 MBAR_COLUMNS = 30_000
 """Frames of one ensemble that enter MBAR; two-state BAR takes them all."""
-
-YARDSTICK, FULL_LEARNED = "mbar", "dsm_diffclf"
-NOTES = {
-    "mbar": "all frames of all sampled states at once; the classical yardstick",
-    "bar": "two-state BAR of the reference ensembles",
-    "fep": "exponential averaging from the first state alone",
-    "no_network": "the anchored straight line of energies, nothing learned; does not vote",
-    "dsm_only": "neural TI, trained by denoising score matching alone; does not vote",
-    "diffclf_only": "neural TI, trained by the classification loss alone; does not vote",
-    "dsm_diffclf": "neural TI of the full objective, DSM + DiffCLF; has to agree with the yardstick; its error "
-    "includes the distance to exact_ends, the misfit of the model",
-    "ais": "annealing along the straight line of the true energies, both directions, BAR of the works",
-    "learned_ais": "annealing along the learned path, both directions, BAR of the works: exact for any network",
-    "exact_ends": "the classifier with the exact ends as classes, energies frozen (MBAR on path samples)",
-    "cartesian": "a message-passing network on positions along whole molecules, exact ends as classes; does not vote",
-}
 
 
 def solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportData:
@@ -128,14 +113,14 @@ def _objectives(config: SolvationConfig, leg: Leg) -> tuple[str, ...]:
 def _solve_leg(stages: SolvationStages, leg: Leg) -> tuple[LegResult, LegFigures, dict[str, TrainingCurves]]:
     rows, figures = _classical(stages, leg)
     learned = [
-        stages.learned(leg, replicate, _objectives(stages.config, leg))
+        learned_replicate(stages, leg, replicate, _objectives(stages.config, leg))
         for replicate in range(stages.config.training_seeds)
     ]
-    rows |= _learned_rows(learned)
+    rows |= learned_rows(learned)
     if wants_cartesian(stages.config, leg):
-        rows |= _learned_rows([cartesian(stages, leg, k) for k in range(stages.config.training_seeds)])
-    curves = _curves(learned, leg)
-    checks = _checks(stages, leg, rows, curves)
+        rows |= learned_rows([cartesian(stages, leg, k) for k in range(stages.config.training_seeds)])
+    training = curves(learned, leg)
+    checks = _checks(stages, leg, rows, training)
     _, reasons = trust.decide(rows.get(YARDSTICK), rows.get(FULL_LEARNED), checks)
     result = LegResult(
         states=(leg.state_a, leg.state_b),
@@ -143,7 +128,7 @@ def _solve_leg(stages: SolvationStages, leg: Leg) -> tuple[LegResult, LegFigures
         estimators=rows,
         published=tuple(Published(value.method, value.value, value.stderr, value.source) for value in leg.published),
     )
-    integrands = _integrands(learned)
+    integrals = integrands(learned)
     _write_frames(stages, leg, learned)
     work = figures.work
     if "learned_ais.forward" in learned[0].arrays:
@@ -153,8 +138,8 @@ def _solve_leg(stages: SolvationStages, leg: Leg) -> tuple[LegResult, LegFigures
         work = (*work, WorkValues("AIS, learned path", *directions))
     return (
         judged(result, YARDSTICK, FULL_LEARNED, reasons),
-        LegFigures(work, figures.overlap, figures.overlap_labels, integrands),
-        curves,
+        LegFigures(work, figures.overlap, figures.overlap_labels, integrals),
+        training,
     )
 
 
@@ -177,13 +162,13 @@ def _classical(stages: SolvationStages, leg: Leg) -> tuple[dict[str, EstimatorRo
     if config.wants("mbar"):
         family = [subsample(ensemble, MBAR_COLUMNS) for ensemble in sampled.values()]
         result, seconds = _timed(lambda: all_states_mbar(states, family, generator("mbar")))
-        rows["mbar"] = _row(result.between(row_a, row_b), "classical", "mbar", evaluations, seconds)
+        rows["mbar"] = make_row(result.between(row_a, row_b), "classical", "mbar", evaluations, seconds)
         figures = LegFigures(overlap=result.overlap_matrix, overlap_labels=tuple(states))
     if len(names) == 2:
         a, b = (stages.sampled(name) for name in (leg.state_a, leg.state_b))
         if config.wants("bar"):
             estimate, seconds = _timed(lambda: two_state_bar(a, b, row_a, row_b, generator("bar")))
-            rows["bar"] = _row(estimate, "classical", "bar", 2 * (len(a.group) + len(b.group)), seconds)
+            rows["bar"] = make_row(estimate, "classical", "bar", 2 * (len(a.group) + len(b.group)), seconds)
         work = WorkValues(
             "reference frames", a.energies[row_b] - a.energies[row_a], b.energies[row_a] - b.energies[row_b]
         )
@@ -191,12 +176,12 @@ def _classical(stages: SolvationStages, leg: Leg) -> tuple[dict[str, EstimatorRo
     elif config.wants("bar"):
         (a,) = sampled.values()
         estimate, seconds = _timed(lambda: one_sided(a, row_a, row_b))
-        rows["fep"] = _row(estimate, "classical", "fep", 2 * len(a.group), seconds)
+        rows["fep"] = make_row(estimate, "classical", "fep", 2 * len(a.group), seconds)
     if config.wants("ais"):
         annealed = stages.annealed(leg)
         fact = annealed.facts
         estimate = Estimate(fact["value"], fact["stderr"], fact["overlap"], fact["n_effective"], "AIS")
-        rows["ais"] = _row(estimate, "classical", "ais", fact["energy_evaluations"], fact["seconds"])
+        rows["ais"] = make_row(estimate, "classical", "ais", fact["energy_evaluations"], fact["seconds"])
         straight = WorkValues("AIS, straight line", annealed.arrays["forward"], annealed.arrays["reverse"])
         figures = LegFigures((*figures.work, straight), figures.overlap, figures.overlap_labels)
     return rows, figures
@@ -205,63 +190,6 @@ def _classical(stages: SolvationStages, leg: Leg) -> tuple[dict[str, EstimatorRo
 def _timed(compute: Callable[[], Any]) -> tuple[Any, float]:
     begun = time.monotonic()
     return compute(), time.monotonic() - begun
-
-
-def _row(
-    estimate: Estimate,
-    role: Role,
-    name: str,
-    energy_evaluations: int,
-    seconds: float,
-    network_evaluations: int = 0,
-    replicates: tuple[float, ...] = (),
-) -> EstimatorRow:
-    return EstimatorRow(
-        value_kT=estimate.value,
-        stderr_kT=estimate.stderr,
-        overlap=estimate.overlap,
-        n_effective=estimate.n_effective,
-        energy_evaluations=energy_evaluations,
-        network_evaluations=network_evaluations,
-        seconds=seconds,
-        role=role,
-        replicates=replicates,
-        note=NOTES.get(name, ""),
-    )
-
-
-def _learned_rows(learned: list[StageResult]) -> dict[str, EstimatorRow]:
-    """Return one row an estimator, its error from the scatter of independent replicates."""
-    combined = {name: _combine(learned, name) for name in learned[0].facts}
-    if FULL_LEARNED in combined:
-        integral, classes = combined[FULL_LEARNED], combined["exact_ends"]
-        combined[FULL_LEARNED] = widened_by_misfit(integral, classes)
-        combined["exact_ends"] = widened_by_misfit(classes, integral)
-    rows = {}
-    for name, estimate in combined.items():
-        facts = [replicate.facts[name] for replicate in learned]
-        role: Role = "learned" if name in ("dsm_diffclf", "exact_ends", "learned_ais", "cartesian") else "ablation"
-        rows[name] = _row(
-            estimate,
-            role,
-            name,
-            sum(fact["energy_evaluations"] for fact in facts),
-            sum(fact["seconds"] for fact in facts),
-            sum(fact["network_evaluations"] for fact in facts),
-            tuple(fact["value"] for fact in facts),
-        )
-    return rows
-
-
-def _combine(learned: list[StageResult], name: str) -> Estimate:
-    facts = [replicate.facts[name] for replicate in learned]
-    return combine_replicates(
-        [
-            Estimate(fact["value"], fact.get("sampling_stderr", 0.0), fact["overlap"], fact["n_effective"], name)
-            for fact in facts
-        ],
-        name,
-    )
 
 
 def _write_frames(stages: SolvationStages, leg: Leg, learned: list[StageResult]) -> None:
@@ -281,38 +209,6 @@ def _write_frames(stages: SolvationStages, leg: Leg, learned: list[StageResult])
     for name, frame in frames.items() if parallel.is_first() else ():
         with atomic_path(stages.folder.path / f"{name}-{leg.name}.parquet") as path:
             frame.to_parquet(path)
-
-
-def _integrands(learned: list[StageResult]) -> tuple[Integrand, ...]:
-    names = [key.removesuffix(".integrand") for key in learned[0].arrays if key.endswith(".integrand")]
-    found = []
-    for name in names:
-        values = np.stack([replicate.arrays[f"{name}.integrand"] for replicate in learned])
-        error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
-        found.append(Integrand(name, learned[0].arrays[f"{name}.t"], values.mean(axis=0), error))
-    return tuple(found)
-
-
-def _curves(learned: list[StageResult], leg: Leg) -> dict[str, TrainingCurves]:
-    curves = {}
-    for replicate, result in enumerate(learned):
-        for name, weights in OBJECTIVES.items():
-            history = {
-                key.removeprefix(f"{name}.history."): values
-                for key, values in result.arrays.items()
-                if key.startswith(f"{name}.history.")
-            }
-            if not history:
-                continue
-            shares = {"denoising": weights.denoising, "classification": weights.classification}
-            curves[f"{leg.name} {name} {replicate}"] = TrainingCurves(
-                step=history["step"],
-                train_loss=np.sum([w * history[f"loss.{k}"] for k, w in shares.items()], axis=0),
-                heldout_loss=np.sum([w * history[f"held_out.{k}"] for k, w in shares.items()], axis=0),
-                components={k: history[f"loss.{k}"] for k, w in shares.items() if w},
-                free_energy=history["free_energy.end"],
-            )
-    return curves
 
 
 def _checks(

@@ -1,0 +1,206 @@
+"""The internal-coordinate route of ``workflows.solvation``: train, integrate, classify, anneal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from boltzgen_diffclf.energy import AnchoredEnergyModel, EnergyModel
+from boltzgen_diffclf.free_energy.annealed import AnnealingSettings, annealed_estimate
+from boltzgen_diffclf.free_energy.annealed_ladders import learned_works
+from boltzgen_diffclf.free_energy.evaluation import time_derivatives
+from boltzgen_diffclf.free_energy.learned import (
+    LearningSettings,
+    Pools,
+    build_pools,
+    exact_end_classes,
+    integrate,
+    train_replicate,
+    untrained_model,
+)
+from boltzgen_diffclf.nets import TorsionConfig, TorsionEnergyNet
+from boltzgen_diffclf.streams import named_generator, split_seed
+from boltzgen_diffclf.training import ObjectiveWeights, TrainingSettings
+from systems.molecular import Leg
+from workflows.run_folder import StageResult
+
+if TYPE_CHECKING:
+    from workflows.solvation_stages import SolvationStages
+
+OBJECTIVES: Mapping[str, ObjectiveWeights] = {
+    "dsm_only": ObjectiveWeights(denoising=1.0, classification=0.0),
+    "diffclf_only": ObjectiveWeights(denoising=0.0, classification=1.0),
+    "dsm_diffclf": ObjectiveWeights(denoising=1.0, classification=1.0),
+}
+"""What the networks of each row are trained with."""
+
+EXACT_END_STRIDE = 4
+"""Levels that the exact-ends classifier skips: MBAR grows with the square of their number."""
+
+
+def learned_replicate(stages: SolvationStages, leg: Leg, replicate: int, objectives: tuple[str, ...]) -> StageResult:
+    """Return what one replicate of a leg learned: estimates, integrands, curves, for each objective.
+
+    A replicate has its own seed, trains on its own disjoint share of the walkers and is judged on another.
+    """
+    name = f"learned-{leg.name}-{replicate}"
+
+    def learn() -> StageResult:
+        return _learn(stages, leg, replicate, objectives)
+
+    return stages.folder.stage(name, learn, together=True)
+
+
+def _learn(stages: SolvationStages, leg: Leg, replicate: int, objectives: tuple[str, ...]) -> StageResult:
+    seed = split_seed(stages.config.seed, f"learned/{leg.name}/{replicate}")
+    settings = learning_settings(stages)
+    stage = f"learned {leg.name} {replicate}"
+    arrays: dict[str, np.ndarray] = {}
+    facts: dict[str, Any] = {}
+    total = max(1, len(objectives)) * settings.training.steps
+    with stages.folder.progress.stage(stage, total) as advance:
+        pools = _pools(stages, leg, replicate, settings, seed)
+        untrained = integrate(untrained_model(_model(stages, leg), pools.training, seed), pools.evaluation)
+        _keep_integral(arrays, facts, "no_network", untrained, pools, 0, 0.0)
+        for objective in objectives:
+            weighted = replace(settings, training=replace(settings.training, weights=OBJECTIVES[objective]))
+            done = 0
+
+            def progress(step: int, steps: int, record: Mapping[str, float]) -> None:
+                nonlocal done
+                advance(step - done)
+                done = step
+
+            result, cost = train_replicate(
+                _model(stages, leg),
+                pools,
+                weighted,
+                seed,
+                checkpoint=stages.folder.path / "models" / f"{leg.name}-{objective}-{replicate}.safetensors",
+                identity=stages.identity(leg, replicate),
+                progress=progress,
+            )
+            integral = integrate(result.model, pools.evaluation)
+            evaluated = cost.network_evaluations + pools.evaluation.y[..., 0].numel()
+            _keep_integral(arrays, facts, objective, integral, pools, evaluated, cost.seconds)
+            _keep_history(arrays, objective, result.history)
+            if objective == "dsm_diffclf":
+                arrays["dsm_diffclf.derivatives"] = time_derivatives(result.model, pools.evaluation).cpu().numpy()
+                _keep_classifier(arrays, facts, result.model, pools)
+                _keep_annealed(stages, arrays, facts, result.model, leg, replicate, seed)
+    return StageResult(arrays, facts)
+
+
+def _keep_classifier(arrays: dict[str, np.ndarray], facts: dict[str, Any], model: EnergyModel, pools: Pools) -> None:
+    estimate, overlap = exact_end_classes(model, pools.evaluation, EXACT_END_STRIDE)
+    arrays["exact_ends.overlap"] = overlap
+    facts["exact_ends"] = {
+        **facts["dsm_diffclf"],
+        "value": estimate.value,
+        "overlap": estimate.overlap,
+        "n_effective": estimate.n_effective,
+    }
+
+
+def _keep_annealed(
+    stages: SolvationStages,
+    arrays: dict[str, np.ndarray],
+    facts: dict[str, Any],
+    model: EnergyModel,
+    leg: Leg,
+    replicate: int,
+    seed: int,
+) -> None:
+    if not stages.config.wants("learned_ais"):
+        return
+    a, b = (stages.share(state, replicate + 1) for state in (leg.state_a, leg.state_b))
+    works = learned_works(
+        model,
+        stages.space(leg),
+        a.positions.double(),
+        a.group,
+        b.positions.double(),
+        b.group,
+        AnnealingSettings(levels=stages.config.anneal_levels, particles=stages.config.anneal_particles),
+        named_generator(seed, "learned annealing"),
+    )
+    estimate, cost = annealed_estimate(works, np.random.default_rng(split_seed(seed, "bootstrap")))
+    arrays["learned_ais.forward"], arrays["learned_ais.reverse"] = works.forward, works.reverse
+    trained = facts["dsm_diffclf"]
+    facts["learned_ais"] = {
+        "value": estimate.value,
+        "sampling_stderr": estimate.stderr,
+        "overlap": estimate.overlap,
+        "n_effective": estimate.n_effective,
+        "energy_evaluations": trained["energy_evaluations"] + cost.energy_evaluations,
+        "network_evaluations": trained["network_evaluations"] + cost.network_evaluations,
+        "seconds": trained["seconds"] + cost.seconds,
+    }
+
+
+def _pools(stages: SolvationStages, leg: Leg, replicate: int, settings: LearningSettings, seed: int) -> Pools:
+    def frames(share: int) -> tuple[torch.Tensor, torch.Tensor]:
+        a, b = (stages.share(state, share).positions.double() for state in (leg.state_a, leg.state_b))
+        return a, b
+
+    return build_pools(stages.space(leg), frames(replicate), frames(replicate + 1), settings, seed)
+
+
+def learning_settings(stages: SolvationStages) -> LearningSettings:
+    """Return the sizes of the internal-coordinate route."""
+    config = stages.config
+    training = TrainingSettings(
+        steps=config.training_steps,
+        groups=config.batch_groups,
+        group_size=config.levels_per_group,
+        # Levels from all over the path: neighbours look alike, and their classifier teaches slowly.
+        neighbours=False,
+        learning_rate=1e-2,
+        weight_decay=1e-2,
+        log_every=max(1, config.training_steps // 20),
+        checkpoint_every=max(50, config.training_steps // 10),
+    )
+    return LearningSettings(levels=config.path_levels, pool=config.pool, evaluation_pool=config.pool, training=training)
+
+
+def _model(stages: SolvationStages, leg: Leg) -> Any:
+    scaled, symmetry = stages.space(leg).scaled, stages.internal.symmetry
+    network = TorsionConfig(hidden=stages.config.hidden[0], layers=len(stages.config.hidden))
+
+    def make(levels: torch.Tensor, generator: torch.Generator) -> EnergyModel:
+        net = TorsionEnergyNet(scaled.is_periodic.cpu(), symmetry.cpu(), generator, network)
+        return AnchoredEnergyModel(net, levels).to(levels.device)
+
+    return make
+
+
+def _keep_integral(
+    arrays: dict[str, np.ndarray],
+    facts: dict[str, Any],
+    name: str,
+    integral: Any,
+    pools: Pools,
+    network_evaluations: int,
+    seconds: float,
+) -> None:
+    arrays[f"{name}.t"] = integral.nodes
+    arrays[f"{name}.integrand"] = integral.integrand
+    arrays[f"{name}.integrand_stderr"] = integral.integrand_stderr
+    facts[name] = {
+        "value": integral.estimate.value,
+        "sampling_stderr": integral.estimate.stderr,
+        "overlap": None,
+        "n_effective": integral.estimate.n_effective,
+        "energy_evaluations": pools.cost.energy_evaluations,
+        "network_evaluations": network_evaluations,
+        "seconds": pools.cost.seconds + seconds,
+    }
+
+
+def _keep_history(arrays: dict[str, np.ndarray], name: str, history: list[dict[str, float]]) -> None:
+    for key in history[0]:
+        arrays[f"{name}.history.{key}"] = np.array([record[key] for record in history])

@@ -1,0 +1,127 @@
+"""From the stages' results to the rows of the table, and to the arrays of its figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from boltzgen_diffclf.estimators import Estimate, combine_replicates
+from boltzgen_diffclf.estimators.replicates import widened_by_misfit
+from systems.molecular import Leg
+from workflows.report.data import Integrand, TrainingCurves
+from workflows.results import EstimatorRow, Role
+from workflows.run_folder import StageResult
+from workflows.solvation_learned import OBJECTIVES
+
+YARDSTICK, FULL_LEARNED = "mbar", "dsm_diffclf"
+NOTES = {
+    "mbar": "all frames of all sampled states at once; the classical yardstick",
+    "bar": "two-state BAR of the reference ensembles",
+    "fep": "exponential averaging from the first state alone",
+    "no_network": "the anchored straight line of energies, nothing learned; does not vote",
+    "dsm_only": "neural TI, trained by denoising score matching alone; does not vote",
+    "diffclf_only": "neural TI, trained by the classification loss alone; does not vote",
+    "dsm_diffclf": "neural TI of the full objective, DSM + DiffCLF; has to agree with the yardstick; its error "
+    "includes the distance to exact_ends, the misfit of the model",
+    "ais": "annealing along the straight line of the true energies, both directions, BAR of the works",
+    "learned_ais": "annealing along the learned path, both directions, BAR of the works: exact for any network",
+    "exact_ends": "the classifier with the exact ends as classes, energies frozen (MBAR on path samples)",
+    "cartesian": "a message-passing network on positions along whole molecules, exact ends as classes; does not vote",
+}
+
+
+def make_row(
+    estimate: Estimate,
+    role: Role,
+    name: str,
+    energy_evaluations: int,
+    seconds: float,
+    network_evaluations: int = 0,
+    replicates: tuple[float, ...] = (),
+) -> EstimatorRow:
+    """Return the row of an estimate, with what it cost and its remark."""
+    return EstimatorRow(
+        value_kT=estimate.value,
+        stderr_kT=estimate.stderr,
+        overlap=estimate.overlap,
+        n_effective=estimate.n_effective,
+        energy_evaluations=energy_evaluations,
+        network_evaluations=network_evaluations,
+        seconds=seconds,
+        role=role,
+        replicates=replicates,
+        note=NOTES.get(name, ""),
+    )
+
+
+def learned_rows(learned: list[StageResult]) -> dict[str, EstimatorRow]:
+    """Return one row an estimator, its error from the scatter of independent replicates."""
+    combined = {name: _combine(learned, name) for name in learned[0].facts}
+    if FULL_LEARNED in combined:
+        integral, classes = combined[FULL_LEARNED], combined["exact_ends"]
+        combined[FULL_LEARNED] = widened_by_misfit(integral, classes)
+        combined["exact_ends"] = widened_by_misfit(classes, integral)
+    if "cartesian" in combined:
+        integrals = [replicate.facts["cartesian"]["integral"] for replicate in learned]
+        integral = replace(combined["cartesian"], value=float(np.mean(integrals)))
+        combined["cartesian"] = widened_by_misfit(combined["cartesian"], integral)
+    rows = {}
+    for name, estimate in combined.items():
+        facts = [replicate.facts[name] for replicate in learned]
+        role: Role = "learned" if name in ("dsm_diffclf", "exact_ends", "learned_ais", "cartesian") else "ablation"
+        rows[name] = make_row(
+            estimate,
+            role,
+            name,
+            sum(fact["energy_evaluations"] for fact in facts),
+            sum(fact["seconds"] for fact in facts),
+            sum(fact["network_evaluations"] for fact in facts),
+            tuple(fact["value"] for fact in facts),
+        )
+    return rows
+
+
+def _combine(learned: list[StageResult], name: str) -> Estimate:
+    facts = [replicate.facts[name] for replicate in learned]
+    return combine_replicates(
+        [
+            Estimate(fact["value"], fact.get("sampling_stderr", 0.0), fact["overlap"], fact["n_effective"], name)
+            for fact in facts
+        ],
+        name,
+    )
+
+
+def integrands(learned: list[StageResult]) -> tuple[Integrand, ...]:
+    """Return the mean integrand of each method over the replicates, with the error of their scatter."""
+    names = [key.removesuffix(".integrand") for key in learned[0].arrays if key.endswith(".integrand")]
+    found = []
+    for name in names:
+        values = np.stack([replicate.arrays[f"{name}.integrand"] for replicate in learned])
+        error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+        found.append(Integrand(name, learned[0].arrays[f"{name}.t"], values.mean(axis=0), error))
+    return tuple(found)
+
+
+def curves(learned: list[StageResult], leg: Leg) -> dict[str, TrainingCurves]:
+    """Return what each training run of a leg logged, by leg, objective and replicate."""
+    found = {}
+    for replicate, result in enumerate(learned):
+        for name, weights in OBJECTIVES.items():
+            history = {
+                key.removeprefix(f"{name}.history."): values
+                for key, values in result.arrays.items()
+                if key.startswith(f"{name}.history.")
+            }
+            if not history:
+                continue
+            shares = {"denoising": weights.denoising, "classification": weights.classification}
+            found[f"{leg.name} {name} {replicate}"] = TrainingCurves(
+                step=history["step"],
+                train_loss=np.sum([w * history[f"loss.{k}"] for k, w in shares.items()], axis=0),
+                heldout_loss=np.sum([w * history[f"held_out.{k}"] for k, w in shares.items()], axis=0),
+                components={k: history[f"loss.{k}"] for k, w in shares.items() if w},
+                free_energy=history["free_energy.end"],
+            )
+    return found
