@@ -19,7 +19,7 @@ import torch
 from boltzgen_diffclf.compilation import can_fuse
 from systems.forcefield import ForceFieldTarget, compile_system
 
-ROUNDS = 7
+ROUNDS = 20
 OPENMM_CONFIGURATIONS = 64
 
 

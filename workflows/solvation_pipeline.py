@@ -34,8 +34,8 @@ from workflows.solvation_stages import SolvationStages
 if TYPE_CHECKING:
     from workflows.solvation import SolvationConfig
 
-MBAR_COLUMNS = 30_000
-"""Frames of one ensemble that enter MBAR; two-state BAR takes them all."""
+MBAR_COLUMNS = 200_000
+"""Frames of one ensemble that enter MBAR, evenly spread; two-state BAR takes them all."""
 
 
 def solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportData:
@@ -116,9 +116,10 @@ def _solve_leg(stages: SolvationStages, leg: Leg) -> tuple[LegResult, LegFigures
         learned_replicate(stages, leg, replicate, _objectives(stages.config, leg))
         for replicate in range(stages.config.training_seeds)
     ]
-    rows |= learned_rows(learned)
+    independent = sum(stages.n_effective(state) for state in (leg.state_a, leg.state_b))
+    rows |= learned_rows(learned, independent)
     if wants_cartesian(stages.config, leg):
-        rows |= learned_rows([cartesian(stages, leg, k) for k in range(stages.config.training_seeds)])
+        rows |= learned_rows([cartesian(stages, leg, k) for k in range(stages.config.training_seeds)], independent)
     training = curves(learned, leg)
     checks = _checks(stages, leg, rows, training)
     _, reasons = trust.decide(rows.get(YARDSTICK), rows.get(FULL_LEARNED), checks)

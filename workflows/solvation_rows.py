@@ -55,8 +55,13 @@ def make_row(
     )
 
 
-def learned_rows(learned: list[StageResult]) -> dict[str, EstimatorRow]:
-    """Return one row an estimator, its error from the scatter of independent replicates."""
+def learned_rows(learned: list[StageResult], independent: float) -> dict[str, EstimatorRow]:
+    """Return one row an estimator, its error from the scatter of independent replicates.
+
+    Args:
+        learned: one result a replicate.
+        independent: frames of both ends; a path has any number of configurations, and no more information than they.
+    """
     combined = {name: _combine(learned, name) for name in learned[0].facts}
     if FULL_LEARNED in combined:
         integral, classes = combined[FULL_LEARNED], combined["exact_ends"]
@@ -71,7 +76,7 @@ def learned_rows(learned: list[StageResult]) -> dict[str, EstimatorRow]:
         facts = [replicate.facts[name] for replicate in learned]
         role: Role = "learned" if name in ("dsm_diffclf", "exact_ends", "learned_ais", "cartesian") else "ablation"
         rows[name] = make_row(
-            estimate,
+            replace(estimate, n_effective=float(np.fmin(estimate.n_effective, independent))),
             role,
             name,
             sum(fact["energy_evaluations"] for fact in facts),

@@ -133,6 +133,7 @@ class Born(nn.Module):
     def forward(self, distances: Distances) -> tuple[Tensor, Tensor]:
         """Return the energy ``(chunks, lanes)`` and the slope over distance ``u'(r) / r`` of every pair."""
         by_second, by_first = self.of_first(distances), self.of_second(distances)
+        slope_second, slope_first = stored(by_second.slope), stored(by_first.slope)
         integral = torch.cat([by_second.value, by_first.value], dim=1)[:, self.joining_ordered].sum(1)
         per_b, per_b_slope = self.inverse_radii(integral)
         per_b = stored(per_b)
@@ -144,7 +145,7 @@ class Born(nn.Module):
             energy = energy + stored(polar).sum(1)
             by_radius = by_radius + (stored(by_product)[:, self.joining] * b[:, self.partners]).sum(1)
         by_integral = stored(-by_radius * b * b * per_b_slope)
-        chain = by_integral[:, self.first] * by_second.slope + by_integral[:, self.second] * by_first.slope
+        chain = by_integral[:, self.first] * slope_second + by_integral[:, self.second] * slope_first
         return energy, slope + chain * distances.inverse
 
     def inverse_radii(self, integral: Tensor) -> tuple[Tensor, Tensor]:

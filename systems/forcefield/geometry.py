@@ -49,8 +49,9 @@ def stored(values: Tensor) -> Tensor:
 
 
 def join(*vectors: Vector) -> Vector:
-    """Return vectors one after the other along the rows."""
-    x, y, z = zip(*vectors, strict=True)
+    """Return vectors one after the other along the rows, and a row of zeros behind the last."""
+    nothing = torch.zeros_like(vectors[0][0][:, :1])
+    x, y, z = zip(*vectors, (nothing, nothing, nothing), strict=True)
     return torch.cat(x, dim=1), torch.cat(y, dim=1), torch.cat(z, dim=1)
 
 
@@ -67,7 +68,7 @@ class Dihedral:
     along_a: Tensor
     along_b: Tensor
 
-    def gradient(self, slope: Tensor) -> Vector:
+    def gradient(self, slope: Tensor) -> tuple[Vector, Vector, Vector, Vector]:
         """Return ``slope * d phi / d x``, all first atoms, then all second ones, and so on.
 
         References:
@@ -78,7 +79,7 @@ class Dihedral:
         shift = subtract(scale(first, self.along_a), scale(last, self.along_b))
         second = subtract(shift, first)
         third = subtract((-shift[0], -shift[1], -shift[2]), last)
-        return join(first, second, third, last)
+        return first, second, third, last
 
 
 def dihedral(x: Tensor, atoms: tuple[Tensor, Tensor, Tensor, Tensor]) -> Dihedral:

@@ -199,7 +199,9 @@ def ramachandran(pmfs: Sequence[RamachandranPmf]) -> Figure:
         ([pmf.stderr for pmf in pmfs], "magma", "standard error [kT]"),
     )
     for axes, (maps, colours, label) in zip(grid, rows, strict=True):
-        top = max((float(np.nanquantile(one, 0.995)) for one in maps if np.isfinite(one).any()), default=1.0)
+        top = max(
+            (float(np.quantile(one[np.isfinite(one)], 0.995)) for one in maps if np.isfinite(one).any()), default=1.0
+        )
         for axis, one in zip(axes, maps, strict=True):
             axis.set_facecolor("#e9ebee")
             image = axis.imshow(
