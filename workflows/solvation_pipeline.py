@@ -67,7 +67,9 @@ def solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportData
         settings=config.shown_settings,
         seconds_total=time.monotonic() - begun,
     )
-    return ReportData(result, figures, training, _ramachandran(stages, legs[0]))
+    # One replicate of the first leg shows how training goes; the gates have looked at all of them.
+    shown = {name: curve for name, curve in training.items() if name.startswith(legs[0].name) and name.endswith(" 0")}
+    return ReportData(result, figures, shown, _ramachandran(stages, legs[0]))
 
 
 def choose_device(wanted: str) -> str:

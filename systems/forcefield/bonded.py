@@ -189,9 +189,7 @@ class Bonded(nn.Module):
             terms.append((Angles(angles, dtype), angles.atoms))
         if len(torsions.atoms):
             terms.append((Torsions(torsions, dtype), torsions.atoms))
-        terms += [
-            (Cmap(cmap, dtype), np.concatenate([cmap.first, cmap.second], axis=1)) for cmap in parameters.cmaps
-        ]
+        terms += [(Cmap(cmap, dtype), np.concatenate([cmap.first, cmap.second], axis=1)) for cmap in parameters.cmaps]
         self.terms = nn.ModuleList([OnAtoms(term, atoms, parameters.n_atoms) for term, atoms in terms])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -195,8 +195,12 @@ def ramachandran(pmfs: Sequence[RamachandranPmf]) -> Figure:
     figure = Figure(figsize=(3.4 * len(pmfs) + 0.8, 6.4), layout="constrained")
     grid = figure.subplots(2, len(pmfs), squeeze=False, sharex=True, sharey=True)
     rows = (
-        ([pmf.free_energy for pmf in pmfs], "viridis", "free energy [kT]"),
-        ([pmf.stderr for pmf in pmfs], "magma", "standard error [kT]"),
+        (
+            [np.where(np.isfinite(pmf.free_energy), pmf.free_energy, np.nan) for pmf in pmfs],
+            "viridis",
+            "free energy [kT]",
+        ),
+        ([np.where(np.isfinite(pmf.stderr), pmf.stderr, np.nan) for pmf in pmfs], "magma", "standard error [kT]"),
     )
     for axes, (maps, colours, label) in zip(grid, rows, strict=True):
         top = max(
