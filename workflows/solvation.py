@@ -45,7 +45,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "timestep_fs": 2.5,
             "equilibration_frames": 40,
             "path_levels": 33,
-            "pool": 3000,
+            "pool": 2500,
             "training_steps": 1000,
             "batch_groups": 128,
             "levels_per_group": 4,

@@ -88,14 +88,14 @@ def learned_rows(learned: list[StageResult], independent: float) -> dict[str, Es
 
 
 def _combine(learned: list[StageResult], name: str) -> Estimate:
+    """Return the mean of the replicates; few that agree by chance do not undercut their own sampling errors."""
     facts = [replicate.facts[name] for replicate in learned]
-    return combine_replicates(
-        [
-            Estimate(fact["value"], fact.get("sampling_stderr", 0.0), fact["overlap"], fact["n_effective"], name)
-            for fact in facts
-        ],
-        name,
-    )
+    estimates = [
+        Estimate(fact["value"], fact["sampling_stderr"], fact["overlap"], fact["n_effective"], name) for fact in facts
+    ]
+    combined = combine_replicates(estimates, name)
+    sampling = float(np.sqrt(np.sum([estimate.stderr**2 for estimate in estimates])) / len(estimates))
+    return replace(combined, stderr=max(combined.stderr, sampling))
 
 
 def integrands(learned: list[StageResult]) -> tuple[Integrand, ...]:
