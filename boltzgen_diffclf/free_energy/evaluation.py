@@ -49,17 +49,12 @@ def time_derivatives(model: EnergyModel, data: PathData) -> Float[Tensor, "level
         Kirkwood 1935, J. Chem. Phys. 3, 300; Mate, Fleuret & Bereau 2024 (neural TI).
     """
     rows = []
-    for index, t in enumerate(data.levels):
-        y, ends = data.y[index], data.end_energy[index]
-        rows.append(
-            torch.cat(
-                [
-                    model.time_derivative(part, t.repeat(len(part)), end)
-                    for part, end in zip(y.split(_CHUNK), ends.split(_CHUNK), strict=True)
-                ]
-            )
-        )
-    return torch.stack(rows).detach()
+    # Without this the parameters' graph of every configuration is kept: gigabytes for a message-passing network.
+    with torch.no_grad():
+        for t, y, ends in zip(data.levels, data.y, data.end_energy, strict=True):
+            parts = zip(y.split(_CHUNK), ends.split(_CHUNK), strict=True)
+            rows.append(torch.cat([model.time_derivative(part, t.repeat(len(part)), end) for part, end in parts]))
+    return torch.stack(rows)
 
 
 def level_energies(model: EnergyModel, data: PathData) -> Float[Tensor, "levels pool levels"]:
