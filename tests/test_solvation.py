@@ -67,6 +67,14 @@ def test_a_run_too_small_to_be_believed_is_written_and_ends_in_three(whole: Path
     assert "not trustworthy" in page.lower()
 
 
+def test_an_overfitted_network_is_found_out(tmp_path: Path) -> None:
+    options = "--estimators mbar dsm_diffclf --path-levels 9 --training-steps 800 --batch-groups 16 --hidden 64 64"
+    code, _, errors = finish(tmp_path / "run", *shlex.split(options))
+    assert code == 3, errors[-3000:]
+    reasons = json.loads((tmp_path / "run" / "results.json").read_text())["reasons"]
+    assert any("overfitted" in reason for reason in reasons)
+
+
 def test_frames_are_read_by_alchemlyb(whole: Path) -> None:
     from alchemlyb.estimators import BAR
 
