@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boltzgen_diffclf.errors import InputError
+from systems.convergence import measure_convergence
 from systems.ensemble import Provenance, ReferenceEnsemble, energies_of
 from systems.molecular import MolecularSystem, require_temperature
 from systems.store import holds_ensemble, read_ensemble
@@ -49,8 +50,10 @@ def read_user_trajectory(
     _require_whole_molecules(path, system, positions)
     if len(positions) < blocks:
         raise InputError(f"{path} has {len(positions)} frames, fewer than {blocks}: give a longer trajectory")
+    # Blocks of one length, from the end: what is left over is the least equilibrated.
+    positions = positions[len(positions) % blocks :]
     order = torch.arange(len(positions))
-    return ReferenceEnsemble(
+    ensemble = ReferenceEnsemble(
         provenance=Provenance(
             system=system.name,
             state=state,
@@ -63,6 +66,7 @@ def read_user_trajectory(
         group=order * blocks // len(positions),
         frame=order,
     )
+    return ensemble.with_diagnostics(measure_convergence(ensemble, system))
 
 
 def _require_lossless(path: Path) -> None:

@@ -76,10 +76,10 @@ def test_presets_name_settings_that_exist_and_the_defaults_are_quick():
 def test_sources_override_each_other_in_order(tmp_path):
     file = tmp_path / "settings.toml"
     file.write_text('preset = "standard"\nwalkers = 7\nbatch_groups = 9\n')
-    settings = settings_of(["--config", str(file), "--batch-groups", "11", "--hidden", "8", "16"])
+    settings = settings_of(["--config", str(file), "--batch-groups", "11", "--hidden", "8", "8"])
     assert settings.preset == "standard"
     assert settings.training_steps == PRESETS["standard"]["training_steps"]
-    assert (settings.walkers, settings.batch_groups, settings.hidden) == (7, 11, (8, 16))
+    assert (settings.walkers, settings.batch_groups, settings.hidden) == (7, 11, (8, 8))
     quick = settings_of(["--config", str(file), "--preset", "quick"])
     assert (quick.walkers, quick.training_steps) == (7, PRESETS["quick"]["training_steps"])
 
@@ -110,6 +110,10 @@ def test_print_config_is_toml_that_gives_the_same_settings(tmp_path, capsys):
         (["--trajectory", "x.h5"], "not written STATE=FILE"),
         (["--highest-temperature-kelvin", "250"], "--exchange-temperatures 1"),
         (["--seed", "-1"], "--seed -1"),
+        (["--path-levels", "6"], "6 is not 4 n + 1: take 5"),
+        (["--hidden", "8", "4"], "all layers have one width"),
+        (["--training-seeds", "7", "--walkers", "6"], "--training-seeds 7 is more than --walkers 6"),
+        (["--levels-per-group", "9", "--path-levels", "5"], "--levels-per-group 9 is more than --path-levels 5"),
         (["--out"], "option '--out' lacks its value"),
         (["--estimators", "--seed", "1"], "option '--estimators' lacks its value"),
         (["stray"], "unexpected word 'stray'"),

@@ -146,3 +146,20 @@ def test_two_processes_train_what_one_does(whole: Path, tmp_path: Path) -> None:
     one, two = numbers(whole), numbers(out)
     assert two["mbar"] == one["mbar"]
     assert two["dsm_diffclf"][0] == pytest.approx(one["dsm_diffclf"][0], abs=1e-3)
+
+
+def test_a_changed_trajectory_is_not_mixed_with_old_stages(whole: Path, tmp_path: Path) -> None:
+    import mdtraj
+
+    frames = mdtraj.join([mdtraj.load(str(whole / "reference" / "vacuum.h5"))] * 2)
+    file, out = tmp_path / "mine.dcd", tmp_path / "run"
+    frames.save_dcd(str(file))
+    options = ["--trajectory", f"vacuum={file}", "--estimators", "mbar"]
+    code, _, errors = finish(out, *options)
+    assert code == 3, errors[-3000:]
+    ensemble = json.loads((out / "results.json").read_text())
+    assert not any("nan" in reason for reason in ensemble["reasons"])
+    frames[::-1].save_dcd(str(file))
+    code, _, errors = finish(out, *options)
+    assert code == 2
+    assert "has changed since this run began" in errors.strip().splitlines()[-1]

@@ -246,9 +246,11 @@ def _shown(value: object) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
     except ValueError as error:
-        raise InputError(f"{path} is truncated or altered: delete the folder, or choose another --out") from error
+        raise InputError(f"{path} is truncated or altered: delete it, or choose another --out") from error
     return content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -136,7 +137,7 @@ class SolvationConfig:
     ] = ("all",)
     trajectory: Annotated[
         tuple[str, ...],
-        Field(description="Your own frames of a state, as STATE=FILE (any file mdtraj reads, positions in full)."),
+        Field(description="Your own frames of a state, as STATE=FILE (h5, dcd, nc, trr, dtr or binpos)."),
     ] = ()
     walkers: Annotated[int, Field(ge=2, description="Walkers at each temperature.")] = PRESETS["quick"]["walkers"]
     exchange_temperatures: Annotated[
@@ -233,6 +234,33 @@ class SolvationConfig:
                 )
         return trajectory
 
+    @field_validator("path_levels")
+    @classmethod
+    def _levels_in_fours(cls, levels: int) -> int:
+        if (levels - 1) % 4:
+            raise ValueError(f"{levels} is not 4 n + 1: take {levels - (levels - 1) % 4}")
+        return levels
+
+    @field_validator("hidden")
+    @classmethod
+    def _one_width(cls, hidden: tuple[int, ...]) -> tuple[int, ...]:
+        if min(hidden) < 1 or len(set(hidden)) > 1:
+            raise ValueError(f"all layers have one width of 1 or more, got {' '.join(map(str, hidden))}")
+        return hidden
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> SolvationConfig:
+        if self.training_seeds > self.walkers:
+            raise ValueError(
+                f"--training-seeds {self.training_seeds} is more than --walkers {self.walkers}: each replicate needs "
+                "walkers of its own"
+            )
+        if self.levels_per_group > self.path_levels:
+            raise ValueError(
+                f"--levels-per-group {self.levels_per_group} is more than --path-levels {self.path_levels}: lower it"
+            )
+        return self
+
     @model_validator(mode="after")
     def _ladder_goes_up(self) -> SolvationConfig:
         if self.exchange_temperatures > 1 and self.highest_temperature_kelvin <= self.temperature_kelvin:
@@ -251,8 +279,8 @@ class SolvationConfig:
         changed = {key: value for key, value in settings_values(self).items() if value != default.get(key)}
         words = [f"--preset {self.preset}", f"--system {self.system}"]
         for key, value in changed.items():
-            shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            words.append(f"--{key.replace('_', '-')} {shown}")
+            several = value if isinstance(value, list | tuple) else [value]
+            words.append(f"--{key.replace('_', '-')} {shlex.join(map(str, several))}")
         return " ".join(["python -m workflows.solvation", *words])
 
     @property

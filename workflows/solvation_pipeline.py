@@ -47,6 +47,8 @@ def solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportData
     legs = [system.require_leg(name) for name in config.legs]
     stages = SolvationStages(config, folder, system, device)
     folder.progress.plan(_shares(config, system, legs))
+    for state in config.trajectory_files:
+        stages.ensemble(state)  # a bad file is refused before anything is sampled
     results: dict[str, LegResult] = {}
     figures: dict[str, LegFigures] = {}
     training: dict[str, TrainingCurves] = {}

@@ -6,12 +6,14 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from boltzgen_diffclf.coordinates import InternalCoordinates
+from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.free_energy.annealed import AnnealingSettings, annealed_estimate
 from boltzgen_diffclf.free_energy.annealed_ladders import linear_ladder_works
 from boltzgen_diffclf.free_energy.classical import SampledState, energies_in
@@ -48,7 +50,7 @@ class SolvationStages:
     def _make_ensemble(self, state: str) -> ReferenceEnsemble:
         config = self.config
         if state in config.trajectory_files:
-            return read_user_trajectory(config.trajectory_files[state], self.system, state, config.temperature_kelvin)
+            return self._read_user_trajectory(state, config.trajectory_files[state])
         if state in self.system.reweighted:
             source = self.ensemble(self.system.reweighted[state])
             return resample(source, self.system, state, named_generator(config.seed, f"resample {state}"))
@@ -64,6 +66,16 @@ class SolvationStages:
 
         self.folder.stage(stage.replace(" ", "-"), sample)
         return read_ensemble(path, self.system, state, config.temperature_kelvin)
+
+    def _read_user_trajectory(self, state: str, file: Path) -> ReferenceEnsemble:
+        ensemble = read_user_trajectory(file, self.system, state, self.config.temperature_kelvin)
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        if self.folder.remember(f"trajectory {state}", lambda: content) != content:
+            raise InputError(
+                f"{file} has changed since this run began, and stages in {self.folder.path} come from the old one: "
+                "choose another --out"
+            )
+        return ensemble
 
     def _reference_settings(self) -> ReferenceSettings:
         config = self.config

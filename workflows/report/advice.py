@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from workflows.report.rounding import count, in_units, with_error
 from workflows.results import EstimatorRow, LegResult, SolvationResult, most_precise
+from workflows.trust import AGREEMENT_SIGMAS
+
+WORTHWHILE = 0.8
+"""Share of the yardstick's error below which a learned row is worth its cost."""
 
 
 def main_leg(result: SolvationResult) -> str:
@@ -15,8 +21,8 @@ def sign_in_words(leg: LegResult) -> str:
     """Return what the sign of a leg means, in a sentence."""
     a, b = leg.states
     return (
-        f"Every value is F({b}) − F({a}): a negative one means that the molecule is more stable in the state "
-        f"“{b}” than in the state “{a}”."
+        f"Every value is F(B) − F(A) of its leg, here F({b}) − F({a}): a negative one means that the molecule is "
+        f"more stable in the state “{b}” than in the state “{a}”."
     )
 
 
@@ -47,10 +53,11 @@ def _compare(classical: str, yardstick: EstimatorRow, learned: str, network: Est
     facts = f"{_facts(classical, yardstick)}; {_facts(learned, network)}."
     if not trusted:
         return f"Neither route should be used as it stands: the reasons above come first. {facts}"
-    if yardstick.stderr_kT <= network.stderr_kT:
+    apart = abs(network.value_kT - yardstick.value_kT) / math.hypot(network.stderr_kT, yardstick.stderr_kT)
+    if apart > AGREEMENT_SIGMAS or network.stderr_kT > WORTHWHILE * yardstick.stderr_kT:
         return (
-            f"Use the classical route, {classical}: on this system it is the more precise one, because the two "
-            f"states overlap well enough. {facts} Keep the learned route as an independent check; it earns its "
+            f"Use the classical route, {classical}: on this system it is as precise as any and far cheaper, because "
+            f"the two states overlap well enough. {facts} Keep the learned route as an independent check; it earns its "
             "cost where the states do not overlap."
         )
     return (
