@@ -45,7 +45,7 @@ class ReferenceConfig:
     ] = None
     preset: Annotated[
         Literal["quick", "standard", "paper"],
-        Field(description="Size of the run: minutes on a laptop, several times larger, or the published sizes."),
+        Field(description="Size of the run: minutes on a laptop, larger, or the published sizes."),
     ] = "quick"
     temperature_kelvin: Annotated[float, Field(ge=100, le=1000, description="Temperature [K].")] = 300.0
     out: Annotated[

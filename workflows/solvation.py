@@ -115,7 +115,7 @@ class SolvationConfig:
     system: Annotated[str, Field(description="Molecular system, by name.")] = "aldp"
     preset: Annotated[
         Literal["quick", "standard", "paper"],
-        Field(description="Size of the run: minutes on a laptop, several times larger, or the published sizes on a GPU."),
+        Field(description="Size of the run: minutes on a laptop, larger, or the published sizes on a GPU."),
     ] = "quick"
     temperature_kelvin: Annotated[float, Field(ge=100, le=1000, description="Temperature [K].")] = 300.0
     leg: Annotated[
