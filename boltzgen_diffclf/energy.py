@@ -7,13 +7,36 @@ centred positions of ``3 * atoms`` numbers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from boltzgen_diffclf.target import Ladder, Target
+
+
+class TimeEnergy(Protocol):
+    """A time-dependent energy that needs nothing but the configuration: what the objectives ask of a model.
+
+    ``log p_t(y) = F(t) - U(y, t)``; everything is differentiable in the model's parameters.
+    """
+
+    def energy(self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return ``U(y, t)`` [kT]."""
+        ...
+
+    def gradient(self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
+        """Return ``dU/dy`` [kT per unit of y]."""
+        ...
+
+    def time_derivative(self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return ``dU/dt`` [kT]."""
+        ...
+
+    def free_energy(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Return ``F(t)`` [kT], up to one constant."""
+        ...
 
 
 class Ends(NamedTuple):
