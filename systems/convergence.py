@@ -13,7 +13,8 @@ from boltzgen_diffclf.observables.torsions import torsion_angles
 from systems.ensemble import ReferenceEnsemble
 from systems.molecular import MolecularSystem
 
-_FRAMES_FOR_R_HAT = 4
+FRAMES_FOR_R_HAT = 4
+"""Frames of each group that split R-hat needs."""
 
 
 def torsions_of(ensemble: ReferenceEnsemble, system: MolecularSystem) -> dict[str, torch.Tensor]:
@@ -31,7 +32,7 @@ def measure_convergence(ensemble: ReferenceEnsemble, system: MolecularSystem) ->
     Keys: ``populations`` of the system's basins with their scatter between groups, ``split_r_hat`` and
     ``effective_frames`` of the reduced energy, of each torsion's sine and cosine and of each basin.
     """
-    if ensemble.n_groups < 2 or len(ensemble) < _FRAMES_FOR_R_HAT * ensemble.n_groups:
+    if ensemble.n_groups < 2 or len(ensemble) < FRAMES_FOR_R_HAT * ensemble.n_groups:
         return {}
     torsions = torsions_of(ensemble, system)
     series = {"reduced_energy": ensemble.energies}

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boltzgen_diffclf.errors import InputError
-from systems.convergence import measure_convergence
+from systems.convergence import FRAMES_FOR_R_HAT, measure_convergence
 from systems.ensemble import Provenance, ReferenceEnsemble, energies_of
 from systems.molecular import MolecularSystem, require_temperature
 from systems.store import holds_ensemble, read_ensemble
@@ -48,8 +48,11 @@ def read_user_trajectory(
         return read_ensemble(path, system, state, temperature)
     positions = _load_positions(path, system)
     _require_whole_molecules(path, system, positions)
-    if len(positions) < blocks:
-        raise InputError(f"{path} has {len(positions)} frames, fewer than {blocks}: give a longer trajectory")
+    if len(positions) < FRAMES_FOR_R_HAT * blocks:
+        raise InputError(
+            f"{path} has {len(positions)} frames, fewer than the {FRAMES_FOR_R_HAT * blocks} that its convergence can "
+            "be judged by: give a longer trajectory"
+        )
     # Blocks of one length, from the end: what is left over is the least equilibrated.
     positions = positions[len(positions) % blocks :]
     order = torch.arange(len(positions))

@@ -57,6 +57,14 @@ def test_help_names_units_and_presets_without_heavy_imports():
     assert f"standard: {PRESETS['standard']['walkers']}" in " ".join(shown.replace("│", " ").split())
 
 
+@pytest.mark.parametrize("option", ["--help", "--print-config"])
+def test_a_reader_that_leaves_early_is_no_error(option):
+    command = f"{sys.executable} -m workflows.solvation {option} | head -n 1"
+    finished = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert finished.stdout
+
+
 def test_every_field_describes_itself_and_says_its_unit():
     for name, field in SolvationConfig.__pydantic_fields__.items():
         assert field.description, name

@@ -247,4 +247,4 @@ def test_trajectories_that_cannot_be_used_are_refused(tmp_path, aldp, ensemble):
     mdtraj.Trajectory(good.xyz * 10, topology).save_dcd(str(tmp_path / "units.dcd"))
     refused(tmp_path / "units.dcd", r"check the units \(nm\)", blocks=4)
     good.save_dcd(str(tmp_path / "brief.dcd"))
-    refused(tmp_path / "brief.dcd", "fewer than 50", blocks=50)
+    refused(tmp_path / "brief.dcd", "fewer than the 200", blocks=50)

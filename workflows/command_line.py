@@ -6,12 +6,14 @@ with the same sentence. Nothing heavy is imported here: ``--help`` has to answer
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import inspect
+import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin
 
@@ -61,10 +63,11 @@ def run_command(
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
-        invocation = read_command_line(config_type, words, program=program, presets=presets or {})
-        if invocation.print_config:
-            sys.stdout.write(settings_as_toml(invocation.settings))
-            return 0
+        with _reader_may_leave():
+            invocation = read_command_line(config_type, words, program=program, presets=presets or {})
+            if invocation.print_config:
+                sys.stdout.write(settings_as_toml(invocation.settings))
+                return 0
         from workflows.progress import logging_to_stderr, terminating_politely
 
         with logging_to_stderr(debug=debug), terminating_politely():
@@ -76,6 +79,20 @@ def run_command(
         print("error: " + " ".join(message.split()), file=sys.stderr)
         return exit_code
     return 0
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """End quietly where what reads our words (``| head``) has seen enough."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at the end, and would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
 
 
 def read_command_line(

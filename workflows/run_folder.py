@@ -68,6 +68,7 @@ class RunFolder:
         self.path = path
         self.progress = progress
         self._stages = path / "stages"
+        self._met: set[str] = set()
 
     def stage_done(self, name: str) -> bool:
         """Return whether the stage was finished, in this process or in an earlier one."""
@@ -89,8 +90,11 @@ class RunFolder:
 
         if parallel.first_says(self.stage_done(name)):
             result = self.load_stage(name)
-            self.progress.skip(name)
+            if name not in self._met:
+                self.progress.skip(name)
+            self._met.add(name)
             return result
+        self._met.add(name)
         if together or parallel.is_first():
             begun = time.monotonic()
             computed = compute()

@@ -61,7 +61,7 @@ def _learn(stages: SolvationStages, leg: Leg, replicate: int) -> StageResult:
     begun = time.monotonic()
     seed = split_seed(stages.config.seed, f"cartesian/{leg.name}/{replicate}")
     settings, space = _settings(stages.config), _space(stages, leg)
-    with stages.folder.progress.stage(f"cartesian {leg.name} {replicate}", settings.training.steps) as advance:
+    with stages.folder.progress.stage(f"cartesian-{leg.name}-{replicate}", settings.training.steps) as advance:
         pools = build_pools(space, _frames(stages, leg, replicate), _frames(stages, leg, replicate + 1), settings, seed)
         done = 0
 

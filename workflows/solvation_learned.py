@@ -50,15 +50,14 @@ def learned_replicate(stages: SolvationStages, leg: Leg, replicate: int, objecti
     name = f"learned-{leg.name}-{replicate}"
 
     def learn() -> StageResult:
-        return _learn(stages, leg, replicate, objectives)
+        return _learn(stages, leg, replicate, objectives, name)
 
     return stages.folder.stage(name, learn, together=True)
 
 
-def _learn(stages: SolvationStages, leg: Leg, replicate: int, objectives: tuple[str, ...]) -> StageResult:
+def _learn(stages: SolvationStages, leg: Leg, replicate: int, objectives: tuple[str, ...], stage: str) -> StageResult:
     seed = split_seed(stages.config.seed, f"learned/{leg.name}/{replicate}")
     settings = learning_settings(stages)
-    stage = f"learned {leg.name} {replicate}"
     arrays: dict[str, np.ndarray] = {}
     facts: dict[str, Any] = {}
     total = max(1, len(objectives)) * settings.training.steps

@@ -93,17 +93,17 @@ def _shares(config: SolvationConfig, system: MolecularSystem, legs: list[Leg]) -
     steps = config.walkers * config.exchange_temperatures * config.steps_per_frame
     steps *= config.frames_per_walker + config.equilibration_frames
     shares = {
-        f"reference {state}": steps / 50_000
+        f"reference-{state}": steps / 50_000
         for state in sorted(states | {system.reweighted.get(state, state) for state in states})
         if state not in system.reweighted and state not in config.trajectory_files
     }
     for leg in legs:
-        shares[f"annealed {leg.name}"] = 10.0
+        shares[f"annealed-{leg.name}"] = 10.0
         for replicate in range(config.training_seeds):
             n = max(1, len(_objectives(config, leg)))
-            shares[f"learned {leg.name} {replicate}"] = 5 + n * config.training_steps * 0.02
+            shares[f"learned-{leg.name}-{replicate}"] = 5 + n * config.training_steps * 0.02
             if wants_cartesian(config, leg):
-                shares[f"cartesian {leg.name} {replicate}"] = 120 + config.cartesian_steps * 0.2
+                shares[f"cartesian-{leg.name}-{replicate}"] = 120 + config.cartesian_steps * 0.2
     return shares
 
 

@@ -55,7 +55,7 @@ class SolvationStages:
             source = self.ensemble(self.system.reweighted[state])
             return resample(source, self.system, state, named_generator(config.seed, f"resample {state}"))
         path = self.folder.path / "reference" / f"{state}.h5"
-        stage = f"reference {state}"
+        stage = f"reference-{state}"
 
         def sample() -> StageResult:
             settings = self._reference_settings()
@@ -64,7 +64,7 @@ class SolvationStages:
                 generate(self.system, state, config.temperature_kelvin, settings, path, advance, device=self.device)
             return StageResult(files=[path])
 
-        self.folder.stage(stage.replace(" ", "-"), sample)
+        self.folder.stage(stage, sample)
         return read_ensemble(path, self.system, state, config.temperature_kelvin)
 
     def _read_user_trajectory(self, state: str, file: Path) -> ReferenceEnsemble:
@@ -136,7 +136,7 @@ class SolvationStages:
         a, b = self.ensemble(leg.state_a), self.ensemble(leg.state_b)
 
         def anneal() -> StageResult:
-            with self.folder.progress.stage(f"annealed {leg.name}", 1.0):
+            with self.folder.progress.stage(f"annealed-{leg.name}", 1.0):
                 works = linear_ladder_works(
                     self.target(leg.state_a),
                     self.target(leg.state_b),

@@ -61,11 +61,20 @@ def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> tuple[dict[str, 
     for key, value in expected.items():
         found = metadata["identity"].get(key)
         if found != value:
+            name, stored, wanted = _first_difference(key, found, value)
             raise InputError(
-                f"checkpoint {path} is of another training: its {key} is {found}, this one's is {value}; "
+                f"checkpoint {path} is of another training: its {name} is {stored}, this one's is {wanted}; "
                 "choose another --out or delete it"
             )
     return tensors, metadata
+
+
+def _first_difference(name: str, found: Any, wanted: Any) -> tuple[str, Any, Any]:
+    """Return the innermost entry that differs, so that a message names one setting and not all of them."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        key = next(key for key in [*wanted, *found] if found.get(key) != wanted.get(key))
+        return _first_difference(f"{name} {key}", found.get(key), wanted.get(key))
+    return name, found, wanted
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
