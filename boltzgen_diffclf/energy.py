@@ -94,38 +94,39 @@ class EnergyModel(nn.Module, ABC):
         self.curve = FreeEnergyCurve(levels)
 
     @abstractmethod
-    def blend(self, t: Float[Tensor, " batch"]) -> tuple[Float[Tensor, "batch 2"], Float[Tensor, " batch"]]:
-        """Return the weights of the two end energies and of the network at ``t``."""
+    def prior_energy(self, t: Float[Tensor, " batch"], end_energy: Float[Tensor, "batch 2"]) -> Float[Tensor, " batch"]:
+        """Return what the two end energies alone give at ``t`` [kT], network left out."""
+
+    @abstractmethod
+    def net_weight(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return the weight of the network at ``t``."""
 
     def energy(
         self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"], end_energy: Float[Tensor, "batch 2"]
     ) -> Float[Tensor, " batch"]:
         """Return ``U_theta(y, t)`` [kT], given ``u_A(y)`` and ``u_B(y)``."""
-        end_weight, net_weight = self.blend(t)
-        return (end_weight * end_energy).sum(-1) + net_weight * self.net(y, t).to(end_energy.dtype)
+        return self.prior_energy(t, end_energy) + self.net_weight(t) * self.net(y, t).to(end_energy.dtype)
 
     def gradient(
-        self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"], end_gradient: Float[Tensor, "batch 2 dim"]
+        self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"], ends: Ends
     ) -> Float[Tensor, "batch dim"]:
         """Return ``dU_theta/dy`` [kT per unit], given those of the ends; differentiable in the parameters."""
-        _, net_weight = self.blend(t)
-        _, net_gradient = self._net_energy_and_gradient(y, t)
-        return self.prior_gradient(t, end_gradient) + net_weight[:, None] * net_gradient
+        return self.energy_and_gradient(y, t, ends)[1]
 
-    def prior_gradient(
-        self, t: Float[Tensor, " batch"], end_gradient: Float[Tensor, "batch 2 dim"]
-    ) -> Float[Tensor, "batch dim"]:
+    def prior_gradient(self, t: Float[Tensor, " batch"], ends: Ends) -> Float[Tensor, "batch dim"]:
         """Return the gradient of what the ends alone give [kT per unit], network left out."""
-        return (self.blend(t)[0][:, :, None] * end_gradient).sum(1)
+        energy, pullback = torch.func.vjp(lambda end_energy: self.prior_energy(t, end_energy), ends.energy)[:2]
+        (slope,) = pullback(torch.ones_like(energy))
+        return (slope[:, :, None] * ends.gradient).sum(1)
 
     def energy_and_gradient(
         self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"], ends: Ends
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch dim"]]:
         """Return ``U_theta(y, t)`` [kT] and ``dU_theta/dy`` [kT per unit] from one pass through the network."""
-        end_weight, net_weight = self.blend(t)
+        net_weight = self.net_weight(t)
         value, net_gradient = self._net_energy_and_gradient(y, t)
-        energy = (end_weight * ends.energy).sum(-1) + net_weight * value.to(ends.energy.dtype)
-        return energy, (end_weight[:, :, None] * ends.gradient).sum(1) + net_weight[:, None] * net_gradient
+        energy = self.prior_energy(t, ends.energy) + net_weight * value.to(ends.energy.dtype)
+        return energy, self.prior_gradient(t, ends) + net_weight[:, None] * net_gradient
 
     def _net_energy_and_gradient(self, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         pulled = torch.func.vjp(lambda point: self.net(point, t), y)
@@ -144,19 +145,61 @@ class EnergyModel(nn.Module, ABC):
 
 
 class AnchoredEnergyModel(EnergyModel):
-    r"""``U = (1 - t) u_A + t u_B + 4 t (1 - t) net``: the true energies at both ends whatever the net says."""
+    r"""``U = s_t((1 - t) u_A + t u_B) + w(t) net``: the true energies at both ends whatever the net says.
 
-    def blend(self, t: Float[Tensor, " batch"]) -> tuple[Float[Tensor, "batch 2"], Float[Tensor, " batch"]]:
-        """See :meth:`EnergyModel.blend`."""
-        return torch.stack([1 - t, t], dim=-1), 4 * t * (1 - t)
+    A path fills the barriers of its ends at once, however small the noise, so the network must be able to speak
+    close to them: ``w = (1 + RISE) r / (r + RISE)`` with ``r = 4 t (1 - t)`` is half-way up where r is RISE.
+
+    Half-way between two conformers atoms may overlap, and the mean of the end energies is hundreds of kT where path
+    configurations are found all the same. ``s_t`` is the identity at both ends; between them it grows like a
+    logarithm above the ceilings, ``s_t(u) = c + log(1 + k (u - c)) / k`` with ``k = r / SOFTNESS``.
+
+    Args:
+        net: see :class:`EnergyModel`.
+        levels: see there.
+        ceilings: energies ``c`` [kT] of the ends A and B above which the mean is softened; nothing is where None.
+    """
+
+    SOFTNESS = 5.0
+    """Excess [kT] at which the slope has halved, half-way."""
+
+    RISE = 0.1
+
+    ceilings: Tensor | None
+
+    def __init__(
+        self, net: nn.Module, levels: Float[Tensor, " levels"], ceilings: tuple[float, float] | None = None
+    ) -> None:
+        super().__init__(net, levels)
+        self.register_buffer("ceilings", None if ceilings is None else torch.tensor(ceilings).to(levels))
+
+    def prior_energy(self, t: Float[Tensor, " batch"], end_energy: Float[Tensor, "batch 2"]) -> Float[Tensor, " batch"]:
+        """See :meth:`EnergyModel.prior_energy`."""
+        weight = torch.stack([1 - t, t], dim=-1)
+        straight = (weight * end_energy).sum(-1)
+        if self.ceilings is None:
+            return straight
+        excess = (straight - (weight * self.ceilings).sum(-1)).clamp_min(0)
+        strength = 4 * t * (1 - t) / self.SOFTNESS
+        bent = torch.log1p(strength * excess) / strength.clamp_min(1e-9)
+        return straight - excess + torch.where(strength > 1e-9, bent, excess)
+
+    def net_weight(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """See :meth:`EnergyModel.net_weight`."""
+        rise = 4 * t * (1 - t)
+        return (1 + self.RISE) * rise / (rise + self.RISE)
 
 
 class UnanchoredEnergyModel(EnergyModel):
     """``U = net``: learned everywhere, as in the paper; the ends are only as good as the training."""
 
-    def blend(self, t: Float[Tensor, " batch"]) -> tuple[Float[Tensor, "batch 2"], Float[Tensor, " batch"]]:
-        """See :meth:`EnergyModel.blend`."""
-        return t.new_zeros(len(t), 2), torch.ones_like(t)
+    def prior_energy(self, t: Float[Tensor, " batch"], end_energy: Float[Tensor, "batch 2"]) -> Float[Tensor, " batch"]:
+        """See :meth:`EnergyModel.prior_energy`."""
+        return torch.zeros_like(end_energy[:, 0])
+
+    def net_weight(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """See :meth:`EnergyModel.net_weight`."""
+        return torch.ones_like(t)
 
 
 class LearnedLadder(Ladder):

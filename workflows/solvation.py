@@ -30,6 +30,7 @@ ESTIMATORS = (
     "diffclf_only",
     "dsm_diffclf",
     "exact_ends",
+    "relaxed_mbar",
     "learned_ais",
     "cartesian",
 )
@@ -46,7 +47,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "timestep_fs": 2.5,
             "equilibration_frames": 40,
             "path_levels": 33,
-            "pool": 2500,
+            "pool": 5000,
             "training_steps": 1000,
             "batch_groups": 128,
             "levels_per_group": 4,

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from boltzgen_diffclf.energy import AnchoredEnergyModel, EnergyModel
+from boltzgen_diffclf.estimators import Estimate
 from boltzgen_diffclf.free_energy.annealed import AnnealingSettings, annealed_estimate
 from boltzgen_diffclf.free_energy.annealed_ladders import learned_works
-from boltzgen_diffclf.free_energy.evaluation import time_derivatives
+from boltzgen_diffclf.free_energy.evaluation import Cost, time_derivatives
 from boltzgen_diffclf.free_energy.learned import (
     LearningSettings,
     Pools,
@@ -22,6 +23,7 @@ from boltzgen_diffclf.free_energy.learned import (
     train_replicate,
     untrained_model,
 )
+from boltzgen_diffclf.free_energy.relaxed import RelaxationSettings, relaxed_mbar
 from boltzgen_diffclf.nets import TorsionConfig, TorsionEnergyNet
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training import ObjectiveWeights, TrainingSettings
@@ -31,12 +33,18 @@ from workflows.run_folder import StageResult
 if TYPE_CHECKING:
     from workflows.solvation_stages import SolvationStages
 
+DENOISING_WEIGHT = 10.0
+"""Score matching is a mean over coordinates, classification a sum: with equal weights the noisier loss drowns it."""
+
 OBJECTIVES: Mapping[str, ObjectiveWeights] = {
     "dsm_only": ObjectiveWeights(denoising=1.0, classification=0.0),
     "diffclf_only": ObjectiveWeights(denoising=0.0, classification=1.0),
-    "dsm_diffclf": ObjectiveWeights(denoising=1.0, classification=1.0),
+    "dsm_diffclf": ObjectiveWeights(denoising=DENOISING_WEIGHT, classification=1.0),
 }
 """What the networks of each row are trained with."""
+
+RELAXATION = RelaxationSettings(levels=9, configurations=500, steps=30)
+"""Levels, configurations and moves of the relaxed row: its cost is steps times configurations between the ends."""
 
 EXACT_END_STRIDE = 4
 """Levels that the exact-ends classifier skips: MBAR grows with the square of their number."""
@@ -90,6 +98,7 @@ def _learn(stages: SolvationStages, leg: Leg, replicate: int, objectives: tuple[
             if objective == "dsm_diffclf":
                 arrays["dsm_diffclf.derivatives"] = time_derivatives(result.model, pools.evaluation).cpu().numpy()
                 _keep_classifier(arrays, facts, result.model, pools)
+                _keep_relaxed(stages, facts, result.model, leg, pools, seed)
                 _keep_annealed(stages, arrays, facts, result.model, leg, replicate, seed)
     return StageResult(arrays, facts)
 
@@ -102,6 +111,29 @@ def _keep_classifier(arrays: dict[str, np.ndarray], facts: dict[str, Any], model
         "value": estimate.value,
         "overlap": estimate.overlap,
         "n_effective": estimate.n_effective,
+    }
+
+
+def _keep_relaxed(
+    stages: SolvationStages, facts: dict[str, Any], model: EnergyModel, leg: Leg, pools: Pools, seed: int
+) -> None:
+    if not stages.config.wants("relaxed_mbar"):
+        return
+    relaxed = relaxed_mbar(model, stages.space(leg), pools.evaluation, RELAXATION, named_generator(seed, "relaxation"))
+    facts["relaxed_mbar"] = _after_training(facts, relaxed.estimate, relaxed.cost)
+
+
+def _after_training(facts: Mapping[str, Any], estimate: Estimate, cost: Cost) -> dict[str, Any]:
+    """Return the facts of a row that starts from the trained model and pays for its training too."""
+    trained = facts["dsm_diffclf"]
+    return {
+        "value": estimate.value,
+        "sampling_stderr": estimate.stderr,
+        "overlap": estimate.overlap,
+        "n_effective": estimate.n_effective,
+        "energy_evaluations": trained["energy_evaluations"] + cost.energy_evaluations,
+        "network_evaluations": trained["network_evaluations"] + cost.network_evaluations,
+        "seconds": trained["seconds"] + cost.seconds,
     }
 
 
@@ -129,16 +161,7 @@ def _keep_annealed(
     )
     estimate, cost = annealed_estimate(works, np.random.default_rng(split_seed(seed, "bootstrap")))
     arrays["learned_ais.forward"], arrays["learned_ais.reverse"] = works.forward, works.reverse
-    trained = facts["dsm_diffclf"]
-    facts["learned_ais"] = {
-        "value": estimate.value,
-        "sampling_stderr": estimate.stderr,
-        "overlap": estimate.overlap,
-        "n_effective": estimate.n_effective,
-        "energy_evaluations": trained["energy_evaluations"] + cost.energy_evaluations,
-        "network_evaluations": trained["network_evaluations"] + cost.network_evaluations,
-        "seconds": trained["seconds"] + cost.seconds,
-    }
+    facts["learned_ais"] = _after_training(facts, estimate, cost)
 
 
 def _pools(stages: SolvationStages, leg: Leg, replicate: int, settings: LearningSettings, seed: int) -> Pools:
@@ -159,7 +182,7 @@ def learning_settings(stages: SolvationStages) -> LearningSettings:
         # Levels from all over the path: neighbours look alike, and their classifier teaches slowly.
         neighbours=False,
         learning_rate=1e-2,
-        weight_decay=1e-2,
+        weight_decay=3e-2,
         log_every=max(1, config.training_steps // 20),
         checkpoint_every=max(50, config.training_steps // 10),
     )
@@ -167,12 +190,12 @@ def learning_settings(stages: SolvationStages) -> LearningSettings:
 
 
 def _model(stages: SolvationStages, leg: Leg) -> Any:
-    scaled, symmetry = stages.space(leg).scaled, stages.internal.symmetry
+    space, symmetry = stages.space(leg), stages.internal.symmetry
     network = TorsionConfig(hidden=stages.config.hidden[0], layers=len(stages.config.hidden))
 
     def make(levels: torch.Tensor, generator: torch.Generator) -> EnergyModel:
-        net = TorsionEnergyNet(scaled.is_periodic.cpu(), symmetry.cpu(), generator, network)
-        return AnchoredEnergyModel(net, levels).to(levels.device)
+        net = TorsionEnergyNet(space.scaled.is_periodic.cpu(), symmetry.cpu(), generator, network)
+        return AnchoredEnergyModel(net, levels, space.ceilings).to(levels.device)
 
     return make
 

@@ -15,6 +15,9 @@ from workflows.run_folder import StageResult
 from workflows.solvation_learned import OBJECTIVES
 
 YARDSTICK, FULL_LEARNED = "mbar", "dsm_diffclf"
+LEARNED = ("dsm_diffclf", "exact_ends", "relaxed_mbar", "learned_ais", "cartesian")
+"""Rows of the full objective; the other trained ones are ablations."""
+
 NOTES = {
     "mbar": "all frames of all sampled states at once; the classical yardstick",
     "bar": "two-state BAR of the reference ensembles",
@@ -27,6 +30,7 @@ NOTES = {
     "ais": "annealing along the straight line of the true energies, both directions, BAR of the works",
     "learned_ais": "annealing along the learned path, both directions, BAR of the works: exact for any network",
     "exact_ends": "the classifier with the exact ends as classes, energies frozen (MBAR on path samples)",
+    "relaxed_mbar": "path configurations moved by MALA on the learned energies, then MBAR over the levels",
     "cartesian": "a message-passing network on positions along whole molecules, exact ends as classes; does not vote",
 }
 
@@ -74,7 +78,7 @@ def learned_rows(learned: list[StageResult], independent: float) -> dict[str, Es
     rows = {}
     for name, estimate in combined.items():
         facts = [replicate.facts[name] for replicate in learned]
-        role: Role = "learned" if name in ("dsm_diffclf", "exact_ends", "learned_ais", "cartesian") else "ablation"
+        role: Role = "learned" if name in LEARNED else "ablation"
         rows[name] = make_row(
             replace(estimate, n_effective=float(np.fmin(estimate.n_effective, independent))),
             role,

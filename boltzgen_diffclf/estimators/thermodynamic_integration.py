@@ -9,12 +9,13 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Shaped
 from scipy.integrate import cumulative_simpson, cumulative_trapezoid
+from scipy.interpolate import CubicSpline
 
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.estimate import Estimate
 from boltzgen_diffclf.estimators.groups import clustered_covariance, correlated_size, refuse_nan
 
-Rule = Literal["trapezoid", "simpson", "gauss-legendre"]
+Rule = Literal["trapezoid", "simpson", "gauss-legendre", "arcsine"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def thermodynamic_integration(
         groups: walker of every sample, one array a level. A label that occurs at several levels is one walker
             whose samples serve them all, so the errors of those levels are correlated; distinct labels make them
             independent. Without groups every sample is independent.
-        rule: quadrature.
+        rule: quadrature; ``arcsine`` is a cubic spline in ``arcsin(sqrt(t))``, for integrands that are steep near both
+            ends and nodes that are dense there.
 
     Raises:
         InputError: on NaN or infinite values, on levels without two groups, on nodes that do not fit the rule.
@@ -107,10 +109,23 @@ def integration_matrix(
         raise InputError(f"nodes must increase, got {nodes.tolist()}; sort the levels")
     if rule == "gauss-legendre":
         return _gauss_legendre_matrix(nodes)
+    if rule == "arcsine":
+        return _arcsine_matrix(nodes)
     if len(nodes) < (2 if rule == "trapezoid" else 3):
         raise InputError(f"{len(nodes)} nodes are too few for the {rule} rule; use more levels")
     integrate = cumulative_trapezoid if rule == "trapezoid" else cumulative_simpson
     return nodes, integrate(np.eye(len(nodes)), x=nodes, axis=-1, initial=0).T
+
+
+def _arcsine_matrix(
+    nodes: Float[np.ndarray, " levels"],
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, "points levels"]]:
+    if nodes[0] < 0 or nodes[-1] > 1 or len(nodes) < 4:
+        raise InputError(f"the arcsine rule takes four or more levels from 0 to 1, got {nodes.tolist()}")
+    angle = np.arcsin(np.sqrt(nodes))
+    # dt = sin(2 a) da; the spline of each unit vector, integrated up to every node.
+    spline = CubicSpline(angle, np.diag(np.sin(2 * angle)))
+    return nodes, spline.antiderivative()(angle)
 
 
 def _gauss_legendre_matrix(

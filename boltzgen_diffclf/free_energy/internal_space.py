@@ -27,6 +27,12 @@ ROTATABLE = 0.4
 """Circular standard deviation [rad] of both ends together above which a torsion is paired by transport."""
 
 
+CEILING_QUANTILE = 0.99
+"""Of the energies of a state's own frames: what lies above is softened between the ends."""
+
+_CHUNK = 8192
+
+
 class InternalSpace(PathSpace):
     r"""Whitened bonds, angles and stiff torsions, and soft torsions along shortest arcs.
 
@@ -39,6 +45,9 @@ class InternalSpace(PathSpace):
         target_b: of state B.
         frames_a: positions [nm] that fix the whitening, together with
         frames_b: those of the other end, equally many.
+
+    Attributes:
+        ceilings: energies [kT], in path coordinates, that few frames of each end exceed.
     """
 
     def __init__(
@@ -60,6 +69,12 @@ class InternalSpace(PathSpace):
         self.transported = self.scaled.is_periodic & (internal.symmetry == 1) & (_circular_spread(pooled) > ROTATABLE)
         self.target_a = TransformedTarget(target_a, self.scaled, self.dimension)
         self.target_b = TransformedTarget(target_b, self.scaled, self.dimension)
+        self.ceilings = self._ceiling(self.target_a, frames_a), self._ceiling(self.target_b, frames_b)
+
+    def _ceiling(self, target: Target, frames: Float[Tensor, "frames atoms 3"]) -> float:
+        with torch.no_grad():
+            energies = torch.cat([target.energy(self.encode(part)) for part in frames.split(_CHUNK)])
+        return float(energies.quantile(CEILING_QUANTILE))
 
     def pair(self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n atoms 3"]:
         """See :meth:`PathSpace.pair`; the cost is that of the rotatable bonds' torsions."""

@@ -122,7 +122,7 @@ def integrate(model: EnergyModel, data: PathData) -> ThermodynamicIntegration:
         Mate, Fleuret & Bereau 2024, arXiv:2406.02313 (neural TI).
     """
     derivatives = time_derivatives(model, data).cpu().numpy()
-    return thermodynamic_integration(data.levels.double().cpu().numpy(), list(derivatives))
+    return thermodynamic_integration(data.levels.double().cpu().numpy(), list(derivatives), rule="arcsine")
 
 
 def exact_end_classes(model: EnergyModel, data: PathData, stride: int) -> tuple[Estimate, Float[np.ndarray, "k k"]]:

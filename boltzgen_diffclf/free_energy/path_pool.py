@@ -16,7 +16,7 @@ from boltzgen_diffclf.training import PathData
 TRANSPORT_BATCH = 500
 """Pairs that are transported together: the cost of exact transport grows with the cube."""
 
-LEVELS_PER_PAIRING = 4
+LEVELS_PER_PAIRING = 8
 """Neighbouring levels that share their pairs: transport costs more than all else in a pool."""
 
 

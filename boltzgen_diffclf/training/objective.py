@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from boltzgen_diffclf.energy import EnergyModel
+from boltzgen_diffclf.energy import Ends, EnergyModel
 from boltzgen_diffclf.losses import (
     denoising_score_matching_loss,
     endpoint_target_score_matching_loss,
@@ -75,7 +75,7 @@ def clash_weight(model: EnergyModel, batch: PathBatch, dimension: int) -> Float[
     alone leaves its optimum where it is: ``1 / (1 + |gamma grad U_prior|^2 / (CLASH dimension))``.
     """
     groups, size, dim = batch.y.shape
-    prior = model.prior_gradient(batch.t.reshape(-1), batch.end_gradient.flatten(0, 1)).reshape(groups, size, dim)
+    prior = model.prior_gradient(batch.t.reshape(-1), _ends(batch)).reshape(groups, size, dim)
     return 1 / (1 + (batch.gamma * prior).square().sum(-1) / (CLASH * dimension))
 
 
@@ -88,5 +88,9 @@ def evaluate_groups(
     t_columns = batch.t[:, None, :].expand(-1, size, -1).reshape(-1)
     end_rows = batch.end_energy[:, :, None].expand(-1, -1, size, -1).reshape(-1, 2)
     energies = model.energy(y_rows, t_columns, end_rows).reshape(groups, size, size)
-    gradient = model.gradient(batch.y.reshape(-1, dim), batch.t.reshape(-1), batch.end_gradient.flatten(0, 1))
+    gradient = model.gradient(batch.y.reshape(-1, dim), batch.t.reshape(-1), _ends(batch))
     return energies, gradient.reshape(groups, size, dim), model.free_energy(batch.t)
+
+
+def _ends(batch: PathBatch) -> Ends:
+    return Ends(batch.end_energy.flatten(0, 1), batch.end_gradient.flatten(0, 1))
