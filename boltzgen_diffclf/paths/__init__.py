@@ -2,7 +2,20 @@
 
 from boltzgen_diffclf.paths.diffusion import DiffusionPath, Edm, VarianceExploding, VariancePreserving
 from boltzgen_diffclf.paths.interpolant import StochasticInterpolant
-from boltzgen_diffclf.paths.levels import arcsine_levels, neighbour_groups, scattered_groups
+from boltzgen_diffclf.paths.levels import (
+    accumulated_length,
+    arcsine_levels,
+    fisher_information,
+    gap_aware_pairs,
+    gap_probabilities,
+    length_at_levels,
+    log_snr_levels,
+    neighbour_groups,
+    scattered_groups,
+    thermodynamic_length,
+    thermodynamic_levels,
+    uniform_levels,
+)
 
 __all__ = [
     "DiffusionPath",
@@ -10,7 +23,16 @@ __all__ = [
     "StochasticInterpolant",
     "VarianceExploding",
     "VariancePreserving",
+    "accumulated_length",
     "arcsine_levels",
+    "fisher_information",
+    "gap_aware_pairs",
+    "gap_probabilities",
+    "length_at_levels",
+    "log_snr_levels",
     "neighbour_groups",
     "scattered_groups",
+    "thermodynamic_length",
+    "thermodynamic_levels",
+    "uniform_levels",
 ]
