@@ -17,7 +17,7 @@ from boltzgen_diffclf.paths import (
     fisher_information,
     gap_aware_pairs,
     gap_probabilities,
-    length_at_levels,
+    length_at,
     log_snr_levels,
     thermodynamic_length,
     thermodynamic_levels,
@@ -121,7 +121,7 @@ def test_length_between_nodes_is_exact_for_a_scaled_gaussian() -> None:
     assert length[-1].item() == pytest.approx(2 * 2 * math.log(100.0))
     torch.testing.assert_close(thermodynamic_levels(nodes, information, 7), uniform_levels(7))
     between = torch.tensor([0.123, 0.5], dtype=torch.float64)
-    torch.testing.assert_close(length_at_levels(between, nodes, length), between * length[-1])
+    torch.testing.assert_close(length_at(between, nodes, length), between * length[-1])
 
 
 def test_length_from_samples_is_close_to_the_closed_form() -> None:

@@ -97,7 +97,7 @@ def thermodynamic_length(
     return accumulated_length(nodes, fisher_information(time_scores))
 
 
-def length_at_levels(
+def length_at(
     levels: Float[Tensor, " levels"], nodes: Float[Tensor, " nodes"], length: Float[Tensor, " nodes"]
 ) -> Float[Tensor, " levels"]:
     """Return the length at times between the nodes, by straight lines."""
@@ -126,7 +126,7 @@ def thermodynamic_levels(
     return levels
 
 
-def gap_probabilities(length: Float[Tensor, " levels"], target_gap: float) -> Float[Tensor, "levels levels"]:
+def gap_probabilities(length_at_levels: Float[Tensor, " levels"], target_gap: float) -> Float[Tensor, "levels levels"]:
     r"""Return the probability ``P(i, j)`` that :func:`gap_aware_pairs` draws levels ``i < j``.
 
     One of the two is uniform over the levels; given it, the other has a thermodynamic distance ``r`` of density
@@ -135,32 +135,32 @@ def gap_probabilities(length: Float[Tensor, " levels"], target_gap: float) -> Fl
     ``sum_ij P(i, j) loss_ij``, and the weight ``q(i, j) / P(i, j)`` turns it into that of any other law ``q``.
 
     Args:
-        length: thermodynamic length at each level, ascending.
+        length_at_levels: thermodynamic length at each level, ascending.
         target_gap: the likeliest distance; about 1 is neither trivial nor saturated.
 
     Raises:
         ValueError: fewer than two levels, lengths that do not ascend, or a gap that is not positive.
     """
-    if len(length) < 2 or not bool((length.diff() > 0).all()):
+    if len(length_at_levels) < 2 or not bool((length_at_levels.diff() > 0).all()):
         raise ValueError("pairs of levels need two or more, at ascending thermodynamic lengths")
     if not target_gap > 0:
         raise ValueError(f"target_gap must be positive, got {target_gap}")
-    step = torch.cat([length.new_zeros(1), length.diff(), length.new_zeros(1)])
+    step = torch.cat([length_at_levels.new_zeros(1), length_at_levels.diff(), length_at_levels.new_zeros(1)])
     share = 0.5 * (step[:-1] + step[1:])
-    distance = (length[:, None] - length).abs()
+    distance = (length_at_levels[:, None] - length_at_levels).abs()
     # A level's distance to itself has the logarithm -inf, and so no probability.
     log_weight = share.log() - 0.5 * ((distance / target_gap).log() / _GAP_SPREAD).square()
-    partner = log_weight.softmax(dim=1) / len(length)
+    partner = log_weight.softmax(dim=1) / len(length_at_levels)
     return (partner + partner.T).triu(1)
 
 
 def gap_aware_pairs(
-    length: Float[Tensor, " levels"], target_gap: float, n_pairs: int, generator: torch.Generator
+    length_at_levels: Float[Tensor, " levels"], target_gap: float, n_pairs: int, generator: torch.Generator
 ) -> Int[Tensor, "pairs 2"]:
     """Draw pairs of level indices, ascending, about ``target_gap`` of thermodynamic length apart.
 
     Args:
-        length: thermodynamic length at each level, ascending.
+        length_at_levels: thermodynamic length at each level, ascending.
         target_gap: the likeliest distance.
         n_pairs: pairs drawn, independently, from :func:`gap_probabilities`.
         generator: the stream for the draw.
@@ -168,9 +168,9 @@ def gap_aware_pairs(
     Raises:
         ValueError: see :func:`gap_probabilities`.
     """
-    probability = gap_probabilities(length, target_gap)
+    probability = gap_probabilities(length_at_levels, target_gap)
     drawn = torch.multinomial(probability.flatten(), n_pairs, replacement=True, generator=generator)
-    return torch.stack([drawn // len(length), drawn % len(length)], dim=1)
+    return torch.stack([drawn // len(length_at_levels), drawn % len(length_at_levels)], dim=1)
 
 
 def _interpolate(x: Tensor, nodes: Tensor, values: Tensor) -> Tensor:
