@@ -178,14 +178,18 @@ def test_weighted_pairs_estimate_another_law() -> None:
     assert values.mean().item() == pytest.approx(exact.item(), abs=4 * values.std().item() / math.sqrt(50_000))
 
 
-def test_gaps_are_around_the_target_however_dense_the_levels() -> None:
-    for n_levels, target in ((400, 0.5), (400, 2.0), (100, 2.0)):
-        length = torch.linspace(0, 40, n_levels).double()
-        pairs = gap_aware_pairs(length, target, 20_000, torch.Generator().manual_seed(2))
-        gap = length[pairs[:, 1]] - length[pairs[:, 0]]
+@pytest.mark.parametrize("crowding", [1.0, 1.5], ids=["even levels", "levels crowded at one end"])
+def test_gaps_are_around_the_target_however_dense_the_levels(crowding: float) -> None:
+    for n_levels, target in ((800, 0.5), (800, 2.0), (200, 2.0)):
+        length = 80 * torch.linspace(0, 1, n_levels).double() ** crowding
+        # Away from the ends, where the other level has both sides to be on.
+        probability = gap_probabilities(length, target)[n_levels // 4 : -n_levels // 4]
+        gap = (length - length[n_levels // 4 : -n_levels // 4, None]).clamp(min=1e-12).log()
+        mean = float((probability * gap).sum() / probability.sum())
+        spread = float((probability * (gap - mean).square()).sum() / probability.sum()) ** 0.5
         # Density exp(-log(r/g)^2 / (2 s^2)) per length: log r is normal about log g + s^2.
-        assert gap.log().mean().item() == pytest.approx(math.log(target) + 0.25, abs=0.05)
-        assert gap.log().std().item() == pytest.approx(0.5, abs=0.05)
+        assert mean == pytest.approx(math.log(target) + 0.25, abs=0.01)
+        assert spread == pytest.approx(0.5, abs=0.01)
 
 
 def test_every_level_is_seen_and_holes_are_bridged() -> None:

@@ -176,7 +176,7 @@ def gap_aware_pairs(
 def _interpolate(x: Tensor, nodes: Tensor, values: Tensor) -> Tensor:
     upper = torch.searchsorted(nodes, x).clamp(1, len(nodes) - 1)
     left, right = nodes[upper - 1], nodes[upper]
-    return torch.lerp(values[upper - 1], values[upper], (x - left) / (right - left))
+    return values[upper - 1] + (x - left) / (right - left) * (values[upper] - values[upper - 1])
 
 
 def arcsine_levels(n_levels: int) -> Float[Tensor, " levels"]:

@@ -172,6 +172,9 @@ def interpolated(
 ) -> GaussianMixture:
     """Return the marginal at ``t`` of an interpolant of independent ends, normalised: a component a pair of theirs.
 
+    Its energy holds batch times components times coordinates at once; large ones belong to
+    :class:`InterpolatedMarginals`.
+
     Raises:
         ValueError: dimensions that do not agree.
     """
