@@ -192,6 +192,18 @@ def test_gaps_are_around_the_target_however_dense_the_levels(crowding: float) ->
         assert spread == pytest.approx(0.5, abs=0.01)
 
 
+def test_pair_probabilities_of_three_levels_by_hand() -> None:
+    # Lengths 0, 1, 3 stand for 1/2, 3/2 and 1 of length; distances 1, 2 and 3 have these densities.
+    near, middle, far = (math.exp(-2 * math.log(r) ** 2) for r in (1, 2, 3))
+    of_first = 1.5 * near / (1.5 * near + far)
+    of_second = 0.5 * near / (0.5 * near + middle)
+    of_third = 0.5 * far / (0.5 * far + 1.5 * middle)
+    found = gap_probabilities(torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64), 1.0)
+    assert found[0, 1].item() == pytest.approx((of_first + of_second) / 3)
+    assert found[0, 2].item() == pytest.approx((1 - of_first + of_third) / 3)
+    assert found[1, 2].item() == pytest.approx((2 - of_second - of_third) / 3)
+
+
 def test_every_level_is_seen_and_holes_are_bridged() -> None:
     probability = gap_probabilities(_uneven_lengths(), 1.0)
     seen = probability.sum(0) + probability.sum(1)
