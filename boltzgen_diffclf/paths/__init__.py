@@ -1,6 +1,38 @@
-"""Paths: noising processes between two ends, and how their levels are drawn."""
+"""Paths: noising processes between two ends or from data to noise, and how their levels are drawn."""
 
+from boltzgen_diffclf.paths.diffusion import DiffusionPath, Edm, VarianceExploding, VariancePreserving
 from boltzgen_diffclf.paths.interpolant import StochasticInterpolant
-from boltzgen_diffclf.paths.levels import arcsine_levels, neighbour_groups, scattered_groups
+from boltzgen_diffclf.paths.levels import (
+    accumulated_length,
+    arcsine_levels,
+    fisher_information,
+    gap_aware_pairs,
+    gap_probabilities,
+    length_at,
+    log_snr_levels,
+    neighbour_groups,
+    scattered_groups,
+    thermodynamic_length,
+    thermodynamic_levels,
+    uniform_levels,
+)
 
-__all__ = ["StochasticInterpolant", "arcsine_levels", "neighbour_groups", "scattered_groups"]
+__all__ = [
+    "DiffusionPath",
+    "Edm",
+    "StochasticInterpolant",
+    "VarianceExploding",
+    "VariancePreserving",
+    "accumulated_length",
+    "arcsine_levels",
+    "fisher_information",
+    "gap_aware_pairs",
+    "gap_probabilities",
+    "length_at",
+    "log_snr_levels",
+    "neighbour_groups",
+    "scattered_groups",
+    "thermodynamic_length",
+    "thermodynamic_levels",
+    "uniform_levels",
+]

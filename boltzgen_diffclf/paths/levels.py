@@ -1,10 +1,182 @@
-"""How noise levels are laid out and drawn."""
+"""How noise levels are laid out and drawn.
+
+Neighbouring levels can be told apart by how much ``log p_t`` varies between them. Its measure is the thermodynamic
+length ``L(t)``, with ``(dL/dt)^2 = I(t) = Var_{p_t}[d/dt log p_t]``: two levels a small length ``g`` apart have a
+classification loss of ``log 2 - g^2 / 8``, whatever the dimension. Gaps well below 1 teach little, gaps well above
+it are saturated.
+"""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from boltzgen_diffclf.paths.diffusion import DiffusionPath
+
+_GAP_SPREAD = 0.5
+"""Standard deviation of the logarithm of a drawn gap, up to the skew of the linear measure."""
+
+
+def uniform_levels(n_levels: int, t_min: float = 0.0, t_max: float = 1.0) -> Float[Tensor, " levels"]:
+    """Return evenly spaced times from ``t_min`` to ``t_max``, both included.
+
+    Raises:
+        ValueError: fewer than two levels, or times out of order.
+    """
+    if n_levels < 2 or not t_min < t_max:
+        raise ValueError(f"levels need two or more and t_min < t_max, got {n_levels} from {t_min} to {t_max}")
+    return torch.linspace(t_min, t_max, n_levels, dtype=torch.float64)
+
+
+def log_snr_levels(
+    path: DiffusionPath, n_levels: int, t_min: float | None = None, t_max: float | None = None
+) -> Float[Tensor, " levels"]:
+    """Return times from ``t_min`` to ``t_max`` whose log signal-to-noise ratios are evenly spaced.
+
+    Args:
+        path: whose ``t_min`` and ``t_max`` stand in for those not given.
+        n_levels: levels in all.
+        t_min: the first level; the noise there is not zero.
+        t_max: the last level.
+
+    Raises:
+        ValueError: fewer than two levels, times out of order, or no noise at ``t_min``.
+    """
+    ends = uniform_levels(2, path.t_min if t_min is None else t_min, path.t_max if t_max is None else t_max)
+    first, last = path.log_snr(ends).tolist()
+    if first == float("inf"):
+        raise ValueError(f"there is no noise at t_min = {float(ends[0])}: choose a later one")
+    levels = path.time_at_log_snr(uniform_levels(n_levels, -first, -last).neg())
+    levels[0], levels[-1] = ends
+    return levels
+
+
+def fisher_information(time_scores: Float[Tensor, "nodes samples"]) -> Float[Tensor, " nodes"]:
+    """Return ``I(t) = Var[d/dt log p_t(y)]`` over samples ``y ~ p_t`` of each node.
+
+    Args:
+        time_scores: ``d/dt log p_t(y)`` of a model or oracle; a constant a node, such as ``dF/dt``, is free.
+            *Conditional* time scores ``d/dt log p(y | x)`` overestimate: the marginal's is their posterior mean, so
+            their variance exceeds ``I(t)`` by the mean posterior variance ``E Var[d/dt log p(y | x) | y]``. The
+            excess vanishes where the noise swamps the data and dominates where it is below the data's own width.
+    """
+    return time_scores.var(dim=1)
+
+
+def accumulated_length(nodes: Float[Tensor, " nodes"], information: Float[Tensor, " nodes"]) -> Float[Tensor, " nodes"]:
+    """Return the thermodynamic length from the first node to each, by the trapezoidal rule.
+
+    Args:
+        nodes: ascending times; where ``I(t)`` spans decades, place them by :func:`log_snr_levels`.
+        information: ``I(t)`` there.
+
+    Raises:
+        ValueError: nodes out of order, or an information that is negative or not finite.
+    """
+    if not bool((nodes.diff() > 0).all()):
+        raise ValueError("the nodes of a thermodynamic length must ascend")
+    if not bool((torch.isfinite(information) & (information >= 0)).all()):
+        raise ValueError("the Fisher information must be finite and not negative at every node")
+    length = torch.cumulative_trapezoid(information.sqrt(), nodes)
+    return torch.cat([length.new_zeros(1), length])
+
+
+def thermodynamic_length(
+    nodes: Float[Tensor, " nodes"], time_scores: Float[Tensor, "nodes samples"]
+) -> Float[Tensor, " nodes"]:
+    """Return the thermodynamic length from the first node to each, estimated from samples.
+
+    Args:
+        nodes: see :func:`accumulated_length`.
+        time_scores: see :func:`fisher_information`, also for what conditional ones overestimate.
+
+    References:
+        Crooks 2007, Phys. Rev. Lett. 99:100602.
+    """
+    return accumulated_length(nodes, fisher_information(time_scores))
+
+
+def length_at(
+    levels: Float[Tensor, " levels"], nodes: Float[Tensor, " nodes"], length: Float[Tensor, " nodes"]
+) -> Float[Tensor, " levels"]:
+    """Return the length at times between the nodes, by straight lines."""
+    return _interpolate(levels, nodes, length)
+
+
+def thermodynamic_levels(
+    nodes: Float[Tensor, " nodes"], information: Float[Tensor, " nodes"], n_levels: int
+) -> Float[Tensor, " levels"]:
+    """Return times from the first to the last node, evenly spaced in thermodynamic length.
+
+    Args:
+        nodes: see :func:`accumulated_length`.
+        information: ``I(t)`` there.
+        n_levels: levels in all; ``length / n`` about 1 makes neighbours neither identical nor trivial to tell apart.
+
+    Raises:
+        ValueError: fewer than two levels, bad nodes or information, or a path along which nothing changes.
+    """
+    length = accumulated_length(nodes, information)
+    if not length[-1] > 0:
+        raise ValueError("the density does not change along these nodes: there is no length to divide")
+    even = uniform_levels(n_levels).to(length) * length[-1]
+    levels = _interpolate(even, length, nodes)
+    levels[0], levels[-1] = nodes[0], nodes[-1]
+    return levels
+
+
+def gap_probabilities(length_at_levels: Float[Tensor, " levels"], target_gap: float) -> Float[Tensor, "levels levels"]:
+    r"""Return the probability ``P(i, j)`` that :func:`gap_aware_pairs` draws levels ``i < j``.
+
+    One of the two is uniform over the levels; given it, the other has a thermodynamic distance ``r`` of density
+    ``exp(-log(r / target_gap)^2 / (2 * 0.5^2))`` per length, each level standing for half the way to its neighbours.
+    ``P`` is zero on and below the diagonal, positive above and sums to one: a mean over drawn pairs estimates
+    ``sum_ij P(i, j) loss_ij``, and the weight ``q(i, j) / P(i, j)`` turns it into that of any other law ``q``.
+
+    Args:
+        length_at_levels: thermodynamic length at each level, ascending.
+        target_gap: the likeliest distance; about 1 is neither trivial nor saturated.
+
+    Raises:
+        ValueError: fewer than two levels, lengths that do not ascend, or a gap that is not positive.
+    """
+    if len(length_at_levels) < 2 or not bool((length_at_levels.diff() > 0).all()):
+        raise ValueError("pairs of levels need two or more, at ascending thermodynamic lengths")
+    if not target_gap > 0:
+        raise ValueError(f"target_gap must be positive, got {target_gap}")
+    step = torch.cat([length_at_levels.new_zeros(1), length_at_levels.diff(), length_at_levels.new_zeros(1)])
+    share = 0.5 * (step[:-1] + step[1:])
+    distance = (length_at_levels[:, None] - length_at_levels).abs()
+    # A level's distance to itself has the logarithm -inf, and so no probability.
+    log_weight = share.log() - 0.5 * ((distance / target_gap).log() / _GAP_SPREAD).square()
+    partner = log_weight.softmax(dim=1) / len(length_at_levels)
+    return (partner + partner.T).triu(1)
+
+
+def gap_aware_pairs(
+    length_at_levels: Float[Tensor, " levels"], target_gap: float, n_pairs: int, generator: torch.Generator
+) -> Int[Tensor, "pairs 2"]:
+    """Draw pairs of level indices, ascending, about ``target_gap`` of thermodynamic length apart.
+
+    Args:
+        length_at_levels: thermodynamic length at each level, ascending.
+        target_gap: the likeliest distance.
+        n_pairs: pairs drawn, independently, from :func:`gap_probabilities`.
+        generator: the stream for the draw.
+
+    Raises:
+        ValueError: see :func:`gap_probabilities`.
+    """
+    probability = gap_probabilities(length_at_levels, target_gap)
+    drawn = torch.multinomial(probability.flatten(), n_pairs, replacement=True, generator=generator)
+    return torch.stack([drawn // len(length_at_levels), drawn % len(length_at_levels)], dim=1)
+
+
+def _interpolate(x: Tensor, nodes: Tensor, values: Tensor) -> Tensor:
+    upper = torch.searchsorted(nodes, x).clamp(1, len(nodes) - 1)
+    left, right = nodes[upper - 1], nodes[upper]
+    return values[upper - 1] + (x - left) / (right - left) * (values[upper] - values[upper - 1])
 
 
 def arcsine_levels(n_levels: int) -> Float[Tensor, " levels"]:

@@ -1,0 +1,137 @@
+"""Gaussian mixtures by name, in double precision; ``.to`` moves them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from systems.analytic.gaussian_mixture import GaussianMixture
+
+
+def mixture_1d(
+    weights: Sequence[float] = (0.25, 0.75),
+    means: Sequence[float] = (-2.0, 2.0),
+    sigmas: Sequence[float] = (0.5, 0.7),
+) -> GaussianMixture:
+    """Return a mixture on the line.
+
+    Args:
+        weights: of the modes, in any scale.
+        means: of the modes.
+        sigmas: of the modes.
+
+    Raises:
+        ValueError: lists of different lengths, or weights or sigmas that are not positive.
+    """
+    return _from_lists(weights, [(mean,) for mean in means], sigmas)
+
+
+def mixture_2d(
+    weights: Sequence[float] = (0.2, 0.3, 0.5),
+    means: Sequence[tuple[float, float]] = ((-3.0, 0.0), (2.0, 2.5), (1.5, -2.0)),
+    sigmas: Sequence[float] = (0.4, 0.8, 0.6),
+) -> GaussianMixture:
+    """Return a mixture in the plane.
+
+    Args:
+        weights: of the modes, in any scale.
+        means: of the modes.
+        sigmas: of the modes.
+
+    Raises:
+        ValueError: see :func:`mixture_1d`.
+    """
+    return _from_lists(weights, means, sigmas)
+
+
+def ring_of_clusters(
+    n_clusters: int = 8, radius: float = 4.0, sigma: float = 0.3, weights: Sequence[float] | None = None
+) -> GaussianMixture:
+    """Return clusters in the plane, evenly spaced on a circle about the origin.
+
+    Args:
+        n_clusters: how many; the first is at angle zero.
+        radius: of the circle.
+        sigma: of each cluster.
+        weights: of the clusters, in any scale; equal if not given.
+
+    Raises:
+        ValueError: see :func:`mixture_1d`.
+    """
+    angles = [2 * math.pi * k / n_clusters for k in range(n_clusters)]
+    means = [(radius * math.cos(angle), radius * math.sin(angle)) for angle in angles]
+    return _from_lists([1.0] * n_clusters if weights is None else weights, means, [sigma] * n_clusters)
+
+
+def two_modes(dimension: int = 2, separation: float = 5.0) -> GaussianMixture:
+    """Return ``2/3 N(-separation, 0.05 I) + 1/3 N(+separation, 0.05 I)``, the means equal in all coordinates.
+
+    Args:
+        dimension: of the space.
+        separation: of each mode from the origin, in every coordinate.
+
+    References:
+        OuYang et al. 2026, arXiv:2601.21025.
+    """
+    centre = torch.full((1, dimension), separation, dtype=torch.float64)
+    sigmas = torch.full((2,), math.sqrt(0.05), dtype=torch.float64)
+    return GaussianMixture(torch.tensor([2.0, 1.0], dtype=torch.float64), torch.cat([-centre, centre]), sigmas)
+
+
+def mog40(dimension: int = 2, seed: int = 0) -> GaussianMixture:
+    """Return 40 equal modes with means uniform in ``(-40, 40)`` and standard deviation ``softplus(1) = 1.313``.
+
+    Args:
+        dimension: of the space.
+        seed: of the means; 0 is the published set.
+
+    References:
+        Midgley et al. 2023, arXiv:2208.01893.
+    """
+    return uniform_modes(40, dimension, half_width=40.0, softplus_argument=1.0, seed=seed)
+
+
+def uniform_modes(
+    n_modes: int, dimension: int, half_width: float, softplus_argument: float, seed: int
+) -> GaussianMixture:
+    """Return equal modes with means uniform in a cube about the origin: the form in which benchmarks state theirs.
+
+    Args:
+        n_modes: components.
+        dimension: of the space.
+        half_width: of the cube.
+        softplus_argument: the standard deviation of the modes is ``softplus`` of it.
+        seed: of the means.
+    """
+    # Single precision, first numbers of a fresh stream: so are the published sets drawn.
+    uniform = torch.rand(n_modes, dimension, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+    means = (2 * uniform.double() - 1) * half_width
+    ones = torch.ones(n_modes, dtype=torch.float64)
+    return GaussianMixture(ones, means, math.log1p(math.exp(softplus_argument)) * ones)
+
+
+def standardised(mixture: GaussianMixture) -> GaussianMixture:
+    """Return the mixture of ``(x - mean) / standard deviation`` by coordinate, with the same log Z.
+
+    Published mixture benchmarks are learned in these coordinates. The density there is that of ``x`` times the
+    product of the standard deviations.
+    """
+    scale = mixture.variance.sqrt()
+    means = (mixture.means - mixture.mean) / scale
+    return GaussianMixture(mixture.weights, means, mixture.variances.sqrt() / scale, mixture.log_normaliser)
+
+
+def _from_lists(
+    weights: Sequence[float], means: Sequence[tuple[float, ...]], sigmas: Sequence[float]
+) -> GaussianMixture:
+    if not len(weights) == len(means) == len(sigmas) > 0:
+        raise ValueError(
+            f"every mode needs a weight, a mean and a sigma, got {len(weights)}, {len(means)} and {len(sigmas)}"
+        )
+    return GaussianMixture(
+        torch.tensor(weights, dtype=torch.float64),
+        torch.tensor(means, dtype=torch.float64),
+        torch.tensor(sigmas, dtype=torch.float64),
+    )
