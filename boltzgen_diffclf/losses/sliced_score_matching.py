@@ -52,7 +52,8 @@ def reduced_variance_score_matching_loss(
 ) -> Float[Tensor, " batch"]:
     r"""Return ``|dU/dx|^2 / 2 - v^T d2U/dx2 v``, averaged over the probes ``v``: the first term needs none.
 
-    The mean is that of :func:`sliced_score_matching_loss`, whose arguments these are.
+    The mean is that of :func:`sliced_score_matching_loss`, whose arguments these are. Random signs are the least noisy
+    probes; with normal ones in few dimensions the slices may vary less.
 
     References:
         Song, Garg, Shi & Ermon 2019, arXiv:1905.07088 (variance reduction).
