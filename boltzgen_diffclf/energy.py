@@ -7,7 +7,7 @@ centred positions of ``3 * atoms`` numbers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from boltzgen_diffclf.target import Ladder, Target
 
 
+@runtime_checkable
 class TimeEnergy(Protocol):
     """A time-dependent energy that needs nothing but the configuration: what the objectives ask of a model.
 
