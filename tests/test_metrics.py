@@ -95,7 +95,7 @@ def test_mmd_is_the_brute_force_over_pairs() -> None:
     assert squared_mmd(x, y, np.array([bandwidth])).value == pytest.approx(within + among - 2 * across)
 
 
-@pytest.mark.parametrize(("shift", "n", "tolerance"), [(0.0, 60, 0.3), (0.3, 60, 0.15), (1.5, 40, 0.15)])
+@pytest.mark.parametrize(("shift", "n", "tolerance"), [(0.0, 60, 0.2), (0.3, 60, 0.15), (1.5, 40, 0.15)])
 def test_mmd_is_unbiased_and_its_error_is_the_scatter(shift: float, n: int, tolerance: float) -> None:
     """Also at equal distributions, where the first order of the variance vanishes."""
     bandwidth, dim = 1.2, 3

@@ -40,7 +40,7 @@ def squared_mmd(
 
     Returns:
         The standard error holds both orders of the variance, so that it does not vanish at equal distributions
-        as the first does; there it is about a fifth too large.
+        as the first does; there it is up to a fifth too large.
 
     Raises:
         InputError: NaN, fewer than three of either, or a bandwidth that is not positive.
