@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from boltzgen_diffclf.composition import ComposedLadder, ComposedTarget, Mixture, Negation, Product
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.target import (
     CountingTarget,
@@ -29,18 +30,36 @@ def mixture(dtype: torch.dtype = torch.float64) -> GaussianMixture:
     )
 
 
+def numbers(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def members() -> list[Target]:
+    return [mixture(), DoubleWell(dimension=3)]
+
+
 TARGETS: dict[str, Callable[[], Target]] = {
     "gaussian": lambda: GaussianTarget(3, sigma=0.7, mean=0.3),
     "counted": lambda: CountingTarget(GaussianTarget(3)),
     "mixture": mixture,
     "double well": lambda: DoubleWell(dimension=3),
     "tilted harmonic": lambda: TiltedHarmonic(2.0, [0.5, 0.0, -1.0]),
+    "product": lambda: ComposedTarget(members(), Product(numbers(0.4, 1.3))),
+    "mixture of targets": lambda: ComposedTarget(members(), Mixture(numbers(1.0, 2.0), numbers(0.3, -0.7)[None])),
+    "negation": lambda: ComposedTarget(members(), Negation(0.6, ceiling=1.0)),
 }
 
 LADDERS: dict[str, Callable[[], Ladder]] = {
     "single": lambda: SingleLevel(mixture()),
     "temperature": lambda: TemperatureLadder(DoubleWell(dimension=3), [300.0, 450.0, 700.0]),
     "linear": lambda: LinearLadder(GaussianTarget(3, sigma=2.0), mixture(), [0.0, 0.3, 1.0]),
+    "mixture of ladders": lambda: ComposedLadder(
+        [
+            LinearLadder(GaussianTarget(3, sigma=2.0), mixture(), [0.0, 0.3, 1.0]),
+            TemperatureLadder(DoubleWell(dimension=3), [300.0, 450.0, 700.0]),
+        ],
+        Mixture(numbers(1.0, 2.0), numbers(0.3, -0.7, 2.0, 0.0, 1.0, 1.0).view(3, 2)),
+    ),
 }
 
 

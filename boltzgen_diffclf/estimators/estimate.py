@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -22,3 +23,10 @@ class Estimate:
     overlap: float | None
     n_effective: float
     method: str
+
+
+class Measurement(NamedTuple):
+    """A value that was measured on samples, and its standard error, both in the same unit."""
+
+    value: float
+    stderr: float
