@@ -1,6 +1,7 @@
 """Energy networks ``u(x, t) -> (batch,)`` [kT]; every one is exactly zero before training."""
 
 from boltzgen_diffclf.nets.equivariant import DenseEnergyNet, EquivariantConfig, GraphEnergyNet
+from boltzgen_diffclf.nets.multi_level import MultiLevelNet, SquashedMlpTrunk
 from boltzgen_diffclf.nets.plain_mlp import MlpEnergyNet
 from boltzgen_diffclf.nets.time_embedding import FourierTimeFeatures
 from boltzgen_diffclf.nets.torsion_mlp import TorsionConfig, TorsionEnergyNet
@@ -11,6 +12,8 @@ __all__ = [
     "FourierTimeFeatures",
     "GraphEnergyNet",
     "MlpEnergyNet",
+    "MultiLevelNet",
+    "SquashedMlpTrunk",
     "TorsionConfig",
     "TorsionEnergyNet",
 ]
