@@ -9,10 +9,10 @@ For ``y = alpha x + sigma z`` and data of mean ``m`` and covariance ``Sigma = Q 
 *Input.* ``h`` has mean zero and unit covariance at every level, in the columns of ``y``; ``c`` is the log-SNR, moved
 linearly to [0, 1].
 
-*Output.* By Tweedie, ``E[x | y] = (y - sigma^2 grad U) / alpha = D_0 + Q d`` with the Wiener estimate
-``D_0 = m + Q (alpha v / sqrt C) w`` and the network's share ``d = -(sigma^2 s / alpha) C^{-1/2} Q^T grad_h u``. For Gaussian
-data ``Q^T (x - D_0)`` has the variances ``v sigma^2 / C``, so the regression target of ``-Q^T grad_h u`` has the
-variances ``alpha^2 v / (sigma s)^2``. One scale multiplies a scalar network, so their mean is what can be one:
+*Output.* By Tweedie ``E[x | y] = (y - sigma^2 grad U) / alpha = D_0 + Q d``, with the Wiener estimate
+``D_0 = m + Q (alpha v / sqrt C) w`` and the network's share ``d = -(sigma^2 s / alpha) C^{-1/2} Q^T grad_h u``. For
+Gaussian data ``Q^T (x - D_0)`` has the variances ``v sigma^2 / C``, so the regression target of ``-Q^T grad_h u`` has
+the variances ``alpha^2 v / (sigma s)^2``. One scale multiplies a scalar network, so their mean is what can be one:
 ``s = alpha sqrt(mean v) / sigma``, exact for each coordinate where ``Sigma`` is a multiple of the identity. Then
 ``d = -sigma sqrt(mean v) C^{-1/2} Q^T grad_h u``, which divides by no ``alpha``.
 
