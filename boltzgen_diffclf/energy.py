@@ -60,7 +60,11 @@ def end_values(target_a: Target, target_b: Target, y: Float[Tensor, "batch dim"]
 
 
 class FreeEnergyCurve(nn.Module):
-    """``F_theta(t)`` [kT]: one learned value a level, straight lines between, gauge ``F(0) = 0``.
+    """``F_theta(t)`` [kT]: one learned value a level, straight lines between.
+
+    Args:
+        levels: growing times.
+        gauge: index of the level where ``F`` is zero.
 
     References:
         OuYang et al. 2026, arXiv:2601.21025: one scalar a level, learned with the energy.
@@ -68,14 +72,15 @@ class FreeEnergyCurve(nn.Module):
 
     levels: Tensor
 
-    def __init__(self, levels: Float[Tensor, " levels"]) -> None:
+    def __init__(self, levels: Float[Tensor, " levels"], gauge: int = 0) -> None:
         super().__init__()
+        self.gauge = gauge
         self.register_buffer("levels", levels)
         self.values = nn.Parameter(torch.zeros_like(levels))
 
     def forward(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Return ``F_theta(t)``."""
-        values = self.values - self.values[0]
+        values = self.values - self.values[self.gauge]
         upper = torch.searchsorted(self.levels, t.contiguous()).clamp(1, len(self.levels) - 1)
         left, right = self.levels[upper - 1], self.levels[upper]
         return torch.lerp(values[upper - 1], values[upper], (t - left) / (right - left))

@@ -16,6 +16,8 @@ from boltzgen_diffclf.nets import (
     FourierTimeFeatures,
     GraphEnergyNet,
     MlpEnergyNet,
+    MultiLevelNet,
+    SquashedMlpTrunk,
     TorsionConfig,
     TorsionEnergyNet,
 )
@@ -62,6 +64,10 @@ def mlp() -> nn.Module:
     return MlpEnergyNet(4, generator(), hidden=16, layers=2)
 
 
+def multi_level() -> nn.Module:
+    return MultiLevelNet(SquashedMlpTrunk(4, generator(), hidden=16, layers=2), 32, generator(1))
+
+
 def molecules(batch: int) -> Tensor:
     return AMINO_ACID + 0.02 * torch.randn(batch, 7, 3, dtype=torch.float64, generator=generator(1))
 
@@ -75,6 +81,7 @@ EVERY = [
     pytest.param(graph, molecules, id="graph"),
     pytest.param(torsion, vectors(5), id="torsion"),
     pytest.param(mlp, vectors(4), id="mlp"),
+    pytest.param(multi_level, vectors(4), id="multi-level"),
 ]
 MOLECULAR = [pytest.param(dense, id="dense"), pytest.param(graph, id="graph")]
 

@@ -7,6 +7,11 @@ from boltzgen_diffclf.losses.classification import (
     kullback_leibler_ratio_loss,
     level_classification_loss,
 )
+from boltzgen_diffclf.losses.classification_diffusion import (
+    classification_diffusion_loss,
+    noise_level_cross_entropy_loss,
+    noise_prediction_loss,
+)
 from boltzgen_diffclf.losses.conditional_nce import conditional_noise_contrastive_loss
 from boltzgen_diffclf.losses.contrastive_divergence import ReplayBuffer, contrastive_divergence_loss, run_negatives
 from boltzgen_diffclf.losses.fokker_planck import (
@@ -30,6 +35,7 @@ from boltzgen_diffclf.losses.time_score import time_score, time_score_matching_l
 __all__ = [
     "ReplayBuffer",
     "binary_classification_loss",
+    "classification_diffusion_loss",
     "conditional_noise_contrastive_loss",
     "contrastive_divergence_loss",
     "denoising_score_matching_loss",
@@ -43,6 +49,8 @@ __all__ = [
     "kullback_leibler_ratio_loss",
     "level_classification_loss",
     "noise_contrastive_loss",
+    "noise_level_cross_entropy_loss",
+    "noise_prediction_loss",
     "probed_fokker_planck_loss",
     "reduced_variance_score_matching_loss",
     "run_negatives",

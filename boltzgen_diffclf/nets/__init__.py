@@ -1,16 +1,23 @@
-"""Energy networks ``u(x, t) -> (batch,)`` [kT]; every one is exactly zero before training."""
+"""Energy networks ``u(x, t) -> (batch,)`` [kT], and classifiers of noise levels; each exactly zero before training."""
 
+from boltzgen_diffclf.nets.classifier import ClassificationDiffusion, LevelClassifierNet, cosine_alpha_bar
 from boltzgen_diffclf.nets.equivariant import DenseEnergyNet, EquivariantConfig, GraphEnergyNet
+from boltzgen_diffclf.nets.multi_level import MultiLevelNet, SquashedMlpTrunk
 from boltzgen_diffclf.nets.plain_mlp import MlpEnergyNet
 from boltzgen_diffclf.nets.time_embedding import FourierTimeFeatures
 from boltzgen_diffclf.nets.torsion_mlp import TorsionConfig, TorsionEnergyNet
 
 __all__ = [
+    "ClassificationDiffusion",
     "DenseEnergyNet",
     "EquivariantConfig",
     "FourierTimeFeatures",
     "GraphEnergyNet",
+    "LevelClassifierNet",
     "MlpEnergyNet",
+    "MultiLevelNet",
+    "SquashedMlpTrunk",
     "TorsionConfig",
     "TorsionEnergyNet",
+    "cosine_alpha_bar",
 ]
