@@ -43,8 +43,8 @@ OBJECTIVES: Mapping[str, ObjectiveWeights] = {
 }
 """What the networks of each row are trained with."""
 
-RELAXATION = RelaxationSettings(levels=9, configurations=500, steps=30)
-"""Levels, configurations and moves of the relaxed row: its cost is steps times configurations between the ends."""
+RELAXED_LEVELS, RELAXED_CONFIGURATIONS, RELAXATION_STEPS = 9, 500, 30
+"""Most that the relaxed row takes; its cost is the product."""
 
 EXACT_END_STRIDE = 4
 """Levels that the exact-ends classifier skips: MBAR grows with the square of their number."""
@@ -119,7 +119,11 @@ def _keep_relaxed(
 ) -> None:
     if not stages.config.wants("relaxed_mbar"):
         return
-    relaxed = relaxed_mbar(model, stages.space(leg), pools.evaluation, RELAXATION, named_generator(seed, "relaxation"))
+    n_levels, pool, _ = pools.evaluation.y.shape
+    settings = RelaxationSettings(
+        levels=min(RELAXED_LEVELS, n_levels), configurations=min(RELAXED_CONFIGURATIONS, pool), steps=RELAXATION_STEPS
+    )
+    relaxed = relaxed_mbar(model, stages.space(leg), pools.evaluation, settings, named_generator(seed, "relaxation"))
     facts["relaxed_mbar"] = _after_training(facts, relaxed.estimate, relaxed.cost)
 
 
@@ -186,7 +190,9 @@ def learning_settings(stages: SolvationStages) -> LearningSettings:
         log_every=max(1, config.training_steps // 20),
         checkpoint_every=max(50, config.training_steps // 10),
     )
-    return LearningSettings(levels=config.path_levels, pool=config.pool, evaluation_pool=config.pool, training=training)
+    return LearningSettings(
+        levels=config.path_levels, pool=config.pool, evaluation_pool=config.pool // 2, training=training
+    )
 
 
 def _model(stages: SolvationStages, leg: Leg) -> Any:

@@ -30,7 +30,8 @@ NOTES = {
     "ais": "annealing along the straight line of the true energies, both directions, BAR of the works",
     "learned_ais": "annealing along the learned path, both directions, BAR of the works: exact for any network",
     "exact_ends": "the classifier with the exact ends as classes, energies frozen (MBAR on path samples)",
-    "relaxed_mbar": "path configurations moved by MALA on the learned energies, then MBAR over the levels",
+    "relaxed_mbar": "path configurations moved by MALA on the learned energies, then MBAR over the levels; its error "
+    "includes how far that moved exact_ends",
     "cartesian": "a message-passing network on positions along whole molecules, exact ends as classes; does not vote",
 }
 
@@ -71,6 +72,8 @@ def learned_rows(learned: list[StageResult], independent: float) -> dict[str, Es
         integral, classes = combined[FULL_LEARNED], combined["exact_ends"]
         combined[FULL_LEARNED] = widened_by_misfit(integral, classes)
         combined["exact_ends"] = widened_by_misfit(classes, integral)
+        if "relaxed_mbar" in combined:
+            combined["relaxed_mbar"] = widened_by_misfit(combined["relaxed_mbar"], classes)
     if "cartesian" in combined:
         integrals = [replicate.facts["cartesian"]["integral"] for replicate in learned]
         integral = replace(combined["cartesian"], value=float(np.mean(integrals)))
