@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -63,7 +64,7 @@ def work_distributions(work: Sequence[WorkValues], value_kT: float | None) -> Fi
 def _draw_work(axis: Axes, work: WorkValues, value_kT: float | None) -> None:
     series = ((work.forward, BLUE, "W, A → B"), (-work.reverse, ORANGE, "−W, B → A"))
     finite = [values[np.isfinite(values)] for values, _, _ in series]
-    low, high = np.quantile(np.concatenate(finite), [0.001, 0.999])
+    low, high = np.quantile(np.concatenate(finite), [0.005, 0.995])
     margin = 0.05 * max(high - low, 1e-6)
     n_bins = int(np.clip(1.5 * np.sqrt(min(map(len, finite))), 10, 60))
     edges = np.linspace(low - margin, high + margin, n_bins + 1)
@@ -103,7 +104,12 @@ def overlap_matrix(overlap: Float[np.ndarray, "levels levels"], labels: Sequence
 
 @mpl.rc_context(STYLE)
 def thermodynamic_integrand(integrands: Sequence[Integrand]) -> Figure:
-    """Return the mean of dU/dt along the path of several methods, each with a band of two standard errors."""
+    """Return the mean of dU/ds along the path of several methods, each with a band of two standard errors.
+
+    It is drawn over ``s = (2 / pi) arcsin sqrt(t)``, in which the levels are evenly spaced: over t all that happens
+    near the ends is a spike.
+    """
+    integrands = [_over_arc(one) for one in integrands]
     first, *others = integrands
     comparable = [one for one in others if np.array_equal(one.t, first.t)]
     figure, axes = _panels(1 + bool(comparable), 1, (6.8, 5.0 if comparable else 3.3))
@@ -111,14 +117,28 @@ def thermodynamic_integrand(integrands: Sequence[Integrand]) -> Figure:
         _draw_band(axes[0], one, one.mean, SERIES[index % len(SERIES)])
         if comparable and np.array_equal(one.t, first.t):
             _draw_band(axes[1], one, one.mean - first.mean, SERIES[index % len(SERIES)])
-    axes[0].set_ylabel("mean of ∂U/∂t [kT]")
+    axes[0].set_ylabel("mean of ∂U/∂s [kT]")
     axes[0].legend(loc="best")
     if comparable:
         axes[1].set_ylabel(f"minus {first.label} [kT]")
     for axis in axes:
         axis.set_xlim(0, 1)
-    axes[-1].set_xlabel("t   (0: state A, 1: state B)")
+        axis.set_xticks([_arc(t) for t in ARC_TICKS], [f"{t:g}" for t in ARC_TICKS])
+    axes[-1].set_xlabel("t   (0: state A, 1: state B), evenly spaced in s = (2/π) arcsin √t")
     return figure
+
+
+ARC_TICKS = (0.0, 0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98, 1.0)
+
+
+def _arc(t: float) -> float:
+    return 2 / math.pi * math.asin(math.sqrt(t))
+
+
+def _over_arc(one: Integrand) -> Integrand:
+    arc = 2 / math.pi * np.arcsin(np.sqrt(one.t))
+    slope = 0.5 * math.pi * np.sin(math.pi * arc)  # dt/ds
+    return replace(one, t=arc, mean=slope * one.mean, stderr=slope * one.stderr)
 
 
 def _draw_band(axis: Axes, one: Integrand, mean: Float[np.ndarray, " levels"], colour: str) -> None:
