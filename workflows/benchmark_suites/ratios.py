@@ -1,0 +1,86 @@
+"""Suite ``ratios``: mixtures of forty and sixteen modes in many dimensions, against published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workflows.benchmark_suites.seeds import over_seeds, widened_by
+from workflows.benchmark_suites.suite import (
+    Block,
+    Metric,
+    Preset,
+    Published,
+    RowContext,
+    RowSpec,
+    Suite,
+    SuiteFigure,
+    TableRow,
+)
+
+TARGET = "feat_mixtures"
+SOURCE = "arXiv:2504.11516, table 1"
+OBJECTIVES = {
+    "bar": "Bennett's acceptance ratio of the samples of both ends",
+    "ais": "annealing along the straight line of the true energies, both directions, BAR of the works",
+    "dsm": "thermodynamic integration of an energy learned by score matching alone",
+    "dsm_diffclf": "thermodynamic integration of an energy learned by both; delta_f_exact_ends is the classifier with "
+    "frozen energies and the exact ends as classes",
+}
+SIZES = {
+    "samples": 10_000,
+    "steps": 2000,
+    "levels": 65,
+    "pool": 2000,
+    "groups": 64,
+    "group_size": 4,
+    "hidden": 128,
+    "layers": 3,
+    "anneal_levels": 200,
+    "anneal_particles": 500,
+}
+PRESETS = {
+    "quick": Preset((Block(TARGET, (40,), ("bar", "ais", "dsm_diffclf")),), SIZES),
+    "standard": Preset((Block(TARGET, (40, 100), tuple(OBJECTIVES)),), {**SIZES, "steps": 10_000, "hidden": 256}),
+}
+
+
+def run_row(spec: RowSpec, context: RowContext) -> list[Metric]:
+    """Return what one row measured; transport joins each mode to few others."""
+    from systems.analytic import feat_mixtures
+    from workflows.benchmark_suites.two_sided import PathChoice, two_sided_row
+
+    choice = PathChoice(noise=0.2, transport=True, softened=True, learning_rate=2e-3)
+    return two_sided_row(feat_mixtures(spec.dim), choice, spec, context)
+
+
+def combine(seeds: Sequence[Sequence[Metric]]) -> list[Metric]:
+    """Return the metrics over the seeds, the misfit of the model in the errors of the learned rows."""
+    return widened_by(over_seeds(seeds), "delta_f", "delta_f_exact_ends")
+
+
+def figures(rows: Sequence[TableRow]) -> list[SuiteFigure]:
+    """Return every estimate beside the published ones, one panel a dimension."""
+    from workflows.report.benchmark_figures import estimates_figure
+
+    caption = "Estimates of F_B - F_A with one standard error, ours and published; the dashed line is the exact answer."
+    return [SuiteFigure("ratios", caption, estimates_figure(rows))]
+
+
+RATIOS = Suite(
+    name="ratios",
+    question="Mixtures of forty and of sixteen modes, both normalised: how near does each estimator come to "
+    "F_B - F_A = 0, and what do others print?",
+    objectives=OBJECTIVES,
+    dims=(2, 40, 100),
+    presets=PRESETS,
+    run_row=run_row,
+    figures=figures,
+    combine=combine,
+    # Printed as log Z_B - log Z_A, our A and B exchanged or not: the sign is that of the paper, the truth is 0.
+    published=(
+        Published(TARGET, 40, "target-FEP", "delta_f", 0.09, 0.26, SOURCE),
+        Published(TARGET, 40, "FEAT", "delta_f", 0.04, 0.04, SOURCE),
+        Published(TARGET, 100, "target-FEP", "delta_f", -17.96, 1.49, SOURCE),
+        Published(TARGET, 100, "FEAT", "delta_f", -5.34, 1.52, SOURCE),
+    ),
+)
