@@ -11,11 +11,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from boltzgen_diffclf.energy import UnanchoredEnergyModel
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators import thermodynamic_integration
+from boltzgen_diffclf.free_energy.chained_classes import chained_end_classes
+from boltzgen_diffclf.free_energy.learned import LearningSettings, build_pools
 from boltzgen_diffclf.free_energy.vector_space import VectorSpace
+from boltzgen_diffclf.nets import WellPairsEnergyNet, find_wells
 from boltzgen_diffclf.paths import arcsine_levels
-from systems.analytic import InterpolatedMarginals, crossed_mixtures
+from systems.analytic import GaussianMixture, InterpolatedMarginals, crossed_mixtures, feat_mixtures
 from workflows.benchmark import PRESETS, BenchmarkConfig, run
 from workflows.benchmark_suites import SUITES
 from workflows.benchmark_suites.seeds import over_seeds, widened_by
@@ -150,7 +154,8 @@ def test_published_rows_stand_beside_ours(tmp_path, monkeypatch):
     config = BenchmarkConfig(
         suite="ratios", dims=(40,), objectives=("bar",), seeds=(0,), samples=50, out=tmp_path, threads=1
     )
-    published = {row.objective: row for row in run(config).rows if row.published}
+    result = run(config)
+    published = {row.objective: row for row in result.rows if row.published}
     assert published["FEAT"].value == 0.04
     assert published["FEAT"].limit == 0.0
     assert set(published) == {"FEAT", "target-FEP"}
@@ -189,6 +194,50 @@ def test_path_of_vectors_is_that_of_the_exact_marginals():
     result = thermodynamic_integration(levels.numpy(), derivatives, rule="arcsine").estimate
     assert abs(result.value) < 4 * result.stderr
     assert result.stderr < 0.2
+
+
+def test_wells_of_the_truth_have_the_energies_of_the_exact_marginals():
+    pair = feat_mixtures(5)
+    generator = torch.Generator().manual_seed(0)
+    samples = [state.sample(300, generator) for state in (pair.state_a, pair.state_b)]
+    space = VectorSpace(pair.state_a, pair.state_b, *samples, anchored=False)
+    variances = [float(state.variances[0, 0]) for state in (pair.state_a, pair.state_b)]
+    noise_variance = float(space.path.noise_scale[0]) ** 2
+    net = WellPairsEnergyNet(pair.state_a.means, pair.state_b.means, tuple(variances), noise_variance)
+    t = torch.rand(300, generator=generator, dtype=torch.float64)
+    y = space.path.sample(samples[0], space.displacement(*samples), t, space.noise(300, generator))
+    oracle = InterpolatedMarginals(pair.state_a, pair.state_b, space.path)
+    torch.testing.assert_close(net(y, t).detach(), oracle.energy(y, t))
+
+
+def test_wells_are_found_where_the_modes_are():
+    mixture = feat_mixtures(20).state_a
+    samples = mixture.sample(2000, torch.Generator().manual_seed(0))
+    wells, variance = find_wells(samples)
+    assert len(wells) == 40
+    assert torch.cdist(mixture.means, wells).min(1).values.max() < 0.2
+    assert variance == pytest.approx(float(mixture.variances[0, 0]), rel=0.05)
+
+
+def test_chained_classes_of_exact_energies_give_the_exact_difference():
+    def normal(place: float, width: float, log_z: float) -> GaussianMixture:
+        one = torch.ones(1, dtype=torch.float64)
+        return GaussianMixture(one, torch.full((1, 2), place, dtype=torch.float64), width * one, log_z)
+
+    ends = normal(-1.0, 1.0, log_z=2.0), normal(1.0, 0.5, log_z=-1.0)
+    generator = torch.Generator().manual_seed(0)
+    frames = tuple(end.sample(2000, generator) for end in ends)
+    space = VectorSpace(*ends, *frames, anchored=False)
+    noise_variance = float(space.path.noise_scale[0]) ** 2
+    net = WellPairsEnergyNet(ends[0].means, ends[1].means, (1.0, 0.25), noise_variance)
+    data = build_pools(
+        space, frames, frames, LearningSettings(levels=17, pool=1000, evaluation_pool=2), seed=0
+    ).training
+    model = UnanchoredEnergyModel(net, data.levels).double().requires_grad_(False)
+    estimate = chained_end_classes(model, data, *ends)
+    assert abs(estimate.value - 3.0) < 4 * estimate.stderr
+    assert estimate.stderr < 0.1
+    assert estimate.overlap > 0.1
 
 
 def test_transport_shortens_the_way():

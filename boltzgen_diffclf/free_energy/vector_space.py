@@ -23,8 +23,9 @@ _CHUNK = 8192
 class VectorSpace(PathSpace):
     r"""Vectors as they are, joined by ``(1 - t) x_0 + t x_1 + noise sd sqrt(t (1 - t)) z``.
 
-    ``sd`` is the standard deviation of each coordinate within the states, so that ``noise = sqrt(2)`` keeps the
-    variance of independent pairs at every t, and a mode travels from one state to the other without changing width.
+    ``sd`` is the standard deviation within the states, the same for every coordinate (standardise what has unequal
+    ones), so that ``noise = sqrt(2)`` keeps the variance of independent pairs at every t: a single mode travels from
+    one state to the other without changing width.
     With many modes an end, transport joins each mode to few others: a path of tens of tubes instead of hundreds.
 
     Args:
@@ -34,6 +35,7 @@ class VectorSpace(PathSpace):
         samples_b: those of state B.
         noise: in units of the standard deviation within the states.
         transport: pair by minibatch optimal transport; False leaves the pairs independent.
+        anchored: give the true energies along the path; False gives zeros, for a model that learns them.
 
     Attributes:
         ceilings: energies [kT] that few samples of each end exceed.
@@ -48,11 +50,13 @@ class VectorSpace(PathSpace):
         *,
         noise: float = math.sqrt(2),
         transport: bool = False,
+        anchored: bool = True,
     ) -> None:
-        within = (0.5 * (samples_a.var(0) + samples_b.var(0))).sqrt()
-        self.dimension = len(within)
-        self.path = StochasticInterpolant(noise * within, self.dimension)
-        self.target_a, self.target_b, self.transport = target_a, target_b, transport
+        within = (0.5 * (samples_a.var(0) + samples_b.var(0))).mean().sqrt()
+        self.dimension = samples_a.shape[1]
+        self.path = StochasticInterpolant((noise * within).repeat(self.dimension), self.dimension)
+        self.target_a, self.target_b = target_a, target_b
+        self.transport, self.anchored = transport, anchored
         self.ceilings = _ceiling(target_a, samples_a), _ceiling(target_b, samples_b)
 
     def pair(self, x_0: Float[Tensor, "n dim"], x_1: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
@@ -73,12 +77,15 @@ class VectorSpace(PathSpace):
         return torch.randn(n, self.dimension, generator=generator, dtype=scale.dtype).to(scale.device)
 
     def end_values(self, y: Float[Tensor, "n dim"]) -> Ends:
-        """See :meth:`PathSpace.end_values`."""
+        """See :meth:`PathSpace.end_values`; zeros without memory where the model is not anchored."""
+        if not self.anchored:
+            zero = y.new_zeros(1)
+            return Ends(zero.expand(len(y), 2), zero.expand(len(y), 2, self.dimension))
         parts = [end_values(self.target_a, self.target_b, part) for part in y.split(_CHUNK)]
         return Ends(torch.cat([part.energy for part in parts]), torch.cat([part.gradient for part in parts]))
 
     def pair_forces(self, x_0: Float[Tensor, "n dim"], x_1: Float[Tensor, "n dim"]) -> Float[Tensor, "n 2 dim"]:
-        """See :meth:`PathSpace.pair_forces`; zeros: the anchored energy has the right ends already."""
+        """See :meth:`PathSpace.pair_forces`; zeros: no objective asks for them."""
         return x_0.new_zeros(1).expand(len(x_0), 2, self.dimension)
 
 

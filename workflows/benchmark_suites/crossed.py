@@ -9,7 +9,8 @@ from workflows.benchmark_suites.suite import Block, Metric, Preset, RowContext, 
 
 TARGET = "crossed_mixtures"
 OBJECTIVES = {
-    "bar": "Bennett's acceptance ratio of the samples of both ends",
+    "bar": "Bennett's acceptance ratio of the samples of both ends, with its bootstrap error; its overlap and "
+    "asymptotic error stand beside and do tell",
     "ais": "annealing along the straight line of the true energies, both directions, BAR of the works",
     "ais_slow": "the same, ten times slower",
     "dsm": "thermodynamic integration of an energy learned by score matching alone",
@@ -19,9 +20,9 @@ OBJECTIVES = {
 }
 SIZES = {
     "samples": 10_000,
-    "steps": 1000,
+    "steps": 2000,
     "levels": 33,
-    "pool": 2000,
+    "pool": 4000,
     "groups": 64,
     "group_size": 4,
     "hidden": 64,
@@ -31,9 +32,7 @@ SIZES = {
 }
 PRESETS = {
     "quick": Preset((Block(TARGET, (20,), ("bar", "ais", "dsm", "dsm_diffclf")),), SIZES),
-    "standard": Preset(
-        (Block(TARGET, (20, 50), tuple(OBJECTIVES)),), {**SIZES, "steps": 3000, "hidden": 128, "pool": 4000}
-    ),
+    "standard": Preset((Block(TARGET, (20, 50), tuple(OBJECTIVES)),), {**SIZES, "steps": 5000, "hidden": 128}),
 }
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
-from boltzgen_diffclf.energy import AnchoredEnergyModel, EnergyModel
+from boltzgen_diffclf.energy import AnchoredEnergyModel, EnergyModel, UnanchoredEnergyModel
 from boltzgen_diffclf.estimators import Estimate, bar, exponential_averaging
 from boltzgen_diffclf.free_energy.annealed import AnnealingSettings, annealed_estimate
 from boltzgen_diffclf.free_energy.annealed_ladders import linear_ladder_works
+from boltzgen_diffclf.free_energy.cartesian import corrected_integral, end_correction
+from boltzgen_diffclf.free_energy.chained_classes import chained_end_classes
 from boltzgen_diffclf.free_energy.evaluation import Cost
 from boltzgen_diffclf.free_energy.learned import (
     LearningSettings,
+    MakeModel,
     build_pools,
     exact_end_classes,
     integrate,
@@ -24,9 +27,9 @@ from boltzgen_diffclf.free_energy.learned import (
 )
 from boltzgen_diffclf.free_energy.step_sizes import mala_family
 from boltzgen_diffclf.free_energy.vector_space import VectorSpace
-from boltzgen_diffclf.nets import MlpEnergyNet
+from boltzgen_diffclf.nets import MlpEnergyNet, WellPairsEnergyNet, find_wells
 from boltzgen_diffclf.streams import named_generator, split_seed
-from boltzgen_diffclf.training import ObjectiveWeights, TrainingSettings
+from boltzgen_diffclf.training import ObjectiveWeights, PathData, TrainingSettings
 from systems.analytic import MixturePair
 from workflows.benchmark_suites.suite import Metric, RowContext, RowSpec
 
@@ -38,12 +41,16 @@ WEIGHTS: Mapping[str, ObjectiveWeights] = {
     "dsm": ObjectiveWeights(denoising=1.0, classification=0.0),
     "diffclf": ObjectiveWeights(denoising=0.0, classification=1.0),
     # Score matching is a mean over coordinates, classification a sum: with equal weights the noisier drowns it.
-    "dsm_diffclf": ObjectiveWeights(denoising=10.0, classification=1.0),
+    "dsm_diffclf": ObjectiveWeights(denoising=20.0, classification=1.0),
+    "dsm_diffclf_mlp": ObjectiveWeights(denoising=20.0, classification=1.0),
 }
 """What the learned rows are trained with."""
 
 EXACT_END_STRIDE = 4
 """Levels that the exact-ends classifier skips: MBAR grows with the square of their number."""
+
+MOST_WELLS = 64
+"""Of either end, for the network of learned wells."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +62,14 @@ class PathChoice:
         transport: see there.
         softened: bend the prior of the end energies above what their samples reach.
         learning_rate: of the network.
+        network: a plain one whose energies are anchored to those of the ends, or one of learned wells, unanchored.
     """
 
     noise: float = math.sqrt(2)
     transport: bool = False
     softened: bool = False
-    learning_rate: float = 5e-3
+    learning_rate: float = 1e-2
+    network: Literal["mlp", "wells"] = "mlp"
 
 
 def two_sided_row(pair: MixturePair, choice: PathChoice, spec: RowSpec, context: RowContext) -> list[Metric]:
@@ -72,16 +81,22 @@ def two_sided_row(pair: MixturePair, choice: PathChoice, spec: RowSpec, context:
     if spec.objective in WEIGHTS:
         return _learned(pair, choice, samples_a, samples_b, spec, context)
     if spec.objective == "bar":
-        return _bar(pair, samples_a, samples_b)
+        return _bar(pair, samples_a, samples_b, spec)
     if spec.objective == "fep":
         return _fep(pair, samples_a, samples_b)
     return _annealed(pair, samples_a, samples_b, spec, context)
 
 
-def _bar(pair: MixturePair, samples_a: Float[Tensor, "n dim"], samples_b: Float[Tensor, "n dim"]) -> list[Metric]:
+def _bar(
+    pair: MixturePair, samples_a: Float[Tensor, "n dim"], samples_b: Float[Tensor, "n dim"], spec: RowSpec
+) -> list[Metric]:
+    """Return the estimate with its bootstrap error, blind to what no sample shows, and the one that sees overlap."""
     forward, reverse = (works.numpy() for works in _end_works(pair, samples_a, samples_b))
-    estimate = bar(forward, reverse)
-    return _metrics(pair, estimate, Cost(2 * (len(samples_a) + len(samples_b))))
+    single = np.arange(len(forward))
+    bootstrap = np.random.default_rng(split_seed(spec.seed, "bootstrap bar"))
+    estimate = bar(forward, reverse, groups_forward=single, groups_reverse=single, generator=bootstrap)
+    metrics = _metrics(pair, estimate, Cost(2 * (len(samples_a) + len(samples_b))))
+    return [*metrics, Metric("asymptotic_stderr", bar(forward, reverse).stderr)]
 
 
 def _fep(pair: MixturePair, samples_a: Float[Tensor, "n dim"], samples_b: Float[Tensor, "n dim"]) -> list[Metric]:
@@ -112,7 +127,7 @@ def _annealed(
         samples_b,
         walker,
         mala_family(torch.ones(spec.dim, dtype=samples_a.dtype)),
-        AnnealingSettings(levels=slower * context.sizes["anneal_levels"] + 1, particles=particles),
+        AnnealingSettings(slower * context.sizes["anneal_levels"] + 1, particles, steps_per_level=1),
         named_generator(spec.seed, f"annealing {spec.objective}"),
     )
     bootstrap = np.random.default_rng(split_seed(spec.seed, f"bootstrap {spec.objective}"))
@@ -128,19 +143,21 @@ def _learned(
     spec: RowSpec,
     context: RowContext,
 ) -> list[Metric]:
+    wells = choice.network == "wells"
     space = VectorSpace(
-        pair.state_a, pair.state_b, samples_a, samples_b, noise=choice.noise, transport=choice.transport
+        pair.state_a,
+        pair.state_b,
+        samples_a,
+        samples_b,
+        noise=choice.noise,
+        transport=choice.transport,
+        anchored=not wells,
     )
     settings = _learning_settings(choice, spec, context.sizes)
     # Half the samples are for the integral: what the network has seen would flatter it.
-    halves = [(a, b) for a, b in zip(samples_a.chunk(2), samples_b.chunk(2), strict=True)]
-    pools = build_pools(space, halves[0], halves[1], settings, spec.seed)
-
-    def make_model(levels: Tensor, generator: torch.Generator) -> EnergyModel:
-        net = MlpEnergyNet(spec.dim, generator, hidden=context.sizes["hidden"], layers=context.sizes["layers"])
-        return AnchoredEnergyModel(net, levels, space.ceilings if choice.softened else None)
-
-    steps = _Steps(context)
+    seen, unseen = zip(samples_a.chunk(2), samples_b.chunk(2), strict=True)
+    pools = build_pools(space, seen, unseen, settings, spec.seed)
+    make_model = _wells(space, *seen) if wells else _anchored_mlp(space, choice, context.sizes)
     result, training_cost = train_replicate(
         make_model,
         pools,
@@ -148,17 +165,45 @@ def _learned(
         spec.seed,
         checkpoint=context.checkpoints / f"{spec.stage}.safetensors",
         identity={"row": spec.stage, "samples": len(samples_a)},
-        progress=steps.report,
+        progress=_Steps(context).report,
     )
-    integral = integrate(result.model, pools.evaluation)
-    metrics = _metrics(pair, integral.estimate, pools.cost + training_cost)
-    metrics += [
-        Metric(f"held_out_{name.removeprefix('held_out.')}", value)
-        for name, value in result.history[-1].items()
-        if name in ("held_out.denoising", "held_out.classification")
-    ]
-    classes, _ = exact_end_classes(result.model, pools.evaluation, EXACT_END_STRIDE)
-    return [*metrics, Metric("delta_f_exact_ends", classes.value, classes.stderr, pair.delta_f)]
+    integral, classes = _answers(pair, result.model, pools.evaluation, anchored=not wells)
+    metrics = _metrics(pair, integral, pools.cost + training_cost)
+    metrics.append(Metric("delta_f_exact_ends", classes.value, classes.stderr, pair.delta_f))
+    last = result.history[-1]
+    metrics += [Metric(f"held_out_{name}", last[f"held_out.{name}"]) for name in ("denoising", "classification")]
+    return metrics
+
+
+def _anchored_mlp(space: VectorSpace, choice: PathChoice, sizes: Mapping[str, int]) -> MakeModel:
+    def make(levels: Tensor, generator: torch.Generator) -> EnergyModel:
+        net = MlpEnergyNet(space.dimension, generator, hidden=sizes["hidden"], layers=sizes["layers"])
+        return AnchoredEnergyModel(net, levels, space.ceilings if choice.softened else None)
+
+    return make
+
+
+def _wells(space: VectorSpace, samples_a: Float[Tensor, "n dim"], samples_b: Float[Tensor, "n dim"]) -> MakeModel:
+    (wells_a, variance_a), (wells_b, variance_b) = (
+        find_wells(samples, min(MOST_WELLS, len(samples))) for samples in (samples_a, samples_b)
+    )
+    noise_variance = float(space.path.noise_scale[0]) ** 2
+
+    def make(levels: Tensor, generator: torch.Generator) -> EnergyModel:
+        net = WellPairsEnergyNet(wells_a, wells_b, (variance_a, variance_b), noise_variance)
+        return UnanchoredEnergyModel(net, levels)
+
+    return make
+
+
+def _answers(pair: MixturePair, model: EnergyModel, data: PathData, *, anchored: bool) -> tuple[Estimate, Estimate]:
+    """Return the integral and the classifier with the exact ends as classes, from true energy to true energy."""
+    if anchored:
+        return integrate(model, data).estimate, exact_end_classes(model, data, EXACT_END_STRIDE)[0]
+    ends = ((0, pair.state_a), (-1, pair.state_b))
+    start, end = (end_correction(model, data, level, state.energy(data.y[level])) for level, state in ends)
+    integral = corrected_integral(model, data, (start, end))
+    return integral, chained_end_classes(model, data, pair.state_a, pair.state_b)
 
 
 def _learning_settings(choice: PathChoice, spec: RowSpec, sizes: Mapping[str, int]) -> LearningSettings:
