@@ -1,5 +1,6 @@
-"""Energy networks ``u(x, t) -> (batch,)`` [kT], and classifiers of noise levels; each exactly zero before training,
-but for :class:`WellPairsEnergyNet`, which starts from the wells of its data.
+"""Energy networks ``u(x, t) -> (batch,)`` [kT], and classifiers of noise levels.
+
+Each is exactly zero before training, but for :class:`WellPairsEnergyNet`, which starts from the wells of its data.
 """
 
 from boltzgen_diffclf.nets.classifier import ClassificationDiffusion, LevelClassifierNet, cosine_alpha_bar

@@ -86,7 +86,7 @@ RATIOS = Suite(
     run_row=run_row,
     figures=figures,
     combine=combine,
-    # Printed as log Z_B - log Z_A, our A and B exchanged or not: the sign is that of the paper, the truth is 0.
+    # In the sign of the paper, whose order of the states is not ours for sure; the truth is 0 in both.
     published=(
         Published(TARGET, 40, "target-FEP", "delta_f", 0.09, 0.26, SOURCE),
         Published(TARGET, 40, "FEAT", "delta_f", 0.04, 0.04, SOURCE),

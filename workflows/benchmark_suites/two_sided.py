@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from boltzgen_diffclf.energy import AnchoredEnergyModel, EnergyModel, UnanchoredEnergyModel
-from boltzgen_diffclf.estimators import Estimate, bar, exponential_averaging
+from boltzgen_diffclf.estimators import Estimate, bar
 from boltzgen_diffclf.free_energy.annealed import AnnealingSettings, annealed_estimate
 from boltzgen_diffclf.free_energy.annealed_ladders import linear_ladder_works
 from boltzgen_diffclf.free_energy.cartesian import corrected_integral, end_correction
@@ -75,15 +75,14 @@ class PathChoice:
 def two_sided_row(pair: MixturePair, choice: PathChoice, spec: RowSpec, context: RowContext) -> list[Metric]:
     """Return what one row measured: F_B - F_A [kT] from a fixed pool of samples an end, drawn by the row's seed."""
     samples_a, samples_b = (
-        state.sample(context.sizes["samples"], named_generator(spec.seed, f"samples {name}"))
+        state.sample(context.sizes["samples"], named_generator(spec.seed, f"samples {name}")).to(context.device)
         for name, state in (("A", pair.state_a), ("B", pair.state_b))
     )
+    pair = MixturePair(pair.state_a.to(device=context.device), pair.state_b.to(device=context.device))
     if spec.objective in WEIGHTS:
         return _learned(pair, choice, samples_a, samples_b, spec, context)
     if spec.objective == "bar":
         return _bar(pair, samples_a, samples_b, spec)
-    if spec.objective == "fep":
-        return _fep(pair, samples_a, samples_b)
     return _annealed(pair, samples_a, samples_b, spec, context)
 
 
@@ -91,17 +90,12 @@ def _bar(
     pair: MixturePair, samples_a: Float[Tensor, "n dim"], samples_b: Float[Tensor, "n dim"], spec: RowSpec
 ) -> list[Metric]:
     """Return the estimate with its bootstrap error, blind to what no sample shows, and the one that sees overlap."""
-    forward, reverse = (works.numpy() for works in _end_works(pair, samples_a, samples_b))
+    forward, reverse = (works.cpu().numpy() for works in _end_works(pair, samples_a, samples_b))
     single = np.arange(len(forward))
     bootstrap = np.random.default_rng(split_seed(spec.seed, "bootstrap bar"))
     estimate = bar(forward, reverse, groups_forward=single, groups_reverse=single, generator=bootstrap)
     metrics = _metrics(pair, estimate, Cost(2 * (len(samples_a) + len(samples_b))))
     return [*metrics, Metric("asymptotic_stderr", bar(forward, reverse).stderr)]
-
-
-def _fep(pair: MixturePair, samples_a: Float[Tensor, "n dim"], samples_b: Float[Tensor, "n dim"]) -> list[Metric]:
-    forward, _ = _end_works(pair, samples_a, samples_b)
-    return _metrics(pair, exponential_averaging(forward.numpy()), Cost(2 * len(samples_a)))
 
 
 def _end_works(pair: MixturePair, samples_a: Tensor, samples_b: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,7 +112,7 @@ def _annealed(
 ) -> list[Metric]:
     slower = 10 if spec.objective == "ais_slow" else 1
     particles = min(context.sizes["anneal_particles"], len(samples_a))
-    walker = torch.arange(len(samples_a))
+    walker = torch.arange(len(samples_a), device=samples_a.device)
     works = linear_ladder_works(
         pair.state_a,
         pair.state_b,
@@ -126,9 +120,9 @@ def _annealed(
         walker,
         samples_b,
         walker,
-        mala_family(torch.ones(spec.dim, dtype=samples_a.dtype)),
+        mala_family(torch.ones_like(samples_a[0])),
         AnnealingSettings(slower * context.sizes["anneal_levels"] + 1, particles, steps_per_level=1),
-        named_generator(spec.seed, f"annealing {spec.objective}"),
+        named_generator(spec.seed, f"annealing {spec.objective}", context.device),
     )
     bootstrap = np.random.default_rng(split_seed(spec.seed, f"bootstrap {spec.objective}"))
     estimate, cost = annealed_estimate(works, bootstrap)
@@ -164,7 +158,7 @@ def _learned(
         settings,
         spec.seed,
         checkpoint=context.checkpoints / f"{spec.stage}.safetensors",
-        identity={"row": spec.stage, "samples": len(samples_a)},
+        identity={"row": spec.stage, "sizes": dict(context.sizes)},
         progress=_Steps(context).report,
     )
     integral, classes = _answers(pair, result.model, pools.evaluation, anchored=not wells)

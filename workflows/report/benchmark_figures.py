@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from workflows.benchmark_suites.suite import ALL_SEEDS, TableRow
 from workflows.report.figures import BLUE, GREY, INK, ORANGE, STYLE
 
-CLASSICAL = ("bar", "ais", "ais_slow", "fep")
+CLASSICAL = ("bar", "ais", "ais_slow")
 """Objectives that learn nothing, drawn in their own colour."""
 
 
