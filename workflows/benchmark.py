@@ -77,9 +77,9 @@ class BenchmarkConfig:
                 raise ValueError(f"--objectives {objective}: suite {suite.name} has none of that name ({valid}){near}")
         for dim in self.dims:
             if dim not in suite.dims:
-                near = min(suite.dims, key=lambda one: abs(one - dim))
+                nearest = min(suite.dims, key=lambda one: abs(one - dim))
                 valid = ", ".join(map(str, suite.dims))
-                raise ValueError(f"--dims {dim}: suite {suite.name} has {valid}; did you mean {near}?")
+                raise ValueError(f"--dims {dim}: suite {suite.name} has {valid}; did you mean {nearest}?")
         return self
 
     @property
