@@ -60,9 +60,9 @@ def figures(rows: Sequence[TableRow]) -> list[SuiteFigure]:
 
     caption = (
         "Left: two states (filled) whose dominant modes lie 12 standard deviations apart; the tiny mode of each, "
-        "which no sample shows, is where the other lives. Lines are the densities of the learned path. Middle: the "
-        "share of each path that lies on the right. The straight line of energies moves it at one point, across a "
-        "barrier that local moves do not cross; the path of interpolated samples carries it over. Right: estimates, "
+        "which no sample shows, is where the other lives. Lines are the densities of the learned path. Middle: each "
+        "path where half its mass has crossed. The straight line of energies has two wells there, and local moves do "
+        "not pass between them; the path of interpolated samples has one, which travels. Right: estimates, "
         "single seeds as ticks; the dashed line is the exact answer."
     )
     return [SuiteFigure("crossed", caption, crossed_figure(rows))]

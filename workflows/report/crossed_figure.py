@@ -16,7 +16,7 @@ from boltzgen_diffclf.paths import StochasticInterpolant
 from systems.analytic import MixturePair, crossed_mixtures, interpolated
 from workflows.benchmark_suites.suite import TableRow
 from workflows.report.benchmark_figures import draw_estimates
-from workflows.report.figures import BLUE, GREY, INK, ORANGE, STYLE
+from workflows.report.figures import BLUE, INK, ORANGE, STYLE
 
 SHOWN_TIMES = (0.15, 0.325, 0.5, 0.675, 0.85)
 """Where the densities of the path are drawn."""
@@ -26,14 +26,14 @@ LOWEST_DENSITY = 1e-11
 
 @mpl.rc_context(STYLE)
 def crossed_figure(rows: Sequence[TableRow]) -> Figure:
-    """Return densities along the line that joins the modes, mass on the right over t, and the estimates."""
+    """Return densities along the line that joins the modes, both paths half-way, and the estimates."""
     dims = list(dict.fromkeys(row.dim for row in rows))
     figure = Figure(figsize=(9.6 + 2.6 * len(dims), 3.5), layout="constrained")
     axes = figure.subplots(1, 2 + len(dims), width_ratios=[1.35, 1.0, *[0.95] * len(dims)])
     pair = crossed_mixtures(1)  # all other coordinates are standard normal in both states and on the path
     path = StochasticInterpolant(torch.tensor([2.0], dtype=torch.float64).sqrt(), dimension=1)
     _draw_densities(axes[0], pair, path)
-    _draw_mass(axes[1], pair, path)
+    _draw_half_way(axes[1], pair, path)
     for axis, dim in zip(axes[2:], dims, strict=True):
         draw_estimates(axis, rows, dim, "delta_f")
         axis.set_title(f"Estimates, {dim} dimensions")
@@ -59,19 +59,19 @@ def _draw_densities(axis: Axes, pair: MixturePair, path: StochasticInterpolant) 
     axis.legend(loc="upper center", ncols=3, columnspacing=1.0, handlelength=1.2)
 
 
-def _draw_mass(axis: Axes, pair: MixturePair, path: StochasticInterpolant) -> None:
-    t = np.linspace(0, 1, 201)
-    axis.plot(t, mass_on_the_right(pair, t), color=BLUE, linewidth=1.7, label="straight line of energies")
-    carried = [
-        _right_of_zero(interpolated(pair.state_a, pair.state_b, path, float(one)).log_density(_grid())) for one in t
-    ]
-    axis.plot(t, carried, color=ORANGE, linewidth=1.7, label="path of samples")
-    axis.set(
-        xlabel="t   (0: state A, 1: state B)", ylabel="probability of the right half", title="How the mass crosses"
-    )
-    axis.set(xlim=(0, 1), ylim=(-0.03, 1.28))
-    axis.axhline(1.0, color=GREY, linewidth=0.6)
-    axis.legend(loc="upper left")
+def _draw_half_way(axis: Axes, pair: MixturePair, path: StochasticInterpolant) -> None:
+    x, t = _grid(), np.linspace(0, 1, 201)
+    crossing = float(np.interp(0.5, mass_on_the_right(pair, t), t))
+    straight = (1 - crossing) * pair.state_a.energy(x) + crossing * pair.state_b.energy(x)
+    travelling = -interpolated(pair.state_a, pair.state_b, path, 0.5).log_density(x)
+    for energy, colour, label in (
+        (straight, BLUE, f"straight line of energies, t = {crossing:.3f}"),
+        (travelling, ORANGE, "path of samples, t = 0.5"),
+    ):
+        axis.plot(x[:, 0], energy - energy.min(), color=colour, linewidth=1.7, label=label)
+    axis.set(xlim=(-11, 11), ylim=(-0.5, 33), title="Where half the mass is across")
+    axis.set(xlabel="along the line that joins the modes", ylabel="energy above the lowest [kT]")
+    axis.legend(loc="upper center")
 
 
 def mass_on_the_right(pair: MixturePair, t: Float[np.ndarray, " times"]) -> Float[np.ndarray, " times"]:
