@@ -178,7 +178,7 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def open_run_folder(path: Path, settings: Any) -> Iterator[RunFolder]:
+def open_run_folder(path: Path, settings: Any, free: frozenset[str] = FREE_SETTINGS) -> Iterator[RunFolder]:
     """Yield the run folder at ``path``, locked, with ``settings`` checked against those it was started with.
 
     Under ``torchrun`` the first process holds the lock, writes and reports; the others compute along in silence.
@@ -187,6 +187,7 @@ def open_run_folder(path: Path, settings: Any) -> Iterator[RunFolder]:
     Args:
         path: made when it is not there.
         settings: a pydantic dataclass; kept as ``config.toml`` at the first start.
+        free: names of settings that may differ from those at the first start.
 
     Raises:
         InputError: the folder cannot be made, is in use, or was started with other settings.
@@ -201,7 +202,7 @@ def open_run_folder(path: Path, settings: Any) -> Iterator[RunFolder]:
         yield RunFolder(path, SilentProgress(path / "status.json"))
         return
     with _lock(path):
-        _check_settings(path / "config.toml", settings)
+        _check_settings(path / "config.toml", settings, free)
         with logging_to_file(path / "run.log"), Progress(path / "status.json") as progress:
             yield RunFolder(path, progress)
 
@@ -227,13 +228,13 @@ def _lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def _check_settings(path: Path, settings: Any) -> None:
+def _check_settings(path: Path, settings: Any, free: frozenset[str]) -> None:
     if not path.exists():
         with atomic_path(path) as temporary:
             temporary.write_text(settings_as_toml(settings), encoding="utf-8")
         return
-    stored = {key: value for key, value in read_settings(path).items() if key not in FREE_SETTINGS}
-    asked = {key: value for key, value in settings_values(settings).items() if key not in FREE_SETTINGS}
+    stored = {key: value for key, value in read_settings(path).items() if key not in free}
+    asked = {key: value for key, value in settings_values(settings).items() if key not in free}
     difference = first_difference(stored, asked)
     if difference is not None:
         key, old, new = difference

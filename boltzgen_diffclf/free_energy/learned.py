@@ -61,8 +61,8 @@ class Pools:
 
 def build_pools(
     space: PathSpace,
-    training_frames: tuple[Float[Tensor, "frames_a atoms 3"], Float[Tensor, "frames_b atoms 3"]],
-    evaluation_frames: tuple[Float[Tensor, "other_a atoms 3"], Float[Tensor, "other_b atoms 3"]],
+    training_frames: tuple[Float[Tensor, "frames_a *event"], Float[Tensor, "frames_b *event"]],
+    evaluation_frames: tuple[Float[Tensor, "other_a *event"], Float[Tensor, "other_b *event"]],
     settings: LearningSettings,
     seed: int,
 ) -> Pools:

@@ -21,7 +21,7 @@ LEVELS_PER_PAIRING = 8
 
 
 class PathSpace(ABC):
-    """The coordinates of a path between two molecular states, and how its configurations are made.
+    """The coordinates of a path between two states, and how its configurations are made.
 
     Attributes:
         path: the interpolant, in flat coordinates.
@@ -32,12 +32,12 @@ class PathSpace(ABC):
     dimension: int
 
     @abstractmethod
-    def pair(self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n atoms 3"]:
+    def pair(self, x_0: Float[Tensor, "n *event"], x_1: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Return ``x_1`` permuted (and turned, and relabelled where atoms are identical) to go with ``x_0``."""
 
     @abstractmethod
-    def encode(self, x: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n dim"]:
-        """Return flat path coordinates of positions [nm]."""
+    def encode(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "n dim"]:
+        """Return flat path coordinates of configurations, e.g. of positions [nm]."""
 
     @abstractmethod
     def displacement(self, y_0: Float[Tensor, "n dim"], y_1: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
@@ -52,14 +52,14 @@ class PathSpace(ABC):
         """Return the true energies and gradients of both ends, or zeros where the model has no use for them."""
 
     @abstractmethod
-    def pair_forces(self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n 2 dim"]:
+    def pair_forces(self, x_0: Float[Tensor, "n *event"], x_1: Float[Tensor, "n *event"]) -> Float[Tensor, "n 2 dim"]:
         """Return the forces at both members of each pair, or zeros where no objective asks for them."""
 
 
 def build_path_data(
     space: PathSpace,
-    frames_a: Float[Tensor, "frames_a atoms 3"],
-    frames_b: Float[Tensor, "frames_b atoms 3"],
+    frames_a: Float[Tensor, "frames_a *event"],
+    frames_b: Float[Tensor, "frames_b *event"],
     levels: Float[Tensor, " levels"],
     pool: int,
     generator: torch.Generator,
@@ -70,8 +70,8 @@ def build_path_data(
 
     Args:
         space: coordinates, pairing, noise.
-        frames_a: positions of state A [nm].
-        frames_b: positions of state B [nm].
+        frames_a: configurations of state A, e.g. positions [nm].
+        frames_b: configurations of state B.
         levels: from 0 to 1.
         pool: configurations a level; paired by transport within blocks of :data:`TRANSPORT_BATCH`.
         generator: a stream on the CPU.

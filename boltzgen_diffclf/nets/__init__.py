@@ -1,4 +1,7 @@
-"""Energy networks ``u(x, t) -> (batch,)`` [kT], and classifiers of noise levels; each exactly zero before training."""
+"""Energy networks ``u(x, t) -> (batch,)`` [kT], and classifiers of noise levels.
+
+Each is exactly zero before training, but for :class:`WellPairsEnergyNet`, which starts from the wells of its data.
+"""
 
 from boltzgen_diffclf.nets.classifier import ClassificationDiffusion, LevelClassifierNet, cosine_alpha_bar
 from boltzgen_diffclf.nets.equivariant import DenseEnergyNet, EquivariantConfig, GraphEnergyNet
@@ -6,6 +9,7 @@ from boltzgen_diffclf.nets.multi_level import MultiLevelNet, SquashedMlpTrunk
 from boltzgen_diffclf.nets.plain_mlp import MlpEnergyNet
 from boltzgen_diffclf.nets.time_embedding import FourierTimeFeatures
 from boltzgen_diffclf.nets.torsion_mlp import TorsionConfig, TorsionEnergyNet
+from boltzgen_diffclf.nets.well_pairs import WellPairsEnergyNet, find_wells
 
 __all__ = [
     "ClassificationDiffusion",
@@ -19,5 +23,7 @@ __all__ = [
     "SquashedMlpTrunk",
     "TorsionConfig",
     "TorsionEnergyNet",
+    "WellPairsEnergyNet",
     "cosine_alpha_bar",
+    "find_wells",
 ]

@@ -19,6 +19,7 @@ from workflows.report.data import LegFigures, ReportData
 from workflows.results import LegResult, most_precise
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from matplotlib.figure import Figure
 
 CAPTIONS = {
@@ -77,33 +78,42 @@ def render(data: ReportData, pictures: dict[str, list[Picture]]) -> str:
         data: what to say.
         pictures: leg name to its figures; those of no leg under ``training`` and ``ramachandran``.
     """
+    result = data.result
+    main = advice.main_leg(result)
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            result=result,
+            notes=data.notes,
+            pictures=pictures,
+            main=main,
+            answers={name: advice.answer(result, name) for name in result.legs},
+            sign=advice.sign_in_words(result.legs[main]),
+            recommendations={name: advice.recommend(leg) for name, leg in result.legs.items()},
+            yardsticks={name: most_precise(leg.estimators, "classical") for name, leg in result.legs.items()},
+            in_units=lambda value, stderr: rounding.in_units(value, stderr, result.temperature_kelvin),
+            finite=math.isfinite,
+            kt_kj=thermal_energy_kj_per_mol(result.temperature_kelvin),
+            json_text=result.to_json(),
+        )
+    )
+
+
+def environment() -> Environment:
+    """Return the templates of this room, with the filters and functions that they use."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    templates = Environment(
         loader=PackageLoader("workflows", "report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"minus": _with_minus_signs, "duration": duration}
-    environment.globals |= {"with_error": rounding.with_error, "plain": rounding.plain, "count": rounding.count}
-    result = data.result
-    main = advice.main_leg(result)
-    return environment.get_template("report.html").render(
-        result=result,
-        notes=data.notes,
-        pictures=pictures,
-        main=main,
-        answers={name: advice.answer(result, name) for name in result.legs},
-        sign=advice.sign_in_words(result.legs[main]),
-        recommendations={name: advice.recommend(leg) for name, leg in result.legs.items()},
-        yardsticks={name: most_precise(leg.estimators, "classical") for name, leg in result.legs.items()},
-        in_units=lambda value, stderr: rounding.in_units(value, stderr, result.temperature_kelvin),
-        finite=math.isfinite,
-        kt_kj=thermal_energy_kj_per_mol(result.temperature_kelvin),
-        json_text=result.to_json(),
-    )
+    templates.filters |= {"minus": _with_minus_signs, "duration": duration}
+    templates.globals |= {"with_error": rounding.with_error, "plain": rounding.plain, "count": rounding.count}
+    return templates
 
 
 def _with_minus_signs(text: str) -> str:
@@ -122,34 +132,35 @@ def _leg_pictures(name: str, leg: LegResult, arrays: LegFigures) -> Iterator[Pic
     yardstick = most_precise(leg.estimators, "classical")
     if leg.estimators:
         drawn = figures.estimator_comparison(leg.estimators, yardstick, leg.published)
-        yield _picture(f"{name}-comparison", f"Estimates of the {name} leg", CAPTIONS["comparison"], drawn)
+        yield picture(f"{name}-comparison", f"Estimates of the {name} leg", CAPTIONS["comparison"], drawn)
     value = leg.estimators[yardstick].value_kT if yardstick is not None else None
     if arrays.work:
         drawn = figures.work_distributions(arrays.work, value)
-        yield _picture(
+        yield picture(
             f"{name}-work", f"Work distributions of the {name} leg", CAPTIONS["work"], drawn, len(arrays.work) > 1
         )
     if arrays.overlap is not None:
         drawn = figures.overlap_matrix(arrays.overlap, arrays.overlap_labels)
-        yield _picture(f"{name}-overlap", f"Overlap matrix of the {name} leg", CAPTIONS["overlap"], drawn, False)
+        yield picture(f"{name}-overlap", f"Overlap matrix of the {name} leg", CAPTIONS["overlap"], drawn, False)
     if arrays.integrands:
         drawn = figures.thermodynamic_integrand(arrays.integrands)
-        yield _picture(f"{name}-integrand", f"TI integrand of the {name} leg", CAPTIONS["integrand"], drawn)
+        yield picture(f"{name}-integrand", f"TI integrand of the {name} leg", CAPTIONS["integrand"], drawn)
 
 
 def _training_pictures(data: ReportData) -> Iterator[Picture]:
     if data.training:
         drawn = figures.training_curves(data.training)
-        yield _picture("training", "Training curves", CAPTIONS["training"], drawn)
+        yield picture("training", "Training curves", CAPTIONS["training"], drawn)
 
 
 def _ramachandran_pictures(data: ReportData) -> Iterator[Picture]:
     if data.ramachandran:
         drawn = figures.ramachandran(data.ramachandran)
-        yield _picture("ramachandran", "Ramachandran free-energy maps", CAPTIONS["ramachandran"], drawn)
+        yield picture("ramachandran", "Ramachandran free-energy maps", CAPTIONS["ramachandran"], drawn)
 
 
-def _picture(name: str, alt: str, caption: str, figure: Figure, wide: bool = True) -> Picture:
+def picture(name: str, alt: str, caption: str, figure: Figure, wide: bool = True) -> Picture:
+    """Return a figure on its way into the page."""
     buffer = io.BytesIO()
     # Without the Software tag the same numbers give the same bytes.
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})

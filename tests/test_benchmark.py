@@ -1,0 +1,257 @@
+"""The benchmark command end to end at tiny sizes, and the suites whose answers are known."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from boltzgen_diffclf.energy import UnanchoredEnergyModel
+from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.estimators import thermodynamic_integration
+from boltzgen_diffclf.free_energy.chained_classes import chained_end_classes
+from boltzgen_diffclf.free_energy.learned import LearningSettings, build_pools
+from boltzgen_diffclf.free_energy.vector_space import VectorSpace
+from boltzgen_diffclf.nets import WellPairsEnergyNet, find_wells
+from boltzgen_diffclf.paths import arcsine_levels
+from systems.analytic import GaussianMixture, InterpolatedMarginals, crossed_mixtures, feat_mixtures
+from workflows.benchmark import PRESETS, BenchmarkConfig, run
+from workflows.benchmark_suites import SUITES
+from workflows.benchmark_suites.seeds import over_seeds, widened_by
+from workflows.benchmark_suites.suite import Metric, TableRow
+from workflows.command_line import run_command
+from workflows.report.crossed_figure import mass_on_the_right
+
+
+@pytest.fixture(scope="module", autouse=True)
+def eager():
+    with pytest.MonkeyPatch.context() as patch:
+        from boltzgen_diffclf.compilation import can_fuse
+
+        patch.setenv("BOLTZGEN_EAGER", "1")
+        can_fuse.cache_clear()
+        yield
+    can_fuse.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A run of a classical and a learned row, with two seeds."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        config = BenchmarkConfig(
+            suite="crossed",
+            dims=(2,),
+            objectives=("bar", "dsm_diffclf"),
+            seeds=(0, 1),
+            steps=20,
+            samples=200,
+            out=folder,
+            threads=1,
+        )
+        yield config, run(config)
+
+
+def shrink(patch):
+    sizes = {"levels": 9, "pool": 100, "groups": 8, "hidden": 8, "layers": 1, "anneal_levels": 10}
+    sizes |= {"anneal_particles": 20}
+    for suite in SUITES.values():
+        for preset in suite.presets.values():
+            patch.setitem(preset.__dict__, "sizes", {**preset.sizes, **sizes})
+
+
+def lines_of(path):
+    with (path / "results.csv").open(encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_table_has_every_seed_their_combination_and_the_exact_answer(tiny):
+    config, result = tiny
+    lines = lines_of(config.folder)
+    assert list(lines[0]) == [field.name for field in fields(TableRow)]
+    assert [line["seed"] for line in lines if (line["objective"], line["metric"]) == ("bar", "delta_f")] == [
+        "0",
+        "1",
+        "all",
+    ]
+    learned = {line["metric"]: line for line in lines if line["objective"] == "dsm_diffclf" and line["seed"] == "all"}
+    assert {"delta_f", "delta_f_exact_ends", "seconds", "network_evaluations"} <= set(learned)
+    assert float(learned["delta_f"]["limit"]) == 10.0
+    assert float(learned["network_evaluations"]["value"]) > 0
+    assert all(math.isfinite(row.value) for row in result.rows)
+
+
+def test_page_holds_its_figures_and_the_command(tiny):
+    config, _ = tiny
+    page = (config.folder / "report.html").read_text(encoding="utf-8")
+    assert "data:image/png;base64," in page
+    assert "--objectives bar dsm_diffclf" in page
+    assert (config.folder / "figures" / "crossed.png").stat().st_size > 10_000
+
+
+def test_repeated_command_computes_nothing_and_more_rows_join_the_folder(tiny, monkeypatch):
+    config, result = tiny
+    before = (config.folder / "results.csv").read_bytes()
+    computed = []
+    suite = SUITES["crossed"]
+    original = suite.run_row
+    monkeypatch.setitem(
+        suite.__dict__, "run_row", lambda spec, context: computed.append(spec) or original(spec, context)
+    )
+    assert run(config).rows == result.rows
+    assert (config.folder / "results.csv").read_bytes() == before
+    assert computed == []
+    wider = BenchmarkConfig(
+        suite="crossed",
+        dims=(2,),
+        objectives=("bar", "ais"),
+        seeds=(0,),
+        steps=20,
+        samples=200,
+        out=config.out,
+        threads=1,
+    )
+    run(wider)
+    assert [(spec.objective, spec.seed) for spec in computed] == [("ais", 0)]
+    other = BenchmarkConfig(
+        suite="crossed", dims=(2,), objectives=("bar",), steps=21, samples=200, out=config.out, threads=1
+    )
+    with pytest.raises(InputError, match="steps"):
+        run(other)
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (["--suite", "crosed"], "did you mean 'crossed'"),
+        (["--objectives", "dsm_difclf"], "did you mean 'dsm_diffclf'"),
+        (["--dims", "19"], "did you mean 20"),
+        (["--seeds", "-1"], "seeds"),
+        (["--seed", "1"], "--seeds"),
+    ],
+)
+def test_names_that_match_nothing_are_refused_with_the_nearest(words, near, capsys):
+    code = run_command(BenchmarkConfig, lambda config: None, program="test", presets=PRESETS, argv=words)
+    error = capsys.readouterr().err
+    assert code == 2
+    assert near in error
+    assert error.count("\n") == 1
+
+
+def test_unknown_setting_is_refused_in_python_too():
+    with pytest.raises(ValidationError):
+        BenchmarkConfig(stepz=1)
+
+
+def test_published_rows_stand_beside_ours(tmp_path, monkeypatch):
+    shrink(monkeypatch)
+    config = BenchmarkConfig(
+        suite="ratios", dims=(40,), objectives=("bar",), seeds=(0,), samples=50, out=tmp_path, threads=1
+    )
+    result = run(config)
+    published = {row.objective: row for row in result.rows if row.published}
+    assert published["FEAT"].value == 0.04
+    assert published["FEAT"].limit == 0.0
+    assert set(published) == {"FEAT", "target-FEP"}
+    assert "2504.11516" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_error_over_seeds_is_their_scatter_and_never_less_than_their_own():
+    def seeds(values, own):
+        return [[Metric("delta_f", value, own, 1.0), Metric("seconds", 2.0)] for value in values]
+
+    scattered, costs = over_seeds(seeds([1.0, 2.0, 3.0], 0.01))
+    assert scattered.value == 2.0
+    assert scattered.stderr == pytest.approx(1 / math.sqrt(3) * 1.3213, rel=1e-3)
+    assert costs == Metric("seconds", 2.0)
+    alike, _ = over_seeds(seeds([1.0, 1.0, 1.0], 0.3))
+    assert alike.stderr == pytest.approx(0.3 / math.sqrt(3))
+    wider = widened_by([Metric("a", 1.0, 0.3), Metric("b", 1.4, 0.0), Metric("c", 0.0)], "a", "b")
+    assert [metric.stderr for metric in wider] == [pytest.approx(0.5), pytest.approx(0.4), None]
+
+
+def test_path_of_vectors_is_that_of_the_exact_marginals():
+    """Integrate the oracle's dU/dt over the space's own samples: exact only if samples and oracle are one path."""
+    pair = crossed_mixtures(3)
+    generator = torch.Generator().manual_seed(0)
+    samples = [state.sample(4000, generator) for state in (pair.state_a, pair.state_b)]
+    space = VectorSpace(pair.state_a, pair.state_b, *samples)
+    torch.testing.assert_close(space.path.noise_scale, torch.full((3,), math.sqrt(2)).double(), rtol=0.03, atol=0)
+    oracle = InterpolatedMarginals(pair.state_a, pair.state_b, space.path)
+    levels = arcsine_levels(17)
+    derivatives = []
+    for t in levels.tolist():
+        time = torch.full((4000,), t, dtype=torch.float64)
+        samples = [state.sample(4000, generator) for state in (pair.state_a, pair.state_b)]
+        y = space.path.sample(samples[0], space.displacement(*samples), time, space.noise(4000, generator))
+        derivatives.append(oracle.time_derivative(y, time).numpy())
+    result = thermodynamic_integration(levels.numpy(), derivatives, rule="arcsine").estimate
+    assert abs(result.value) < 4 * result.stderr
+    assert result.stderr < 0.2
+
+
+def test_wells_of_the_truth_have_the_energies_of_the_exact_marginals():
+    pair = feat_mixtures(5)
+    generator = torch.Generator().manual_seed(0)
+    samples = [state.sample(300, generator) for state in (pair.state_a, pair.state_b)]
+    space = VectorSpace(pair.state_a, pair.state_b, *samples, anchored=False)
+    variances = [float(state.variances[0, 0]) for state in (pair.state_a, pair.state_b)]
+    noise_variance = float(space.path.noise_scale[0]) ** 2
+    net = WellPairsEnergyNet(pair.state_a.means, pair.state_b.means, tuple(variances), noise_variance)
+    t = torch.rand(300, generator=generator, dtype=torch.float64)
+    y = space.path.sample(samples[0], space.displacement(*samples), t, space.noise(300, generator))
+    oracle = InterpolatedMarginals(pair.state_a, pair.state_b, space.path)
+    torch.testing.assert_close(net(y, t).detach(), oracle.energy(y, t))
+
+
+def test_wells_are_found_where_the_modes_are():
+    mixture = feat_mixtures(20).state_a
+    samples = mixture.sample(2000, torch.Generator().manual_seed(0))
+    wells, variance = find_wells(samples)
+    assert len(wells) == 40
+    assert torch.cdist(mixture.means, wells).min(1).values.max() < 0.2
+    assert variance == pytest.approx(float(mixture.variances[0, 0]), rel=0.05)
+
+
+def test_chained_classes_of_exact_energies_give_the_exact_difference():
+    def normal(place: float, width: float, log_z: float) -> GaussianMixture:
+        one = torch.ones(1, dtype=torch.float64)
+        return GaussianMixture(one, torch.full((1, 2), place, dtype=torch.float64), width * one, log_z)
+
+    ends = normal(-1.0, 1.0, log_z=2.0), normal(1.0, 0.5, log_z=-1.0)
+    generator = torch.Generator().manual_seed(0)
+    frames = tuple(end.sample(2000, generator) for end in ends)
+    space = VectorSpace(*ends, *frames, anchored=False)
+    noise_variance = float(space.path.noise_scale[0]) ** 2
+    net = WellPairsEnergyNet(ends[0].means, ends[1].means, (1.0, 0.25), noise_variance)
+    data = build_pools(
+        space, frames, frames, LearningSettings(levels=17, pool=1000, evaluation_pool=2), seed=0
+    ).training
+    model = UnanchoredEnergyModel(net, data.levels).double().requires_grad_(False)
+    estimate = chained_end_classes(model, data, *ends)
+    assert abs(estimate.value - 3.0) < 4 * estimate.stderr
+    assert estimate.stderr < 0.1
+    assert estimate.overlap > 0.1
+
+
+def test_transport_shortens_the_way():
+    pair = crossed_mixtures(2)
+    generator = torch.Generator().manual_seed(1)
+    x_0, x_1 = pair.state_a.sample(100, generator), pair.state_b.sample(100, generator)
+    paired = VectorSpace(pair.state_a, pair.state_b, x_0, x_1, transport=True).pair(x_0, x_1)
+    assert (paired - x_0).square().sum() < 0.99 * (x_1 - x_0).square().sum()
+    torch.testing.assert_close(paired.sort(0).values, x_1.sort(0).values)
+
+
+def test_straight_line_moves_its_mass_at_one_point():
+    """Of equal depth where 20 t = 12 (1 - t): at t = 0.375 half the mass is on either side."""
+    right = mass_on_the_right(crossed_mixtures(1), np.array([0.3, 0.375, 0.45]))
+    assert right[0] < 0.1
+    assert right[1] == pytest.approx(0.5, abs=0.02)
+    assert right[2] > 0.9

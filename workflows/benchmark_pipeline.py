@@ -1,0 +1,93 @@
+"""``workflows.benchmark`` from its rows to its table: each row a stage of the run folder."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from boltzgen_diffclf.files import atomic_path
+from workflows.benchmark import BenchmarkConfig, BenchmarkResult
+from workflows.benchmark_suites import SUITES
+from workflows.benchmark_suites.suite import ALL_SEEDS, Metric, RowContext, RowSpec, Suite, TableRow
+from workflows.run_folder import RunFolder, StageResult
+from workflows.solvation_pipeline import choose_device
+
+
+def compute(config: BenchmarkConfig, folder: RunFolder) -> BenchmarkResult:
+    """Return the table of a suite, computing the rows that the folder does not hold, and write it as CSV."""
+    torch.set_num_threads(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1)))
+    torch.set_flush_denormal(True)
+    suite, device = SUITES[config.suite], choose_device(config.device)
+    folder.progress.plan({spec.stage: 1.0 for spec in config.rows})
+    measured: dict[RowSpec, list[Metric]] = {}
+    seconds = 0.0
+    for spec in config.rows:
+        result = folder.stage(spec.stage, partial(_compute_row, suite, spec, config, folder, device))
+        found = [Metric(**fact) for fact in result.facts["metrics"]]
+        measured[spec] = [*found, Metric("seconds", result.seconds)]
+        seconds += result.seconds
+    rows = tuple(table(suite, measured))
+    write_csv(rows, folder.path / "results.csv")
+    return BenchmarkResult(config, rows, folder.path, seconds)
+
+
+def _compute_row(suite: Suite, spec: RowSpec, config: BenchmarkConfig, folder: RunFolder, device: str) -> StageResult:
+    checkpoints = folder.path / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    with folder.progress.stage(spec.stage, total=1.0) as advance:
+        metrics = suite.run_row(spec, RowContext(config.sizes, checkpoints, advance, device))
+    return StageResult(facts={"metrics": [dataclasses.asdict(metric) for metric in metrics]})
+
+
+def table(suite: Suite, measured: Mapping[RowSpec, Sequence[Metric]]) -> Iterator[TableRow]:
+    """Yield the lines of the table: each seed, all seeds together, then the published numbers of the same targets.
+
+    Args:
+        suite: says how seeds are combined, and what was published.
+        measured: what each row measured, the seeds of one row behind each other.
+    """
+    for spec, metrics in measured.items():
+        yield from (_line(spec, str(spec.seed), metric) for metric in metrics)
+    together: dict[RowSpec, list[Sequence[Metric]]] = {}
+    for spec, metrics in measured.items():
+        together.setdefault(replace(spec, seed=0), []).append(metrics)
+    for spec, seeds in together.items():
+        yield from (_line(spec, ALL_SEEDS, metric) for metric in suite.combine(seeds))
+    shown = {(spec.target, spec.dim) for spec in measured}
+    limits = {(spec.target, spec.dim, metric.name): metric.limit for spec in measured for metric in measured[spec]}
+    for one in suite.published:
+        if (one.target, one.dim) in shown:
+            limit = limits.get((one.target, one.dim, one.metric))
+            yield TableRow(
+                suite.name, one.target, one.dim, one.objective, "", one.metric, one.value, one.stderr, limit, one.source
+            )
+
+
+def _line(spec: RowSpec, seed: str, metric: Metric) -> TableRow:
+    return TableRow(
+        spec.suite,
+        spec.target,
+        spec.dim,
+        spec.objective,
+        seed,
+        metric.name,
+        metric.value,
+        metric.stderr,
+        metric.limit,
+        published="",
+    )
+
+
+def write_csv(rows: Sequence[TableRow], path: Path) -> None:
+    """Write the table in long form, one number a line; a number that is not known is an empty cell."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, [field.name for field in dataclasses.fields(TableRow)])
+        writer.writeheader()
+        writer.writerows(dataclasses.asdict(row) for row in rows)

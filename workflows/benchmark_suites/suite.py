@@ -1,0 +1,181 @@
+"""What a benchmark suite is: the rows that it computes, what each of them measured, and what others published.
+
+A suite is one file that makes a :class:`Suite` and one line in ``benchmark_suites/__init__.py``. Only ``run_row``,
+``combine`` and ``figures`` may import anything heavy, and only when they are called.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ALL_SEEDS = "all"
+"""The seed of a row that combines the seeds."""
+
+COSTS = ("seconds", "network_evaluations", "energy_evaluations")
+"""Metrics that are averaged over the seeds and have no error bar."""
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """One row to compute: what a resumable stage is named after."""
+
+    suite: str
+    target: str
+    dim: int
+    objective: str
+    seed: int
+
+    @property
+    def stage(self) -> str:
+        """Name of the row's stage in the run folder."""
+        return f"{self.suite}-{self.target}-d{self.dim}-{self.objective}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured number.
+
+    Attributes:
+        name: of what was measured; those of :data:`COSTS` say what the row cost.
+        value: the number.
+        stderr: its standard error, where one is known.
+        limit: the exact answer, or the best that any model can reach, where one is known.
+    """
+
+    name: str
+    value: float
+    stderr: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number that others printed, in the sign and unit of ours."""
+
+    target: str
+    dim: int
+    objective: str
+    metric: str
+    value: float
+    stderr: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One line of ``results.csv``.
+
+    Attributes:
+        seed: of one row, ``all`` for the combination of the seeds, empty for published numbers.
+        published: where a published number was printed; empty for ours.
+    """
+
+    suite: str
+    target: str
+    dim: int
+    objective: str
+    seed: str
+    metric: str
+    value: float
+    stderr: float | None
+    limit: float | None
+    published: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that are computed together: every combination of what is named here."""
+
+    target: str
+    dims: tuple[int, ...]
+    objectives: tuple[str, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What one size of a suite computes.
+
+    Attributes:
+        blocks: of rows, where the user does not choose.
+        sizes: ``samples``, ``steps`` and whatever else the suite has to know.
+    """
+
+    blocks: tuple[Block, ...]
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class RowContext:
+    """What a row is given besides its name.
+
+    Attributes:
+        sizes: those of the preset, with the user's own in their place.
+        checkpoints: folder for the state of a training that may be killed.
+        advance: called with the fraction of the row that has been done since the last call.
+        device: where to compute.
+    """
+
+    sizes: Mapping[str, int]
+    checkpoints: Path
+    advance: Callable[[float], None]
+    device: str
+
+
+@dataclass(frozen=True)
+class SuiteFigure:
+    """A figure of the page, and a PNG file of that name."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A family of rows that answer one question.
+
+    Attributes:
+        name: on the command line.
+        question: what the suite answers, one sentence for the page.
+        objectives: name of each to what it is.
+        dims: that may be asked for.
+        presets: name to sizes.
+        run_row: computes one row.
+        figures: from all lines of the table, published ones included.
+        published: numbers to stand beside ours.
+        combine: from the metrics of each seed of a row to those of all.
+        headline: the metric that the terminal and the page show first.
+    """
+
+    name: str
+    question: str
+    objectives: Mapping[str, str]
+    dims: tuple[int, ...]
+    presets: Mapping[str, Preset]
+    run_row: Callable[[RowSpec, RowContext], list[Metric]]
+    figures: Callable[[Sequence[TableRow]], list[SuiteFigure]]
+    combine: Callable[[Sequence[Sequence[Metric]]], list[Metric]]
+    published: tuple[Published, ...] = ()
+    headline: str = "delta_f"
+
+    def rows(
+        self,
+        preset: str,
+        dims: tuple[int, ...] = (),
+        objectives: tuple[str, ...] = (),
+        seeds: tuple[int, ...] = (),
+    ) -> list[RowSpec]:
+        """Return the rows of a preset, each once; what is given replaces the choice of every block."""
+        specs: dict[RowSpec, None] = {}
+        for block in self.presets[preset].blocks:
+            chosen = itertools.product(dims or block.dims, objectives or block.objectives, seeds or block.seeds)
+            specs |= {RowSpec(self.name, block.target, *one): None for one in chosen}
+        return list(specs)
