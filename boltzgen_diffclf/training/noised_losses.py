@@ -21,7 +21,6 @@ from boltzgen_diffclf.losses import (
     target_score_matching_loss,
     time_score_matching_loss,
 )
-from boltzgen_diffclf.nets import MultiLevelNet
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import DiffusionPath
 
@@ -31,6 +30,8 @@ KERNEL_STEP = 0.02
 
 class NoisedBatch(NamedTuple):
     """Groups of noised configurations: one clean sample a group, seen at several levels under independent noise.
+
+    Its tensors begin with groups and levels a group; those of :attr:`rows` with both in one axis.
 
     Attributes:
         level: index among the levels of the problem.
@@ -43,14 +44,14 @@ class NoisedBatch(NamedTuple):
         uniform: a uniform number.
     """
 
-    level: Int[Tensor, "groups size"]
-    t: Float[Tensor, "groups size"]
-    x: Float[Tensor, "groups size dim"]
-    score: Float[Tensor, "groups size dim"]
-    z: Float[Tensor, "groups size dim"]
-    y: Float[Tensor, "groups size dim"]
-    spare: Float[Tensor, "groups size 2 dim"]
-    uniform: Float[Tensor, "groups size"]
+    level: Int[Tensor, "*batch"]
+    t: Float[Tensor, "*batch"]
+    x: Float[Tensor, "*batch dim"]
+    score: Float[Tensor, "*batch dim"]
+    z: Float[Tensor, "*batch dim"]
+    y: Float[Tensor, "*batch dim"]
+    spare: Float[Tensor, "*batch 2 dim"]
+    uniform: Float[Tensor, "*batch"]
 
     @property
     def rows(self) -> NoisedBatch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,6 +35,14 @@ class NoisedObjective:
     weights: Mapping[str, float]
     group_size: int | None = None
     near_share: float | None = None
+
+    def balanced(self, dimension: int) -> NoisedObjective:
+        """Return the objective with its classification losses over the root of the dimension.
+
+        Denoising is a mean over coordinates, whose noise falls like that root; the noise of naming a level does not.
+        """
+        factors = {name: dimension**-0.5 if name.startswith("classification") else 1.0 for name in self.weights}
+        return replace(self, weights={name: factors[name] * weight for name, weight in self.weights.items()})
 
 
 @dataclass(frozen=True)
@@ -119,8 +127,7 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
 
     def _draw(self, data: CleanData, generator: torch.Generator) -> NoisedBatch:
         level = self._draw_levels(generator)
-        groups, size = level.shape
-        clean = data.draw(groups, generator)
+        clean = data.draw(len(level), generator)
         return noised_batch(clean.x, clean.score, level, self.setting, generator)
 
     def _draw_levels(self, generator: torch.Generator) -> Int[Tensor, "groups size"]:

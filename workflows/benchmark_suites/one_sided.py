@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from boltzgen_diffclf.composition import TimeEnergyLadder
 from boltzgen_diffclf.data_energy import DataEnergyModel
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.estimate import Measurement
@@ -30,7 +31,7 @@ from boltzgen_diffclf.observables import (
     squared_mmd,
 )
 from boltzgen_diffclf.paths import DiffusionPath
-from boltzgen_diffclf.samplers import sample_reverse
+from boltzgen_diffclf.samplers import Annealing, Mala, anneal, sample_reverse
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.loop import Progress
 from systems.analytic import GaussianMixture, MixtureMarginals
@@ -60,6 +61,16 @@ class RowMetric(NamedTuple):
 
 
 Metrics = dict[str, RowMetric]
+
+
+class SuiteRow(NamedTuple):
+    """One row of a suite."""
+
+    target: str
+    dim: int
+    objective: str
+    seed: int
+    metrics: Metrics
 
 
 def one_sided_row(
@@ -112,7 +123,8 @@ def measure(trained: Trained, path: DiffusionPath, seed: int, sizes: OneSidedSiz
     levels = path_levels(path, sizes.levels)
     metrics |= classification_metrics(model, trained.learned_curve, oracle, levels, sizes, seed)
     metrics |= level_metrics(model, oracle, levels, sizes, seed)
-    return metrics | sample_metrics(model, oracle, levels, sizes, seed)
+    metrics |= sample_metrics(model, oracle, levels, sizes, seed)
+    return metrics | annealing_metrics(model, oracle, levels, sizes, seed)
 
 
 def classification_metrics(
@@ -137,7 +149,8 @@ def classification_metrics(
     best = sample_losses(exact, np.zeros(len(levels)))
     fitted = profile_free_energies(ours[:, :n]).free_energies
     curves = {"learned_f": learned_curve.numpy(), "model_f": own, "profiled_f": fitted}
-    metrics = {"classification.bayes": RowMetric(*stratified_mean(best))}
+    own_loss, bayes = (stratified_mean(loss) for loss in (sample_losses(ours[:, n:], own), best))
+    metrics = {"classification": RowMetric(*own_loss, bayes.value)}
     for name, curve in curves.items():
         excess = stratified_mean(sample_losses(ours[:, n:], curve) - best)
         metrics[f"excess_classification.{name}"] = RowMetric(*excess, 0.0)
@@ -148,7 +161,11 @@ def classification_metrics(
 
 
 def level_metrics(
-    model: NoisedEnergyModel, oracle: MixtureMarginals, levels: Float[Tensor, " levels"], sizes: OneSidedSizes, seed: int
+    model: NoisedEnergyModel,
+    oracle: MixtureMarginals,
+    levels: Float[Tensor, " levels"],
+    sizes: OneSidedSizes,
+    seed: int,
 ) -> Metrics:
     """Return Fisher divergence and effective fraction at some levels, and what the energy of the first is worth."""
     stream = named_generator(seed, "levels")
@@ -189,7 +206,11 @@ def energy_metrics(
 
 
 def sample_metrics(
-    model: NoisedEnergyModel, oracle: MixtureMarginals, levels: Float[Tensor, " levels"], sizes: OneSidedSizes, seed: int
+    model: NoisedEnergyModel,
+    oracle: MixtureMarginals,
+    levels: Float[Tensor, " levels"],
+    sizes: OneSidedSizes,
+    seed: int,
 ) -> Metrics:
     """Return how far samples of the reverse process are from exact ones, beside what exact ones would score."""
     stream, numpy_stream = named_generator(seed, "reverse"), np.random.default_rng(split_seed(seed, "directions"))
@@ -205,6 +226,38 @@ def sample_metrics(
     return metrics | {
         "reverse_mmd_squared": RowMetric(*squared_mmd(samples[0], samples[1]), 0.0),
         "reverse_sliced_w2": RowMetric(distances[0], None, distances[1]),
+    }
+
+
+def annealing_metrics(
+    model: NoisedEnergyModel,
+    oracle: MixtureMarginals,
+    levels: Float[Tensor, " levels"],
+    sizes: OneSidedSizes,
+    seed: int,
+) -> Metrics:
+    """Return the weights of the modes by sequential Monte Carlo down the learned energies, from exact noise.
+
+    Where the reverse process follows scores, this compares energies: it is right only if they are.
+    """
+    stream = named_generator(seed, "annealing")
+    sigma, alpha, variance = model.path.sigma(levels), model.path.alpha(levels), model.data.variance.mean()
+    # The width of x known from y, which no mode of y is narrower than, at the scaling of MALA in many dimensions.
+    width = sigma.square() * variance / (alpha.square() * variance + sigma.square())
+    kernel = Mala(0.3 * oracle.dimension ** (-1 / 3) * width, levels.new_ones(()))
+    annealing = Annealing(kernel, range(len(levels) - 1, -1, -1), steps_per_level=2, resample_below=0.5)
+    start = oracle.at(float(levels[-1])).sample(sizes.particles, stream)
+    result = anneal(annealing, TimeEnergyLadder(model, levels, oracle.dimension), start, stream)
+    exact, weights = oracle.at(float(levels[0])), result.log_weights.softmax(0)
+    errors = mode_errors(
+        (weights @ exact.responsibilities(result.particles.position)).log().numpy(), exact.weights.numpy()
+    )
+    floor = mode_error_floor(exact.weights.numpy(), sizes.particles)
+    return {
+        "smc_mode_total_variation": RowMetric(errors.total_variation, None, floor.total_variation),
+        "smc_least_effective_fraction": RowMetric(
+            float(result.effective_sample_size.min()) / sizes.particles, None, 1.0
+        ),
     }
 
 

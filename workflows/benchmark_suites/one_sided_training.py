@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,7 @@ from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk
 from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
 from boltzgen_diffclf.paths import DiffusionPath, Edm, VarianceExploding, VariancePreserving, log_snr_levels
 from boltzgen_diffclf.paths import uniform_levels as evenly_timed
-from boltzgen_diffclf.streams import named_generator
+from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
 from boltzgen_diffclf.training.data_problem import DataProblem, DataSettings
 from boltzgen_diffclf.training.loop import Progress, optimise
@@ -27,7 +28,7 @@ from boltzgen_diffclf.training.objectives import named_objective
 from systems.analytic import GaussianMixture, mixture_1d, mixture_2d, mog40, ring_of_clusters, standardised, two_modes
 
 ONE_SIDED_TARGETS: Mapping[str, Callable[[int], GaussianMixture]] = {
-    "mixture_1d": lambda dim: mixture_1d(),
+    "mixture_1d": lambda dim: mixture_1d(means=(-5.0, 5.0)),
     "mixture_2d": lambda dim: mixture_2d(),
     "mog40": lambda dim: standardised(mog40(dim)),
     "rings": lambda dim: standardised(ring_of_clusters()),
@@ -53,12 +54,14 @@ class OneSidedSizes:
         group_size: levels a group.
         near_share: share of the groups whose levels are neighbours.
         learning_rate: peak, of the network.
+        ema_decay: of the averaged weights.
         hidden: width of the network.
         layers: its hidden layers.
         levels: of noise.
         training_pool: clean samples that training draws from.
         level_pool: samples a level for the classification loss, and as many to profile F on.
         samples: at each level where scores and weights are measured, and of the reverse process.
+        particles: of sequential Monte Carlo.
     """
 
     steps: int = 2000
@@ -66,12 +69,14 @@ class OneSidedSizes:
     group_size: int = 4
     near_share: float = 0.75
     learning_rate: float = 2e-3
+    ema_decay: float = 0.99
     hidden: int = 128
     layers: int = 4
     levels: int = 128
     training_pool: int = 60_000
     level_pool: int = 32
     samples: int = 2048
+    particles: int = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,52 +134,82 @@ def train_one_sided(
     """
     begun = time.monotonic()
     chosen = named_objective(objective)
-    pools = [_pool(target, sizes.training_pool, seed, name) for name in ("training pool", "held-out pool")]
-    x = pools[0].samples.x
-    data = DataGaussian(x.mean(0).float(), x.var(0).float())
-    identity = {"target": target.means.tolist() if target.dimension < 3 else target.dimension, "seed": seed}
+    training, held_out = (_pool(target, sizes.training_pool, seed, name) for name in ("training pool", "held-out pool"))
+    x = training.samples.x
+    run = _Run(
+        DataGaussian(x.mean(0).float(), x.var(0).float()),
+        training,
+        held_out,
+        seed,
+        sizes,
+        {"target": split_seed(0, str(target.means.tolist() + target.weights.tolist())), "seed": seed},
+        checkpoint,
+        progress,
+    )
     learned = torch.zeros(0)
     model: NoisedEnergyModel | DataEnergyModel
     if isinstance(chosen, NoisedObjective):
-        levels = path_levels(path, sizes.levels).float()
-        settings = NoisedSettings(
-            sizes.steps,
-            learning_rate=sizes.learning_rate,
-            seed=seed,
-            groups=sizes.groups,
-            group_size=sizes.group_size,
-            near_share=sizes.near_share,
-        )
-        problem = NoisedProblem(chosen, path, levels, *pools, settings)
-        fresh = NoisedEnergyModel(_noised_net(chosen, target.dimension, seed, sizes), path, data, levels)
-        result = optimise(fresh, problem, settings, checkpoint=checkpoint, identity=identity, progress=progress)
-        noised, evaluations = result.model.double(), result.network_evaluations
-        learned = noised.free_energy(levels.double()).detach()
-        profile_pool, stream = max(8, sizes.level_pool), named_generator(seed, "profile")
-        profile_curve(noised, pools[0], Setting(path, levels.double()), profile_pool, stream)
-        model = noised
+        model, learned, evaluations = _train_noised(chosen.balanced(target.dimension), path, run)
     else:
-        model, evaluations = _train_data_energy(chosen, data, pools, seed, sizes, checkpoint, identity, progress)
+        model, evaluations = _train_data_energy(chosen, run)
     return Trained(target, model, learned, time.monotonic() - begun, evaluations)
 
 
-def _train_data_energy(
-    chosen: type[DataProblem],
-    data: DataGaussian,
-    pools: list[FixedPool],
-    seed: int,
-    sizes: OneSidedSizes,
-    checkpoint: Path | None,
-    identity: Mapping[str, object],
-    progress: Progress | None,
-) -> tuple[DataEnergyModel, int]:
-    # As many samples a step as a noised energy has configurations.
-    groups = sizes.groups * sizes.group_size
-    settings = DataSettings(sizes.steps, learning_rate=sizes.learning_rate, seed=seed, groups=groups)
-    net = MlpEnergyNet(len(data.mean), named_generator(seed, "weights"), hidden=sizes.hidden, layers=sizes.layers)
-    problem = chosen(data.mean, *pools, settings)
-    model = DataEnergyModel(net, data)
-    result = optimise(model, problem, settings, checkpoint=checkpoint, identity=identity, progress=progress)
+class _Run(NamedTuple):
+    """What both kinds of training are given."""
+
+    data: DataGaussian
+    training: FixedPool
+    held_out: FixedPool
+    seed: int
+    sizes: OneSidedSizes
+    identity: Mapping[str, object]
+    checkpoint: Path | None
+    progress: Progress | None
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """How the loop is to keep its state."""
+        return {"checkpoint": self.checkpoint, "identity": self.identity, "progress": self.progress}
+
+
+def _train_noised(
+    objective: NoisedObjective, path: DiffusionPath, run: _Run
+) -> tuple[NoisedEnergyModel, Float[Tensor, " levels"], int]:
+    """Return the model with its profiled curve, the learned curve, and the network evaluations."""
+    sizes, levels = run.sizes, path_levels(path, run.sizes.levels).float()
+    settings = NoisedSettings(
+        sizes.steps,
+        learning_rate=sizes.learning_rate,
+        ema_decay=sizes.ema_decay,
+        seed=run.seed,
+        groups=sizes.groups,
+        group_size=sizes.group_size,
+        near_share=sizes.near_share,
+    )
+    problem = NoisedProblem(objective, path, levels, run.training, run.held_out, settings)
+    fresh = NoisedEnergyModel(_noised_net(objective, len(run.data.mean), run.seed, sizes), path, run.data, levels)
+    result = optimise(fresh, problem, settings, **run.state)
+    model, times = result.model.double(), levels.double()
+    learned = model.free_energy(times).detach()
+    pool, stream = max(8, sizes.level_pool), named_generator(run.seed, "profile")
+    profile_curve(model, run.training, Setting(path, times), pool, stream)
+    return model, learned, result.network_evaluations
+
+
+def _train_data_energy(objective: type[DataProblem], run: _Run) -> tuple[DataEnergyModel, int]:
+    """Return the model and the network evaluations; a step has as many samples as a noised energy configurations."""
+    sizes, mean = run.sizes, run.data.mean
+    settings = DataSettings(
+        sizes.steps,
+        learning_rate=sizes.learning_rate,
+        ema_decay=sizes.ema_decay,
+        seed=run.seed,
+        groups=sizes.groups * sizes.group_size,
+    )
+    net = MlpEnergyNet(len(mean), named_generator(run.seed, "weights"), hidden=sizes.hidden, layers=sizes.layers)
+    problem = objective(mean, run.training, run.held_out, settings)
+    result = optimise(DataEnergyModel(net, run.data), problem, settings, **run.state)
     return result.model.double(), result.network_evaluations
 
 
