@@ -11,6 +11,7 @@ from torch import Tensor
 
 from boltzgen_diffclf.data_energy import DataEnergyModel
 from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.losses import target_score_matching_loss
 from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk
 from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
 from boltzgen_diffclf.paths import VariancePreserving, uniform_levels
@@ -21,7 +22,7 @@ from boltzgen_diffclf.training.loop import TrainingResult, optimise
 from boltzgen_diffclf.training.noised_losses import Setting
 from boltzgen_diffclf.training.noised_problem import NoisedObjective, NoisedProblem, NoisedSettings, profile_curve
 from boltzgen_diffclf.training.objectives import DATA_OBJECTIVES, NOISED_OBJECTIVES, named_objective
-from systems.analytic import GaussianMixture, mixture_1d
+from systems.analytic import GaussianMixture, MixtureMarginals, mixture_1d
 from workflows.benchmark_suites.mixture_1d import PATH as LATE_PATH
 from workflows.benchmark_suites.mixture_1d import density_metrics, mixture_1d_figure
 from workflows.benchmark_suites.mog40 import mog40_specs
@@ -51,12 +52,12 @@ def gaussian(target: GaussianMixture = TARGET) -> DataGaussian:
     return DataGaussian(target.mean.float(), target.variance.float())
 
 
-def noised_model(*, one_pass: bool = False, hidden: int = 16) -> NoisedEnergyModel:
+def noised_model(*, one_pass: bool = False, hidden: int = 16, data: DataGaussian | None = None) -> NoisedEnergyModel:
     stream = named_generator(0, "weights")
     net = MlpEnergyNet(1, stream, hidden=hidden, layers=2)
     if one_pass:
         net = MultiLevelNet(SquashedMlpTrunk(1, stream, hidden=hidden, layers=2), 2 * hidden, stream)
-    return NoisedEnergyModel(net, PATH, gaussian(), LEVELS)
+    return NoisedEnergyModel(net, PATH, data or gaussian(), LEVELS)
 
 
 def train_noised(
@@ -83,14 +84,18 @@ def divergence(model: DataEnergyModel) -> float:
 
 @pytest.mark.parametrize("name", list(NOISED_OBJECTIVES))
 def test_every_objective_of_a_noised_energy_learns(name: str) -> None:
+    # The fast waves of the time features make time scores stiff.
+    rate = 5e-4 if "ctsm" in name else 5e-3
     settings = NoisedSettings(
-        25, groups=64, learning_rate=1e-2, curve_learning_rate=1e-2, ema_decay=0.7, log_every=25, warm_up=0.1
+        25, groups=64, learning_rate=rate, curve_learning_rate=1e-2, ema_decay=0.7, log_every=25, warm_up=0.1
     )
     problem = NoisedProblem(NOISED_OBJECTIVES[name], PATH, LEVELS, DATA, DATA, settings)
-    before, model = (noised_model(one_pass="all" in name) for _ in range(2))
+    # A prior that is wrong leaves every objective much to learn at once.
+    wrong = DataGaussian(TARGET.mean.float() + 1.5, 3 * TARGET.variance.float())
+    before, model = (noised_model(one_pass="all" in name, data=wrong) for _ in range(2))
     after = optimise(model, problem, settings).model
     batch = problem.draw_held_out(after, named_generator(1, "unseen"))
-    totals = [float((problem.weights * problem.losses(one, batch)).sum()) for one in (before, after)]
+    totals = [float((problem.weights * problem.losses(one, batch)).detach().sum()) for one in (before, after)]
     assert all(math.isfinite(total) for total in totals)
     assert totals[1] < totals[0]
 
@@ -240,3 +245,24 @@ def test_the_suite_has_all_objectives_where_they_are_affordable() -> None:
     assert {objective for dim, objective, _ in specs if dim == 2} == set(NOISED_OBJECTIVES)
     assert [seed for dim, objective, seed in specs if (dim, objective) == (128, "dsm_diffclf")] == [0, 1, 2]
     assert not [spec for spec in specs if spec[:2] == (128, "cnce")]
+
+
+def test_target_score_matching_is_stationary_at_the_exact_energy() -> None:
+    oracle, n = MixtureMarginals(TARGET, PATH), 20_000
+    stream = named_generator(3, "target score")
+    x = TARGET.sample(n, stream)
+    t, z = torch.full((n,), 0.3, dtype=torch.float64), torch.randn(n, 1, generator=stream, dtype=torch.float64)
+    y, factor = PATH.sample(x, t, z), torch.ones((), dtype=torch.float64, requires_grad=True)
+    losses = target_score_matching_loss(factor * oracle.gradient(y, t), TARGET.score(x), PATH.alpha(t), 1)
+    # Per-sample slopes in the scale of the energy: zero on average at the exact one, and not without the factor alpha.
+    slopes = (
+        2
+        * PATH.alpha(t)
+        * oracle.gradient(y, t)[:, 0]
+        * (PATH.alpha(t) * oracle.gradient(y, t)[:, 0] + TARGET.score(x)[:, 0])
+    )
+    (slope,) = torch.autograd.grad(losses.mean(), factor)
+    torch.testing.assert_close(slope, slopes.mean())
+    assert float(slope.abs()) < 4 * float(slopes.std()) / math.sqrt(n)
+    wrong = target_score_matching_loss(factor * oracle.gradient(y, t), TARGET.score(x), torch.ones(n).double(), 1)
+    assert float(torch.autograd.grad(wrong.mean(), factor)[0].abs()) > 0.1
