@@ -48,14 +48,30 @@ def classification_loss(
     >>> round(classification_loss(np.zeros((3, 2, 3)), np.zeros(3)).value, 4)
     1.0986
     """
-    levels, pool, _ = energies.shape
+    return stratified_mean(sample_losses(energies, free_energies))
+
+
+def sample_losses(
+    energies: Float[np.ndarray, "levels pool levels"], free_energies: Float[np.ndarray, " levels"]
+) -> Float[np.ndarray, "levels pool"]:
+    """Return the cross-entropy [nats] of each sample: what two models on the same samples are compared by.
+
+    Args:
+        energies: see :func:`classification_loss`.
+        free_energies: see there.
+    """
+    logits = free_energies - energies.astype(np.float64)
+    own = np.take_along_axis(logits, np.arange(len(logits))[:, None, None], axis=-1)[..., 0]
+    return logsumexp(logits, axis=-1) - own
+
+
+def stratified_mean(values: Float[np.ndarray, "levels pool"]) -> Measurement:
+    """Return the mean of independent samples, as many of every level, each level a stratum of its own."""
+    levels, pool = values.shape
     if pool < 2:
         raise InputError(f"each level has {pool} sample, and an error bar needs two; draw a larger pool")
-    logits = free_energies - energies.astype(np.float64)
-    own = np.take_along_axis(logits, np.arange(levels)[:, None, None], axis=-1)[..., 0]
-    per_sample = logsumexp(logits, axis=-1) - own
-    stderr = np.sqrt(per_sample.var(axis=1, ddof=1).sum() / pool) / levels
-    return Measurement(float(per_sample.mean()), float(stderr))
+    stderr = np.sqrt(values.var(axis=1, ddof=1).sum() / pool) / levels
+    return Measurement(float(values.mean()), float(stderr))
 
 
 def profile_free_energies(energies: Float[np.ndarray, "levels pool levels"]) -> ProfiledFreeEnergies:

@@ -95,7 +95,7 @@ def train_replicate(
     checkpoint: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
-) -> tuple[TrainingResult, Cost]:
+) -> tuple[TrainingResult[EnergyModel], Cost]:
     """Train one network in float32 and return it in float64, with what it cost."""
     begun = time.monotonic()
     model = untrained_model(make_model, pools.training, seed).float()

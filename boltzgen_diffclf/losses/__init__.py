@@ -22,8 +22,10 @@ from boltzgen_diffclf.losses.fokker_planck import (
 from boltzgen_diffclf.losses.noise_contrastive import noise_contrastive_loss
 from boltzgen_diffclf.losses.rne import forward_step, kernel_ratio_loss
 from boltzgen_diffclf.losses.score_matching import (
+    denoiser_matching_loss,
     denoising_score_matching_loss,
     endpoint_target_score_matching_loss,
+    target_score_matching_loss,
 )
 from boltzgen_diffclf.losses.sliced_score_matching import (
     reduced_variance_score_matching_loss,
@@ -38,6 +40,7 @@ __all__ = [
     "classification_diffusion_loss",
     "conditional_noise_contrastive_loss",
     "contrastive_divergence_loss",
+    "denoiser_matching_loss",
     "denoising_score_matching_loss",
     "endpoint_target_score_matching_loss",
     "exact_end_classification_loss",
@@ -56,6 +59,7 @@ __all__ = [
     "run_negatives",
     "score_matching_loss",
     "sliced_score_matching_loss",
+    "target_score_matching_loss",
     "time_score",
     "time_score_matching_loss",
 ]

@@ -61,3 +61,45 @@ def endpoint_target_score_matching_loss(
     weight_1 = (1 - near_start) / time.clamp(min=0.5)
     residual = scale * (gradient + weight_0 * force_0 + weight_1 * force_1)
     return residual.square().sum(-1) / dimension
+
+
+def denoiser_matching_loss(
+    denoised: Float[Tensor, "*batch axes"], clean: Float[Tensor, "*batch axes"], weight: Float[Tensor, "*batch axes"]
+) -> Float[Tensor, "*batch"]:
+    r"""Weighted mean squared error of the denoiser ``E[x | y]`` against the clean sample that made ``y``.
+
+    By Tweedie ``D - x = (sigma^2 / alpha) (score + z / sigma)``: denoising score matching, without the division by an
+    ``alpha`` that vanishes in the noise.
+
+    Args:
+        denoised: what the energy implies, differentiable in its parameters.
+        clean: ``x``, in the same axes.
+        weight: positive; see :meth:`~boltzgen_diffclf.noised_energy.NoisedEnergyModel.denoising_weight`.
+
+    References:
+        Vincent 2011; Karras et al. 2022, arXiv:2206.00364.
+    """
+    return (weight * (denoised - clean).square()).mean(-1)
+
+
+def target_score_matching_loss(
+    gradient: Float[Tensor, "batch dim"],
+    data_score: Float[Tensor, "batch dim"],
+    alpha: Float[Tensor, " batch"],
+    dimension: int,
+) -> Float[Tensor, " batch"]:
+    r"""Squared error of ``alpha`` times the energy's gradient against the force at the clean sample, a coordinate.
+
+    For ``y = alpha x + sigma z`` the score at ``y`` is ``E[score_0(x) | y] / alpha``. The variance of that target
+    vanishes with the noise, where that of denoising grows; the factor ``alpha`` leaves the noisy levels unheard.
+
+    Args:
+        gradient: ``dU(y, t)/dy`` [kT per unit of y].
+        data_score: ``grad log p_0`` at the ``x`` that made ``y``.
+        alpha: what is left of the data at ``t``.
+        dimension: degrees of freedom.
+
+    References:
+        De Bortoli et al. 2024, arXiv:2402.08667.
+    """
+    return (alpha[:, None] * gradient + data_score).square().sum(-1) / dimension

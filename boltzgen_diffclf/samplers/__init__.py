@@ -10,6 +10,7 @@ from boltzgen_diffclf.samplers.kernels import (
     tune_step_size,
 )
 from boltzgen_diffclf.samplers.replica_exchange import ReplicaExchange, ReplicaExchangeInfo, ReplicaExchangeState
+from boltzgen_diffclf.samplers.reverse import reverse_step, sample_reverse
 from boltzgen_diffclf.samplers.state import KernelState, LangevinState
 
 __all__ = [
@@ -28,5 +29,7 @@ __all__ = [
     "ReplicaExchangeState",
     "anneal",
     "next_lambda",
+    "reverse_step",
+    "sample_reverse",
     "tune_step_size",
 ]

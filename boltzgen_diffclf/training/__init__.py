@@ -1,16 +1,22 @@
-"""Training: data, objective, loop, checkpoints."""
+"""Training: data, objectives, one loop, checkpoints."""
 
-from boltzgen_diffclf.training.loop import TrainingResult, TrainingSettings, train
-from boltzgen_diffclf.training.objective import ObjectiveWeights, PathLosses, path_losses
+from boltzgen_diffclf.training.loop import LoopSettings, TrainingResult, optimise
 from boltzgen_diffclf.training.path_data import PathBatch, PathData
+from boltzgen_diffclf.training.path_losses import ObjectiveWeights, PathLosses, path_losses
+from boltzgen_diffclf.training.problem import Problem
+from boltzgen_diffclf.training.two_sided import TrainingSettings, TwoSidedProblem, train
 
 __all__ = [
+    "LoopSettings",
     "ObjectiveWeights",
     "PathBatch",
     "PathData",
     "PathLosses",
+    "Problem",
     "TrainingResult",
     "TrainingSettings",
+    "TwoSidedProblem",
+    "optimise",
     "path_losses",
     "train",
 ]

@@ -1,20 +1,18 @@
-"""The one training loop: any energy model, any path, any mixture of the losses; measured in steps."""
+"""The one training loop: any energy model, any problem, any mixture of its losses; measured in steps."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Generic, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from boltzgen_diffclf.compilation import fuse
-from boltzgen_diffclf.energy import EnergyModel
 from boltzgen_diffclf.errors import RunFailedError
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training import parallel
@@ -24,23 +22,18 @@ from boltzgen_diffclf.training.checkpoint import (
     restore_optimiser,
     save_checkpoint,
 )
-from boltzgen_diffclf.training.objective import ObjectiveWeights, PathLosses, path_losses
-from boltzgen_diffclf.training.path_data import PathBatch, PathData
+from boltzgen_diffclf.training.problem import Batch, Model, Problem
 
 History = list[dict[str, float]]
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """How to train; time does not enter, so that a slow machine gives the same model.
+class LoopSettings:
+    """How to optimise; time does not enter, so that a slow machine gives the same model.
 
     Attributes:
         steps: optimiser steps.
-        groups: groups of levels a step.
-        group_size: levels a group: N of the N-level classification loss.
-        neighbours: groups of consecutive levels; False draws levels as the paper does.
-        weights: of the losses.
         learning_rate: peak, for the network.
         curve_learning_rate: peak, for the level free energies, which must move by kT.
         weight_decay: AdamW's.
@@ -53,10 +46,6 @@ class TrainingSettings:
     """
 
     steps: int
-    groups: int = 64
-    group_size: int = 8
-    neighbours: bool = True
-    weights: ObjectiveWeights = field(default_factory=ObjectiveWeights)
     learning_rate: float = 2e-3
     curve_learning_rate: float = 2e-2
     weight_decay: float = 1e-4
@@ -77,7 +66,7 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True)
-class TrainingResult:
+class TrainingResult(Generic[Model]):
     """A trained model (averaged weights, in evaluation state) and how it got there.
 
     Attributes:
@@ -87,31 +76,29 @@ class TrainingResult:
         network_evaluations: spent on the steps, energies and gradients alike.
     """
 
-    model: EnergyModel
+    model: Model
     history: History
     network_evaluations: int
 
 
-def train(
-    model: EnergyModel,
-    data: PathData,
-    held_out: PathData,
-    settings: TrainingSettings,
+def optimise(
+    model: Model,
+    problem: Problem[Model, Batch],
+    settings: LoopSettings,
     *,
     checkpoint: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
-) -> TrainingResult:
-    """Train ``model`` on ``data``; killed at any moment, the same call goes on from the last checkpoint.
+) -> TrainingResult[Model]:
+    """Train ``model`` on ``problem``; killed at any moment, the same call goes on from the last checkpoint.
 
     Under ``torchrun`` every process takes its share of each batch and the gradients are averaged, so that the
     number of processes changes nothing but the order of sums.
 
     Args:
         model: starts from the weights it has; they are the same on every process.
-        data: what it learns from.
-        held_out: other frames of the same path, to see overfitting; never learned from.
-        settings: see :class:`TrainingSettings`.
+        problem: what it learns; its state is that of the start.
+        settings: see :class:`LoopSettings`.
         checkpoint: where the state is kept; None keeps none.
         identity: what else must be the same when resuming: the system, the data, the network.
         progress: called with step, steps and the newest record.
@@ -120,66 +107,63 @@ def train(
         InputError: the checkpoint is broken or of another training.
         RunFailedError: the loss became NaN, or the disk refuses.
     """
-    trainer = _Trainer(model, data, held_out, settings, checkpoint, identity or {})
+    trainer = _Trainer(model, problem, settings, checkpoint, identity or {})
     trainer.resume()
     while trainer.step < settings.steps:
         trainer.advance()
         if progress is not None and trainer.history:
             progress(trainer.step, settings.steps, trainer.history[-1])
-    averaged = cast(EnergyModel, trainer.averaged.module)
-    evaluations = settings.steps * settings.groups * settings.group_size * (settings.group_size + 2)
-    return TrainingResult(averaged.eval().requires_grad_(False), trainer.history, evaluations)
+    averaged = trainer.averaged_model.eval().requires_grad_(False)
+    return TrainingResult(averaged, trainer.history, settings.steps * problem.evaluations(model))
 
 
-class _Trainer:
+class _Trainer(Generic[Model, Batch]):
     """Everything that changes from step to step, and how to save it."""
 
     def __init__(
         self,
-        model: EnergyModel,
-        data: PathData,
-        held_out: PathData,
-        settings: TrainingSettings,
+        model: Model,
+        problem: Problem[Model, Batch],
+        settings: LoopSettings,
         checkpoint: Path | None,
         identity: Mapping[str, Any],
     ) -> None:
-        self.model, self.data, self.settings = model, data, settings
+        self.model, self.problem, self.settings = model, problem, settings
         self.checkpoint = checkpoint
-        self.identity = {**identity, "settings": dataclasses.asdict(settings), **_shape_of(model)}
+        as_settings = {"settings": dataclasses.asdict(settings)}
+        self.identity = {**identity, **problem.identity, **as_settings, **_shape_of(model)}
         self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
+        self.net_parameters = list(model.get_submodule("net").parameters())
+        of_net = {id(parameter) for parameter in self.net_parameters}
+        others = [parameter for parameter in model.parameters() if id(parameter) not in of_net]
         self.optimiser = torch.optim.AdamW(
             [
-                {"params": list(model.net.parameters()), "peak": settings.learning_rate},
-                {
-                    "params": list(model.curve.parameters()),
-                    "peak": settings.curve_learning_rate,
-                    "weight_decay": 0.0,
-                },
+                {"params": self.net_parameters, "peak": settings.learning_rate},
+                {"params": others, "peak": settings.curve_learning_rate, "weight_decay": 0.0},
             ],
             weight_decay=settings.weight_decay,
         )
-        self.losses: Callable[[EnergyModel, PathBatch, int], PathLosses] = fuse(path_losses, data.y.device)
         self.generator = named_generator(settings.seed, "batches")
-        self.weights = settings.weights.tensor(data.y.device)
-        examined = held_out.draw(
-            *self._draw_size(), named_generator(settings.seed, "held-out"), neighbours=settings.neighbours
-        )
-        self.held_out = self._share(examined)
-        self.watched_curve = model.free_energy(data.levels).detach()
+        self.watched_curve = problem.free_energies(model).detach()
         self.step = 0
         self.history: History = []
+
+    @property
+    def averaged_model(self) -> Model:
+        """The model with the moving average of the weights."""
+        return cast(Model, self.averaged.module)
 
     def advance(self) -> None:
         """Take one optimiser step, record and save where it is due."""
         settings = self.settings
-        batch = self._share(self.data.draw(*self._draw_size(), self.generator, neighbours=settings.neighbours))
+        batch = _share(self.problem.draw(self.model, self.generator))
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * settings.rate(self.step)
         is_due = (self.step + 1) % settings.log_every == 0 or self.step + 1 == settings.steps
         record = self._gradient_norms(batch) if is_due else {}
-        losses = torch.stack(self.losses(self.model, batch, self.data.dimension))
+        losses = self.problem.losses(self.model, batch)
         self.optimiser.zero_grad(set_to_none=True)
-        (self.weights * losses).sum().backward()
+        (self.problem.weights * losses).sum().backward()
         parallel.average_gradients(self.model)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
         if not torch.isfinite(norm):
@@ -201,6 +185,7 @@ class _Trainer:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
         tensors |= optimiser_tensors(self.optimiser)
+        tensors |= {f"problem.{name}": value for name, value in self.problem.state.items()}
         tensors |= {"generator": self.generator.get_state(), "watched_curve": self.watched_curve}
         metadata = {"identity": self.identity, "step": self.step, "history": self.history}
         save_checkpoint(self.checkpoint, tensors, metadata)
@@ -213,50 +198,47 @@ class _Trainer:
         self.model.load_state_dict(_strip(tensors, "model."))
         self.averaged.load_state_dict(_strip(tensors, "averaged."))
         restore_optimiser(self.optimiser, tensors)
+        self.problem.restore(_strip(tensors, "problem."))
         self.generator.set_state(tensors["generator"])
         self.watched_curve = tensors["watched_curve"].to(self.watched_curve)
         self.step, self.history = metadata["step"], metadata["history"]
 
-    def _draw_size(self) -> tuple[int, int]:
-        return self.settings.groups, self.settings.group_size
-
-    def _share(self, batch: PathBatch) -> PathBatch:
-        return PathBatch(*(parallel.share(tensor) for tensor in batch))
-
-    def _gradient_norms(self, batch: PathBatch) -> dict[str, float]:
+    def _gradient_norms(self, batch: Batch) -> dict[str, float]:
         """Return the norm of each weighted loss's gradient on the network: the balance of the objective."""
         record = {}
-        parameters = list(self.model.net.parameters())
-        for index, name in enumerate(PathLosses._fields):
-            if self.weights[index] > 0:
+        for index, (name, weight) in enumerate(zip(self.problem.names, self.problem.weights, strict=True)):
+            if weight > 0:
                 # A fused function can be differentiated once: each loss has an evaluation of its own.
-                loss = self.losses(self.model, batch, self.data.dimension)[index]
-                gradients = torch.autograd.grad(self.weights[index] * loss, parameters, allow_unused=True)
+                loss = weight * self.problem.losses(self.model, batch)[index]
+                gradients = torch.autograd.grad(loss, self.net_parameters, allow_unused=True)
                 squares = [gradient.square().sum() for gradient in gradients if gradient is not None]
                 record[f"gradient_norm.{name}"] = float(torch.stack(squares).sum().sqrt())
         return record
 
     def _losses(self, losses: Tensor) -> dict[str, float]:
         values = parallel.average(losses.detach())
-        return {f"loss.{name}": float(value) for name, value in zip(PathLosses._fields, values, strict=True)}
+        return {f"loss.{name}": float(value) for name, value in zip(self.problem.names, values, strict=True)}
 
     def _watch(self) -> dict[str, float]:
         """Return the held-out losses of the averaged model, F(1), and the drift of F since the last record."""
-        averaged = cast(EnergyModel, self.averaged.module)
-        values = torch.stack(self.losses(averaged, self.held_out, self.data.dimension)).detach()
-        values = parallel.average(values)
-        record = {f"held_out.{name}": float(v) for name, v in zip(PathLosses._fields, values, strict=True)}
-        curve = averaged.free_energy(self.data.levels).detach()
+        held_out = self.problem.draw_held_out(self.averaged_model, named_generator(self.settings.seed, "held-out"))
+        values = parallel.average(self.problem.losses(self.averaged_model, _share(held_out)).detach())
+        record = {f"held_out.{name}": float(v) for name, v in zip(self.problem.names, values, strict=True)}
+        curve = self.problem.free_energies(self.averaged_model).detach()
         record["free_energy.end"] = float(curve[-1])
         record["free_energy.drift"] = float((curve - self.watched_curve).abs().max())
         self.watched_curve = curve
         return record
 
 
+def _share(batch: Batch) -> Batch:
+    return type(batch)(*(parallel.share(tensor) for tensor in batch))
+
+
 def _strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _shape_of(model: EnergyModel) -> dict[str, Any]:
+def _shape_of(model: nn.Module) -> dict[str, Any]:
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
-    return {"network": type(model.net).__name__, "energy": type(model).__name__, "weights": shapes}
+    return {"network": type(model.get_submodule("net")).__name__, "energy": type(model).__name__, "weights": shapes}

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as distributed
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from boltzgen_diffclf.errors import InputError
@@ -56,7 +56,7 @@ def is_first() -> bool:
     return size() == 1 or distributed.get_rank() == 0
 
 
-def share(tensor: Float[Tensor, "groups *rest"]) -> Float[Tensor, "share *rest"]:
+def share(tensor: Shaped[Tensor, "groups *rest"]) -> Shaped[Tensor, "share *rest"]:
     """Return this process's equal share of the groups.
 
     Raises:

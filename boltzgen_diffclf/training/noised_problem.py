@@ -1,0 +1,180 @@
+"""Training of noised energies: groups of levels drawn over clean samples, under any mixture of the losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from boltzgen_diffclf.compilation import fuse
+from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.estimators.profile import profile_free_energies
+from boltzgen_diffclf.nets import MultiLevelNet
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel
+from boltzgen_diffclf.paths import DiffusionPath, neighbour_groups, scattered_groups
+from boltzgen_diffclf.training.clean_data import CleanData
+from boltzgen_diffclf.training.loop import LoopSettings
+from boltzgen_diffclf.training.noised_losses import NOISED_LOSSES, NoisedBatch, Setting, Sizes
+from boltzgen_diffclf.training.problem import Problem
+
+
+@dataclass(frozen=True)
+class NoisedObjective:
+    """A mixture of losses, and how the levels of a group are drawn for it.
+
+    Attributes:
+        weights: by name of the loss, see :data:`NOISED_LOSSES`.
+        group_size: levels a group; None leaves it to the settings.
+        near_share: share of the groups whose levels are neighbours; None leaves it to the settings.
+    """
+
+    weights: Mapping[str, float]
+    group_size: int | None = None
+    near_share: float | None = None
+
+    def balanced(self, dimension: int) -> NoisedObjective:
+        """Return the objective with its classification losses over the root of the dimension.
+
+        Denoising is a mean over coordinates, whose noise falls like that root; the noise of naming a level does not.
+        """
+        factors = {name: dimension**-0.5 if name.startswith("classification") else 1.0 for name in self.weights}
+        return replace(self, weights={name: factors[name] * weight for name, weight in self.weights.items()})
+
+
+@dataclass(frozen=True)
+class NoisedSettings(LoopSettings):
+    """How to train a noised energy.
+
+    Attributes:
+        groups: clean samples a step.
+        group_size: levels at which each is seen: N of the N-level classification loss.
+        near_share: share of the groups whose levels are neighbours; the others are scattered over the path.
+    """
+
+    groups: int = 128
+    group_size: int = 4
+    near_share: float = 0.75
+
+
+class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
+    """One named objective of a noised energy.
+
+    Args:
+        objective: what is learned.
+        path: the noising.
+        levels: growing times, in the dtype and on the device of the model.
+        data: what is learned from.
+        held_out: other samples, never learned from.
+        settings: sizes of a batch.
+
+    Raises:
+        InputError: groups of more levels than there are.
+    """
+
+    def __init__(
+        self,
+        objective: NoisedObjective,
+        path: DiffusionPath,
+        levels: Float[Tensor, " levels"],
+        data: CleanData,
+        held_out: CleanData,
+        settings: NoisedSettings,
+    ) -> None:
+        self.objective, self.data, self.held_out, self.settings = objective, data, held_out, settings
+        self.setting = Setting(path, levels)
+        self.names = tuple(objective.weights)
+        self.weights = levels.new_tensor(list(objective.weights.values()))
+        self.group_size = objective.group_size or settings.group_size
+        near_share = settings.near_share if objective.near_share is None else objective.near_share
+        self.n_near = round(near_share * settings.groups)
+        if self.group_size > len(levels):
+            raise InputError(f"groups of {self.group_size} levels need as many, and there are {len(levels)}")
+        self._losses: Callable[[NoisedEnergyModel, NoisedBatch], Tensor] = fuse(self._evaluate, levels.device)
+
+    def draw(self, model: NoisedEnergyModel, generator: torch.Generator) -> NoisedBatch:
+        """See :meth:`Problem.draw`."""
+        return self._draw(self.data, generator)
+
+    def draw_held_out(self, model: NoisedEnergyModel, generator: torch.Generator) -> NoisedBatch:
+        """See :meth:`Problem.draw_held_out`."""
+        return self._draw(self.held_out, generator)
+
+    def losses(self, model: NoisedEnergyModel, batch: NoisedBatch) -> Float[Tensor, " losses"]:
+        """See :meth:`Problem.losses`."""
+        return self._losses(model, batch)
+
+    def free_energies(self, model: NoisedEnergyModel) -> Float[Tensor, " levels"]:
+        """See :meth:`Problem.free_energies`."""
+        return model.free_energy(self.setting.levels)
+
+    def evaluations(self, model: NoisedEnergyModel) -> int:
+        """See :meth:`Problem.evaluations`."""
+        passes = 1 if isinstance(model.net, MultiLevelNet) else len(self.setting.levels)
+        sizes = Sizes(self.group_size, passes)
+        return self.settings.groups * self.group_size * sum(NOISED_LOSSES[name].price(sizes) for name in self.names)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """See :attr:`Problem.identity`."""
+        return {"objective": dict(self.objective.weights), "path": repr(self.setting.path)}
+
+    def _evaluate(self, model: NoisedEnergyModel, batch: NoisedBatch) -> Tensor:
+        return torch.stack([NOISED_LOSSES[name].mean(model, batch, self.setting) for name in self.names])
+
+    def _draw(self, data: CleanData, generator: torch.Generator) -> NoisedBatch:
+        level = self._draw_levels(generator)
+        clean = data.draw(len(level), generator)
+        return noised_batch(clean.x, clean.score, level, self.setting, generator)
+
+    def _draw_levels(self, generator: torch.Generator) -> Int[Tensor, "groups size"]:
+        n_levels, size = len(self.setting.levels), self.group_size
+        near = neighbour_groups(n_levels, size, self.n_near, generator)
+        far = scattered_groups(n_levels, size, self.settings.groups - self.n_near, generator)
+        return torch.cat([near, far])
+
+
+def noised_batch(
+    x: Float[Tensor, "groups dim"],
+    score: Float[Tensor, "groups dim"],
+    level: Int[Tensor, "groups size"],
+    setting: Setting,
+    generator: torch.Generator,
+) -> NoisedBatch:
+    """Return every clean sample at each of its levels, under independent noise of a CPU stream."""
+    like, shape = setting.levels, (*level.shape, x.shape[1])
+    level = level.to(like.device)
+    t = like[level]
+    clean, force = (value.to(like)[:, None].expand(shape) for value in (x, score))
+    z, spare = (torch.randn(*wanted, generator=generator).to(like) for wanted in (shape, (*level.shape, 2, x.shape[1])))
+    y = setting.path.sample(clean.flatten(0, 1), t.flatten(), z.flatten(0, 1)).reshape(shape)
+    uniform = torch.rand(level.shape, generator=generator).to(like)
+    return NoisedBatch(level, t, clean, force, z, y, spare, uniform)
+
+
+def profile_curve(
+    model: NoisedEnergyModel, data: CleanData, setting: Setting, pool: int, generator: torch.Generator
+) -> None:
+    """Give the model the level free energies that minimise the classification loss of its energies on ``data``.
+
+    Energies have constants of their own at every level, so the learned ``F`` trails behind them: this is the exact
+    answer for the energies as they are.
+
+    Args:
+        model: whose curve is set; its levels are those of ``setting``.
+        data: what the model was trained on.
+        setting: path and levels.
+        pool: samples a level.
+        generator: a CPU stream.
+    """
+    n_levels = len(setting.levels)
+    level = torch.arange(n_levels)[:, None].expand(-1, pool).reshape(-1, 1)
+    clean = data.draw(n_levels * pool, generator)
+    y = noised_batch(clean.x, clean.score, level, setting, generator).y[:, 0]
+    with torch.no_grad():
+        energies = torch.cat([model.level_energies(part, setting.levels) for part in y.split(256)])
+        matrix = energies.reshape(n_levels, pool, n_levels).double().cpu().numpy()
+        model.curve.values.copy_(torch.as_tensor(profile_free_energies(matrix).free_energies))

@@ -1,0 +1,268 @@
+"""One-sided training: every objective by name learns, goes on after a kill bit for bit, and is measured truly."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from boltzgen_diffclf.data_energy import DataEnergyModel
+from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.losses import target_score_matching_loss
+from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk
+from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
+from boltzgen_diffclf.paths import VariancePreserving, uniform_levels
+from boltzgen_diffclf.streams import named_generator
+from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool, FreshSamples
+from boltzgen_diffclf.training.data_problem import DataProblem, DataSettings, PersistentContrastiveDivergence
+from boltzgen_diffclf.training.loop import TrainingResult, optimise
+from boltzgen_diffclf.training.noised_losses import Setting
+from boltzgen_diffclf.training.noised_problem import NoisedObjective, NoisedProblem, NoisedSettings, profile_curve
+from boltzgen_diffclf.training.objectives import DATA_OBJECTIVES, NOISED_OBJECTIVES, named_objective
+from systems.analytic import GaussianMixture, MixtureMarginals, mixture_1d
+from workflows.benchmark_suites.mixture_1d import PATH as LATE_PATH
+from workflows.benchmark_suites.mixture_1d import density_metrics, mixture_1d_figure
+from workflows.benchmark_suites.mog40 import mog40_specs
+from workflows.benchmark_suites.one_sided import SuiteRow, measure, one_sided_row
+from workflows.benchmark_suites.one_sided_training import OneSidedSizes, Trained, path_levels, train_one_sided
+
+PATH = VariancePreserving(t_max=1 - 1e-4)
+LEVELS = uniform_levels(12, 1e-2, 0.99).float()
+TARGET = mixture_1d()
+DATA = FreshSamples(TARGET)
+TINY = OneSidedSizes(
+    steps=6, groups=8, hidden=8, layers=1, levels=12, training_pool=400, level_pool=8, samples=200, particles=40
+)
+
+
+@pytest.fixture(autouse=True)
+def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    from boltzgen_diffclf.compilation import can_fuse
+
+    monkeypatch.setenv("BOLTZGEN_EAGER", "1")
+    can_fuse.cache_clear()
+    yield
+    can_fuse.cache_clear()
+
+
+def gaussian(target: GaussianMixture = TARGET) -> DataGaussian:
+    return DataGaussian(target.mean.float(), target.variance.float())
+
+
+def noised_model(*, one_pass: bool = False, hidden: int = 16, data: DataGaussian | None = None) -> NoisedEnergyModel:
+    stream = named_generator(0, "weights")
+    net = MlpEnergyNet(1, stream, hidden=hidden, layers=2)
+    if one_pass:
+        net = MultiLevelNet(SquashedMlpTrunk(1, stream, hidden=hidden, layers=2), 2 * hidden, stream)
+    return NoisedEnergyModel(net, PATH, data or gaussian(), LEVELS)
+
+
+def train_noised(
+    objective: NoisedObjective, settings: NoisedSettings, model: NoisedEnergyModel, **changes: object
+) -> TrainingResult:
+    return optimise(model, NoisedProblem(objective, PATH, LEVELS, DATA, DATA, settings), settings, **changes)
+
+
+def data_model() -> DataEnergyModel:
+    return DataEnergyModel(MlpEnergyNet(1, named_generator(0, "weights"), hidden=16, layers=2), gaussian())
+
+
+def train_data(objective: type[DataProblem], settings: DataSettings, **changes: object) -> TrainingResult:
+    return optimise(data_model(), objective(LEVELS, DATA, DATA, settings), settings, **changes)
+
+
+def divergence(model: DataEnergyModel) -> float:
+    """Return KL(data || exp(-U) / Z) by quadrature."""
+    x = torch.linspace(-8, 8, 2001)[:, None]
+    with torch.no_grad():
+        ours, exact = torch.log_softmax(-model.energy(x), 0), torch.log_softmax(TARGET.log_density(x.double()), 0)
+    return float((exact.exp() * (exact - ours)).sum())
+
+
+@pytest.mark.parametrize("name", list(NOISED_OBJECTIVES))
+def test_every_objective_of_a_noised_energy_learns(name: str) -> None:
+    # The fast waves of the time features make time scores stiff.
+    rate = 5e-4 if "ctsm" in name else 5e-3
+    settings = NoisedSettings(
+        25, groups=64, learning_rate=rate, curve_learning_rate=1e-2, ema_decay=0.7, log_every=25, warm_up=0.1
+    )
+    problem = NoisedProblem(NOISED_OBJECTIVES[name], PATH, LEVELS, DATA, DATA, settings)
+    # A prior that is wrong leaves every objective much to learn at once.
+    wrong = DataGaussian(TARGET.mean.float() + 1.5, 3 * TARGET.variance.float())
+    before, model = (noised_model(one_pass="all" in name, data=wrong) for _ in range(2))
+    after = optimise(model, problem, settings).model
+    batch = problem.draw_held_out(after, named_generator(1, "unseen"))
+    totals = [float((problem.weights * problem.losses(one, batch)).detach().sum()) for one in (before, after)]
+    assert all(math.isfinite(total) for total in totals)
+    assert totals[1] < totals[0]
+
+
+@pytest.mark.parametrize("name", list(DATA_OBJECTIVES))
+def test_every_objective_of_a_data_energy_comes_closer_to_the_data(name: str) -> None:
+    settings = DataSettings(30, groups=256, chain_steps=5, learning_rate=1e-2, ema_decay=0.5, log_every=30)
+    result = train_data(DATA_OBJECTIVES[name], settings)
+    assert divergence(result.model) < 0.99 * divergence(data_model())
+
+
+def test_an_unknown_objective_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="no objective 'dsm-diff-clf'; did you mean 'dsm_diffclf'"):
+        named_objective("dsm-diff-clf")
+    with pytest.raises(InputError, match="did you mean 'fokker_planck'"):
+        named_objective("fokkerplanck")
+
+
+class KilledError(Exception):
+    pass
+
+
+def kill(step: int, steps: int, record: object) -> None:
+    if step == 7:
+        raise KilledError
+
+
+@pytest.mark.parametrize("name", ["pcd", "cd", "dsm_diffclf"])
+def test_a_killed_training_ends_in_the_same_numbers(name: str, tmp_path: Path) -> None:
+    def run(file: str, **changes: object) -> TrainingResult:
+        size = {"steps": 10, "groups": 16, "log_every": 1, "checkpoint_every": 3, "learning_rate": 1e-2}
+        changes["checkpoint"] = tmp_path / file
+        if name in DATA_OBJECTIVES:
+            return train_data(DATA_OBJECTIVES[name], DataSettings(**size, chain_steps=2, chains=32), **changes)
+        return train_noised(NOISED_OBJECTIVES[name], NoisedSettings(**size), noised_model(), **changes)
+
+    whole = run("whole")
+    with pytest.raises(KilledError):
+        run("killed", progress=kill)
+    resumed = run("killed")
+    assert resumed.history == whole.history
+    for one, other in zip(resumed.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_persistent_chains_are_part_of_the_checkpoint() -> None:
+    settings = DataSettings(2, groups=16, chain_steps=2, chains=32)
+    first = PersistentContrastiveDivergence(LEVELS, DATA, DATA, settings)
+    first.draw(data_model(), named_generator(0, "a"))
+    second = PersistentContrastiveDivergence(LEVELS, DATA, DATA, settings)
+    second.restore({name: tensor.clone() for name, tensor in first.state.items()})
+    before = first.state["position"].clone()
+    first.draw_held_out(data_model(), named_generator(0, "c"))
+    assert torch.equal(first.state["position"], before)
+    batches = [problem.draw(data_model(), named_generator(0, "b")) for problem in (first, second)]
+    assert all(torch.equal(*pair) for pair in zip(*batches, strict=True))
+    assert not torch.equal(first.state["position"], before)
+
+
+def test_a_fixed_pool_gives_nothing_but_its_samples() -> None:
+    pool = CleanSamples(torch.arange(5.0)[:, None], torch.arange(5.0)[:, None] ** 2)
+    drawn = FixedPool(pool).draw(50, named_generator(0, "pool"))
+    assert set(drawn.x.flatten().tolist()) == {0.0, 1.0, 2.0, 3.0, 4.0}
+    assert torch.equal(drawn.score, drawn.x**2)
+
+
+def test_profiling_finds_the_constants_of_the_energies() -> None:
+    model = noised_model().double()
+    data = FreshSamples(GaussianMixture(torch.ones(1).double(), TARGET.mean[None], TARGET.variance.sqrt()[None]))
+    torch.nn.init.normal_(model.curve.values, generator=named_generator(0, "curve"))
+    # A fresh energy of Gaussian data is normalised at every level: F must vanish.
+    profile_curve(model, data, Setting(PATH, LEVELS.double()), 2000, named_generator(1, "profile"))
+    assert float(model.free_energy(LEVELS.double()).detach().abs().max()) < 0.1
+
+
+def test_measures_are_perfect_for_a_perfect_model() -> None:
+    target = GaussianMixture(torch.ones(1).double(), torch.tensor([[1.0, -2.0]]).double(), torch.tensor([0.6]).double())
+    data = DataGaussian(target.mean, target.variance)
+    levels = path_levels(PATH, 12)
+    model = NoisedEnergyModel(MlpEnergyNet(2, named_generator(0, "w"), hidden=8, layers=1), PATH, data, levels)
+    metrics = measure(Trained(target, model.double(), torch.zeros(12).double(), 0.0, 0), PATH, 0, TINY)
+    for name in ("learned_f", "model_f"):
+        assert metrics[f"excess_classification.{name}"].value == pytest.approx(0.0, abs=1e-9)
+    assert metrics["fisher.mean"].value == pytest.approx(0.0, abs=1e-9)
+    assert metrics["effective_fraction"].value == pytest.approx(1.0)
+    assert metrics["energy_mode_total_variation"].value == pytest.approx(0.0, abs=1e-9)
+    assert abs(metrics["reverse_mmd_squared"].value) < 4 * metrics["reverse_mmd_squared"].stderr
+    wrong = measure(Trained(target, model, torch.linspace(0, 3, 12).double(), 0.0, 0), PATH, 0, TINY)
+    assert wrong["excess_classification.learned_f"].value > 0.05
+    assert wrong["free_energy_rms.learned_f"].value > 0.5
+
+
+@pytest.mark.parametrize("objective", ["dsm_diffclf", "dsm_diffclf_all", "pcd"])
+def test_a_row_is_made_of_finite_numbers(objective: str) -> None:
+    metrics = one_sided_row("mog40", 2, "vp", objective, 0, TINY)
+    assert all(math.isfinite(metric.value) for metric in metrics.values())
+    assert metrics["network_evaluations"].value > 0
+    assert ("excess_classification.profiled_f" in metrics) == (objective != "pcd")
+
+
+def test_classification_gives_separated_modes_the_weights_that_denoising_alone_leaves_open() -> None:
+    target = mixture_1d((0.25, 0.75), (-4.0, 4.0), (0.5, 0.7))
+    sizes = OneSidedSizes(
+        250, 64, hidden=32, layers=2, levels=16, level_pool=16, training_pool=5000, learning_rate=1e-2, ema_decay=0.95
+    )
+
+    def errors(objective: str) -> list[float]:
+        trained = [train_one_sided(target, LATE_PATH, objective, seed, sizes) for seed in (0, 1)]
+        return [abs(density_metrics(one)["left_weight"].value - 0.25) for one in trained]
+
+    assert max(errors("dsm_diffclf")) < 0.1
+    assert max(errors("dsm")) > 0.3
+
+
+def test_unknown_targets_and_paths_are_refused() -> None:
+    with pytest.raises(InputError, match="no one-sided target 'mog4'"):
+        one_sided_row("mog4", 2, "vp", "dsm", 0, TINY)
+    with pytest.raises(InputError, match="no path 'vb'"):
+        one_sided_row("mog40", 2, "vb", "dsm", 0, TINY)
+
+
+class Shifted(torch.nn.Module):
+    """A network that adds to a Gaussian energy what makes it the mixture, its left mode ``lift`` kT too high."""
+
+    def __init__(self, data: DataGaussian, lift: float) -> None:
+        super().__init__()
+        self.data, self.lift = data, lift
+
+    def forward(self, h: Tensor, t: Tensor) -> Tensor:
+        x = self.data.mean + self.data.variance.sqrt() * h
+        prior = 0.5 * h.square().sum(-1) + 0.5 * (2 * math.pi * self.data.variance).log().sum()
+        return -TARGET.log_density(x) - prior + self.lift * (x[:, 0] < 0)
+
+
+def test_the_left_weight_and_the_densities_are_those_of_the_energy() -> None:
+    data = DataGaussian(TARGET.mean, TARGET.variance)
+    trained = Trained(TARGET, DataEnergyModel(Shifted(data, math.log(3)), data).double(), torch.zeros(0), 0.0, 0)
+    metrics = density_metrics(trained)
+    assert metrics["left_weight"].limit == pytest.approx(0.25, abs=2e-3)
+    assert metrics["left_weight"].value == pytest.approx(0.1, abs=2e-3)
+    figure = mixture_1d_figure([SuiteRow("mixture_1d", 1, name, 0, metrics) for name in ("dsm", "nce")])
+    assert [len(axis.lines) for axis in figure.axes] == [2, 2]
+
+
+def test_the_suite_has_all_objectives_where_they_are_affordable() -> None:
+    specs = mog40_specs()
+    assert {objective for dim, objective, _ in specs if dim == 2} == set(NOISED_OBJECTIVES)
+    assert [seed for dim, objective, seed in specs if (dim, objective) == (128, "dsm_diffclf")] == [0, 1, 2]
+    assert not [spec for spec in specs if spec[:2] == (128, "cnce")]
+
+
+def test_target_score_matching_is_stationary_at_the_exact_energy() -> None:
+    oracle, n = MixtureMarginals(TARGET, PATH), 20_000
+    stream = named_generator(3, "target score")
+    x = TARGET.sample(n, stream)
+    t, z = torch.full((n,), 0.3, dtype=torch.float64), torch.randn(n, 1, generator=stream, dtype=torch.float64)
+    y, factor = PATH.sample(x, t, z), torch.ones((), dtype=torch.float64, requires_grad=True)
+    losses = target_score_matching_loss(factor * oracle.gradient(y, t), TARGET.score(x), PATH.alpha(t), 1)
+    # Per-sample slopes in the scale of the energy: zero on average at the exact one, and not without the factor alpha.
+    slopes = (
+        2
+        * PATH.alpha(t)
+        * oracle.gradient(y, t)[:, 0]
+        * (PATH.alpha(t) * oracle.gradient(y, t)[:, 0] + TARGET.score(x)[:, 0])
+    )
+    (slope,) = torch.autograd.grad(losses.mean(), factor)
+    torch.testing.assert_close(slope, slopes.mean())
+    assert float(slope.abs()) < 4 * float(slopes.std()) / math.sqrt(n)
+    wrong = target_score_matching_loss(factor * oracle.gradient(y, t), TARGET.score(x), torch.ones(n).double(), 1)
+    assert float(torch.autograd.grad(wrong.mean(), factor)[0].abs()) > 0.1

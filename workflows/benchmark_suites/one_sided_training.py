@@ -1,0 +1,226 @@
+"""What the one-sided suites train: a target, a path, an objective, and the sizes of it all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from boltzgen_diffclf.data_energy import DataEnergyModel
+from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk
+from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
+from boltzgen_diffclf.paths import DiffusionPath, Edm, VarianceExploding, VariancePreserving, log_snr_levels
+from boltzgen_diffclf.paths import uniform_levels as evenly_timed
+from boltzgen_diffclf.streams import named_generator, split_seed
+from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
+from boltzgen_diffclf.training.data_problem import DataProblem, DataSettings
+from boltzgen_diffclf.training.loop import Progress, optimise
+from boltzgen_diffclf.training.noised_losses import Setting
+from boltzgen_diffclf.training.noised_problem import NoisedObjective, NoisedProblem, NoisedSettings, profile_curve
+from boltzgen_diffclf.training.objectives import named_objective
+from systems.analytic import GaussianMixture, mixture_1d, mixture_2d, mog40, ring_of_clusters, standardised, two_modes
+
+ONE_SIDED_TARGETS: Mapping[str, Callable[[int], GaussianMixture]] = {
+    "mixture_1d": lambda dim: mixture_1d(means=(-5.0, 5.0)),
+    "mixture_2d": lambda dim: mixture_2d(),
+    "mog40": lambda dim: standardised(mog40(dim)),
+    "rings": lambda dim: standardised(ring_of_clusters()),
+    "two_modes": lambda dim: standardised(two_modes(dim)),
+}
+"""Mixtures by name, in the coordinates in which they are learned; the dimension counts where they have a choice."""
+
+PATHS: Mapping[str, DiffusionPath] = {
+    "vp": VariancePreserving(t_max=1 - 1e-4),
+    "ve": VarianceExploding(sigma_min=0.01, sigma_max=20.0),
+    "edm": Edm(),
+}
+"""Noisings by name."""
+
+
+@dataclass(frozen=True)
+class OneSidedSizes:
+    """How much is trained and measured.
+
+    Attributes:
+        steps: of the optimiser.
+        groups: clean samples a step, each seen at ``group_size`` levels.
+        group_size: levels a group.
+        near_share: share of the groups whose levels are neighbours.
+        learning_rate: peak, of the network.
+        ema_decay: of the averaged weights.
+        hidden: width of the network.
+        layers: its hidden layers.
+        levels: of noise.
+        training_pool: clean samples that training draws from.
+        level_pool: samples a level for the classification loss, and as many to profile F on.
+        samples: at each level where scores and weights are measured, and of the reverse process.
+        particles: of sequential Monte Carlo.
+    """
+
+    steps: int = 2000
+    groups: int = 128
+    group_size: int = 4
+    near_share: float = 0.75
+    learning_rate: float = 2e-3
+    ema_decay: float = 0.99
+    hidden: int = 128
+    layers: int = 4
+    levels: int = 128
+    training_pool: int = 60_000
+    level_pool: int = 32
+    samples: int = 2048
+    particles: int = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What training gave: one of the two models, in float64, and its price.
+
+    Attributes:
+        target: that was learned.
+        model: of the noised data, or of the data alone.
+        learned_curve: the level free energies [kT] as they were learned; the model has the profiled ones. Empty for a
+            model of the data alone.
+        seconds: of training and profiling.
+        network_evaluations: of the optimiser's steps.
+    """
+
+    target: GaussianMixture
+    model: NoisedEnergyModel | DataEnergyModel
+    learned_curve: Float[Tensor, " levels"]
+    seconds: float
+    network_evaluations: int
+
+
+def choose(options: Mapping[str, Callable[[int], GaussianMixture]], name: str) -> Callable[[int], GaussianMixture]:
+    """Return the target's builder.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if name not in options:
+        raise InputError(f"there is no one-sided target {name!r}; choose one of {', '.join(options)}")
+    return options[name]
+
+
+def path_levels(path: DiffusionPath, n_levels: int) -> Float[Tensor, " levels"]:
+    """Return the levels of a suite: even in time under variance preserving noise, as published, else in log-SNR."""
+    if isinstance(path, VariancePreserving):
+        return evenly_timed(n_levels, path.t_min, path.t_max)
+    return log_snr_levels(path, n_levels)
+
+
+def train_one_sided(
+    target: GaussianMixture,
+    path: DiffusionPath,
+    objective: str,
+    seed: int,
+    sizes: OneSidedSizes,
+    *,
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Return the energy of ``target`` that the named objective learns from a fixed pool of samples.
+
+    Raises:
+        InputError: no such objective, or a checkpoint of another training.
+    """
+    begun = time.monotonic()
+    chosen = named_objective(objective)
+    training, held_out = (_pool(target, sizes.training_pool, seed, name) for name in ("training pool", "held-out pool"))
+    x = training.samples.x
+    run = _Run(
+        DataGaussian(x.mean(0).float(), x.var(0).float()),
+        training,
+        held_out,
+        seed,
+        sizes,
+        {"target": split_seed(0, str(target.means.tolist() + target.weights.tolist())), "seed": seed},
+        checkpoint,
+        progress,
+    )
+    learned = torch.zeros(0)
+    model: NoisedEnergyModel | DataEnergyModel
+    if isinstance(chosen, NoisedObjective):
+        model, learned, evaluations = _train_noised(chosen.balanced(target.dimension), path, run)
+    else:
+        model, evaluations = _train_data_energy(chosen, run)
+    return Trained(target, model, learned, time.monotonic() - begun, evaluations)
+
+
+class _Run(NamedTuple):
+    """What both kinds of training are given."""
+
+    data: DataGaussian
+    training: FixedPool
+    held_out: FixedPool
+    seed: int
+    sizes: OneSidedSizes
+    identity: Mapping[str, object]
+    checkpoint: Path | None
+    progress: Progress | None
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """How the loop is to keep its state."""
+        return {"checkpoint": self.checkpoint, "identity": self.identity, "progress": self.progress}
+
+
+def _train_noised(
+    objective: NoisedObjective, path: DiffusionPath, run: _Run
+) -> tuple[NoisedEnergyModel, Float[Tensor, " levels"], int]:
+    """Return the model with its profiled curve, the learned curve, and the network evaluations."""
+    sizes, levels = run.sizes, path_levels(path, run.sizes.levels).float()
+    settings = NoisedSettings(
+        sizes.steps,
+        learning_rate=sizes.learning_rate,
+        ema_decay=sizes.ema_decay,
+        seed=run.seed,
+        groups=sizes.groups,
+        group_size=sizes.group_size,
+        near_share=sizes.near_share,
+    )
+    problem = NoisedProblem(objective, path, levels, run.training, run.held_out, settings)
+    fresh = NoisedEnergyModel(_noised_net(objective, len(run.data.mean), run.seed, sizes), path, run.data, levels)
+    result = optimise(fresh, problem, settings, **run.state)
+    model, times = result.model.double(), levels.double()
+    learned = model.free_energy(times).detach()
+    pool, stream = max(8, sizes.level_pool), named_generator(run.seed, "profile")
+    profile_curve(model, run.training, Setting(path, times), pool, stream)
+    return model, learned, result.network_evaluations
+
+
+def _train_data_energy(objective: type[DataProblem], run: _Run) -> tuple[DataEnergyModel, int]:
+    """Return the model and the network evaluations; a step has as many samples as a noised energy configurations."""
+    sizes, mean = run.sizes, run.data.mean
+    settings = DataSettings(
+        sizes.steps,
+        learning_rate=sizes.learning_rate,
+        ema_decay=sizes.ema_decay,
+        seed=run.seed,
+        groups=sizes.groups * sizes.group_size,
+    )
+    net = MlpEnergyNet(len(mean), named_generator(run.seed, "weights"), hidden=sizes.hidden, layers=sizes.layers)
+    problem = objective(mean, run.training, run.held_out, settings)
+    result = optimise(DataEnergyModel(net, run.data), problem, settings, **run.state)
+    return result.model.double(), result.network_evaluations
+
+
+def _noised_net(objective: NoisedObjective, dim: int, seed: int, sizes: OneSidedSizes) -> torch.nn.Module:
+    """Return the network: all levels from one pass where the objective compares all of them."""
+    stream, size = named_generator(seed, "weights"), {"hidden": sizes.hidden, "layers": sizes.layers}
+    if "classification_among_all" in objective.weights:
+        return MultiLevelNet(SquashedMlpTrunk(dim, stream, **size), 2 * sizes.hidden, stream)
+    return MlpEnergyNet(dim, stream, **size)
+
+
+def _pool(target: GaussianMixture, n: int, seed: int, name: str) -> FixedPool:
+    x = target.sample(n, named_generator(seed, name))
+    return FixedPool(CleanSamples(x.float(), torch.cat([target.score(part) for part in x.split(4096)]).float()))
