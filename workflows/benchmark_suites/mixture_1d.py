@@ -12,10 +12,10 @@ TARGET = "mixture_1d"
 COMPARED = ("dsm", "diffclf", "dsm_diffclf", "nce", "cd", "pcd", "sliced_score_matching")
 SIZES = {
     "samples": 20_000,
-    "steps": 1000,
+    "steps": 2000,
     "groups": 64,
     "group_size": 4,
-    "averaged_steps": 100,
+    "averaged_steps": 200,
     "hidden": 64,
     "layers": 3,
     "levels": 128,

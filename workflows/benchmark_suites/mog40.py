@@ -27,10 +27,10 @@ OTHERS = tuple(name for name in ALL if name not in FOREMOST)
 
 SIZES = {
     "samples": 60_000,
-    "steps": 500,
+    "steps": 2000,
     "groups": 128,
     "group_size": 4,
-    "averaged_steps": 100,
+    "averaged_steps": 200,
     "hidden": 128,
     "layers": 3,
     "levels": 128,

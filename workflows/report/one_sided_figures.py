@@ -89,4 +89,5 @@ def _draw_lines(axis: Axes, lines: Mapping[str, Sequence[TableRow]], dims: Seque
         axis.plot(places, [floors[dim] for dim in sorted(floors)], color=GREY, linestyle=DASHED, marker="_", zorder=0)
     # A loss may fall below the best one by the noise of its samples, which a logarithm would hide.
     axis.set_yscale("symlog", linthresh=0.01)
+    axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
     axis.set_xticks(range(len(dims)), [str(dim) for dim in dims])
