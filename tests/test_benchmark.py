@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+import subprocess
+import sys
 from dataclasses import fields
 
 import numpy as np
@@ -22,10 +24,14 @@ from boltzgen_diffclf.paths import arcsine_levels
 from systems.analytic import GaussianMixture, InterpolatedMarginals, crossed_mixtures, feat_mixtures
 from workflows.benchmark import PRESETS, BenchmarkConfig, run
 from workflows.benchmark_suites import SUITES
+from workflows.benchmark_suites.mog40 import MOG40
 from workflows.benchmark_suites.seeds import over_seeds, widened_by
 from workflows.benchmark_suites.suite import Metric, TableRow
 from workflows.command_line import run_command
+from workflows.report.benchmark_page import by_target, pivot
 from workflows.report.crossed_figure import mass_on_the_right
+from workflows.report.one_sided_figures import densities_figure
+from workflows.report.rounding import with_error
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,10 +66,11 @@ def tiny(tmp_path_factory):
 
 def shrink(patch):
     sizes = {"levels": 9, "pool": 100, "groups": 8, "hidden": 8, "layers": 1, "anneal_levels": 10}
-    sizes |= {"anneal_particles": 20}
+    sizes |= {"anneal_particles": 20, "level_pool": 4, "measured": 60, "particles": 20}
     for suite in SUITES.values():
         for preset in suite.presets.values():
-            patch.setitem(preset.__dict__, "sizes", {**preset.sizes, **sizes})
+            own = {name: value for name, value in sizes.items() if name in preset.sizes}
+            patch.setitem(preset.__dict__, "sizes", {**preset.sizes, **own})
 
 
 def lines_of(path):
@@ -117,8 +124,11 @@ def test_repeated_command_computes_nothing_and_more_rows_join_the_folder(tiny, m
         out=config.out,
         threads=1,
     )
-    run(wider)
+    both = run(wider).rows
     assert [(spec.objective, spec.seed) for spec in computed] == [("ais", 0)]
+    assert set(result.rows) < set(both)
+    assert {row.objective for row in both} == {"bar", "ais", "dsm_diffclf"}
+    assert run(config).rows == both
     other = BenchmarkConfig(
         suite="crossed", dims=(2,), objectives=("bar",), steps=21, samples=200, out=config.out, threads=1
     )
@@ -160,6 +170,70 @@ def test_published_rows_stand_beside_ours(tmp_path, monkeypatch):
     assert published["FEAT"].limit == 0.0
     assert set(published) == {"FEAT", "target-FEP"}
     assert "2504.11516" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_suites_of_one_density_are_rows_of_the_same_table(tmp_path, monkeypatch, capsys):
+    """Killed after its training, a row goes on from its checkpoint; curves are in the CSV and not on the page."""
+    shrink(monkeypatch)
+    config = BenchmarkConfig(
+        suite="mixture-1d", objectives=("dsm", "pcd"), seeds=(0,), steps=4, samples=100, out=tmp_path, threads=1
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("workflows.benchmark_suites.one_sided.measure", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    checkpoint = tmp_path / "checkpoints" / "mixture-1d-mixture_1d-d1-dsm-seed0.safetensors"
+    before = checkpoint.stat().st_mtime_ns
+    result = run(config)
+    assert checkpoint.stat().st_mtime_ns == before
+    lines = {(line["objective"], line["metric"]): line for line in lines_of(tmp_path) if line["seed"] == "all"}
+    weight = lines["dsm", "left_weight"]
+    assert (float(weight["limit"]), weight["stderr"]) == (pytest.approx(0.25, abs=1e-3), "")
+    assert {"excess_classification.profiled_f", "smc_mode_total_variation"} <= {metric for _, metric in lines}
+    assert sum(metric.startswith("density@") for _, metric in lines) > 300
+    assert "density@" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert [len(axis.lines) for axis in densities_figure(result.rows).axes] == [2, 2]
+    assert "left_weight" in capsys.readouterr().out
+
+
+def killed(*args):
+    raise KeyboardInterrupt
+
+
+def test_published_numbers_of_our_objectives_have_lines_of_their_own(tmp_path, monkeypatch, capsys):
+    shrink(monkeypatch)
+    objectives = ("dsm", "pcd")
+    config = BenchmarkConfig(
+        suite="mog40", dims=(128,), objectives=objectives, seeds=(0,), steps=2, samples=100, out=tmp_path, threads=1
+    )
+    result = run(config)
+    (table,) = (pivot(rows) for rows in by_target(result.rows))
+    assert {name: cells.keys() for (name, source), cells in table["cells"].items() if source} == {
+        name: {"classification", "reverse_mmd"} for name in ("dsm", "ctsm", "dsm_diffclf")
+    }
+    assert "energy_mode_total_variation" in table["cells"]["pcd", ""]
+    assert table["cells"]["dsm", ""]["classification"] != table["cells"]["dsm", MOG40.published[0].source]
+    assert [line.split()[2:4] for line in capsys.readouterr().out.splitlines()[1:3]] == [
+        ["dsm", rounded(result, "excess_classification.profiled_f")],
+        ["pcd", "-"],
+    ]
+    assert (tmp_path / "figures" / "mog40.png").stat().st_size > 10_000
+
+
+def rounded(result, metric):
+    (row,) = (row for row in result.rows if row.metric == metric and row.seed == "all")
+    return with_error(row.value, row.stderr).split()[0]
+
+
+def test_the_limit_over_seeds_is_their_mean_where_each_has_its_own():
+    (combined,) = over_seeds([[Metric("classification", 3.0, 0.1, limit)] for limit in (1.0, 2.0)])
+    assert combined.limit == 1.5
+
+
+def test_the_command_is_known_before_anything_heavy_is_loaded():
+    script = "import sys, workflows.benchmark; print([name for name in ('torch', 'numpy') if name in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert shown == "[]\n"
 
 
 def test_error_over_seeds_is_their_scatter_and_never_less_than_their_own():

@@ -23,18 +23,26 @@ from boltzgen_diffclf.training.noised_losses import Setting
 from boltzgen_diffclf.training.noised_problem import NoisedObjective, NoisedProblem, NoisedSettings, profile_curve
 from boltzgen_diffclf.training.objectives import DATA_OBJECTIVES, NOISED_OBJECTIVES, named_objective
 from systems.analytic import GaussianMixture, MixtureMarginals, mixture_1d
-from workflows.benchmark_suites.mixture_1d import PATH as LATE_PATH
-from workflows.benchmark_suites.mixture_1d import density_metrics, mixture_1d_figure
-from workflows.benchmark_suites.mog40 import mog40_specs
-from workflows.benchmark_suites.one_sided import SuiteRow, measure, one_sided_row
-from workflows.benchmark_suites.one_sided_training import OneSidedSizes, Trained, path_levels, train_one_sided
+from workflows.benchmark_suites.line_density import PATH as LATE_PATH
+from workflows.benchmark_suites.line_density import density_metrics
+from workflows.benchmark_suites.mog40 import MOG40
+from workflows.benchmark_suites.one_sided import measure
+from workflows.benchmark_suites.one_sided_objectives import NOISED, NOISELESS
+from workflows.benchmark_suites.one_sided_training import (
+    OneSidedSizes,
+    Trained,
+    one_sided_target,
+    path_levels,
+    train_one_sided,
+)
+from workflows.benchmark_suites.suite import Metric
 
 PATH = VariancePreserving(t_max=1 - 1e-4)
 LEVELS = uniform_levels(12, 1e-2, 0.99).float()
 TARGET = mixture_1d()
 DATA = FreshSamples(TARGET)
 TINY = OneSidedSizes(
-    steps=6, groups=8, hidden=8, layers=1, levels=12, training_pool=400, level_pool=8, samples=200, particles=40
+    steps=6, groups=8, hidden=8, layers=1, levels=12, samples=400, level_pool=8, measured=200, particles=40
 )
 
 
@@ -46,6 +54,12 @@ def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
     can_fuse.cache_clear()
     yield
     can_fuse.cache_clear()
+
+
+def by_name(metrics: list[Metric]) -> dict[str, Metric]:
+    found = {metric.name: metric for metric in metrics}
+    assert len(found) == len(metrics)
+    return found
 
 
 def gaussian(target: GaussianMixture = TARGET) -> DataGaussian:
@@ -176,21 +190,22 @@ def test_measures_are_perfect_for_a_perfect_model() -> None:
     data = DataGaussian(target.mean, target.variance)
     levels = path_levels(PATH, 12)
     model = NoisedEnergyModel(MlpEnergyNet(2, named_generator(0, "w"), hidden=8, layers=1), PATH, data, levels)
-    metrics = measure(Trained(target, model.double(), torch.zeros(12).double(), 0.0, 0), PATH, 0, TINY)
+    metrics = by_name(measure(Trained(target, model.double(), torch.zeros(12).double(), 0.0, 0), PATH, 0, TINY))
     for name in ("learned_f", "model_f"):
         assert metrics[f"excess_classification.{name}"].value == pytest.approx(0.0, abs=1e-9)
     assert metrics["fisher.mean"].value == pytest.approx(0.0, abs=1e-9)
     assert metrics["effective_fraction"].value == pytest.approx(1.0)
     assert metrics["energy_mode_total_variation"].value == pytest.approx(0.0, abs=1e-9)
     assert abs(metrics["reverse_mmd_squared"].value) < 4 * metrics["reverse_mmd_squared"].stderr
-    wrong = measure(Trained(target, model, torch.linspace(0, 3, 12).double(), 0.0, 0), PATH, 0, TINY)
+    wrong = by_name(measure(Trained(target, model, torch.linspace(0, 3, 12).double(), 0.0, 0), PATH, 0, TINY))
     assert wrong["excess_classification.learned_f"].value > 0.05
     assert wrong["free_energy_rms.learned_f"].value > 0.5
 
 
 @pytest.mark.parametrize("objective", ["dsm_diffclf", "dsm_diffclf_all", "pcd"])
 def test_a_row_is_made_of_finite_numbers(objective: str) -> None:
-    metrics = one_sided_row("mog40", 2, "vp", objective, 0, TINY)
+    trained = train_one_sided(one_sided_target("mog40", 2), PATH, objective, 0, TINY)
+    metrics = by_name(measure(trained, PATH, 0, TINY))
     assert all(math.isfinite(metric.value) for metric in metrics.values())
     assert metrics["network_evaluations"].value > 0
     assert ("excess_classification.profiled_f" in metrics) == (objective != "pcd")
@@ -199,22 +214,20 @@ def test_a_row_is_made_of_finite_numbers(objective: str) -> None:
 def test_classification_gives_separated_modes_the_weights_that_denoising_alone_leaves_open() -> None:
     target = mixture_1d((0.25, 0.75), (-4.0, 4.0), (0.5, 0.7))
     sizes = OneSidedSizes(
-        250, 64, hidden=32, layers=2, levels=16, level_pool=16, training_pool=5000, learning_rate=1e-2, ema_decay=0.95
+        250, 64, hidden=32, layers=2, levels=16, level_pool=16, samples=5000, learning_rate=1e-2, averaged_steps=20
     )
 
     def errors(objective: str) -> list[float]:
         trained = [train_one_sided(target, LATE_PATH, objective, seed, sizes) for seed in (0, 1)]
-        return [abs(density_metrics(one)["left_weight"].value - 0.25) for one in trained]
+        return [abs(by_name(density_metrics(one))["left_weight"].value - 0.25) for one in trained]
 
     assert max(errors("dsm_diffclf")) < 0.1
     assert max(errors("dsm")) > 0.3
 
 
-def test_unknown_targets_and_paths_are_refused() -> None:
+def test_an_unknown_target_is_refused() -> None:
     with pytest.raises(InputError, match="no one-sided target 'mog4'"):
-        one_sided_row("mog4", 2, "vp", "dsm", 0, TINY)
-    with pytest.raises(InputError, match="no path 'vb'"):
-        one_sided_row("mog40", 2, "vb", "dsm", 0, TINY)
+        one_sided_target("mog4", 2)
 
 
 class Shifted(torch.nn.Module):
@@ -233,18 +246,34 @@ class Shifted(torch.nn.Module):
 def test_the_left_weight_and_the_densities_are_those_of_the_energy() -> None:
     data = DataGaussian(TARGET.mean, TARGET.variance)
     trained = Trained(TARGET, DataEnergyModel(Shifted(data, math.log(3)), data).double(), torch.zeros(0), 0.0, 0)
-    metrics = density_metrics(trained)
+    metrics = by_name(density_metrics(trained))
     assert metrics["left_weight"].limit == pytest.approx(0.25, abs=2e-3)
     assert metrics["left_weight"].value == pytest.approx(0.1, abs=2e-3)
-    figure = mixture_1d_figure([SuiteRow("mixture_1d", 1, name, 0, metrics) for name in ("dsm", "nce")])
-    assert [len(axis.lines) for axis in figure.axes] == [2, 2]
+    curve = [metric for metric in metrics.values() if metric.name.startswith("density@")]
+    spacing = (float(curve[-1].name[8:]) - float(curve[0].name[8:])) / (len(curve) - 1)
+    assert spacing * sum(metric.value for metric in curve) == pytest.approx(1.0, abs=1e-3)
 
 
-def test_the_suite_has_all_objectives_where_they_are_affordable() -> None:
-    specs = mog40_specs()
-    assert {objective for dim, objective, _ in specs if dim == 2} == set(NOISED_OBJECTIVES)
-    assert [seed for dim, objective, seed in specs if (dim, objective) == (128, "dsm_diffclf")] == [0, 1, 2]
-    assert not [spec for spec in specs if spec[:2] == (128, "cnce")]
+def test_the_suites_know_every_objective() -> None:
+    assert set(NOISED) == set(NOISED_OBJECTIVES)
+    assert set(NOISELESS) == set(DATA_OBJECTIVES)
+
+
+@pytest.mark.parametrize(
+    ("dims", "objectives", "expected"),
+    [
+        ((), (), {2: 6 * 3 + 11, 8: 6 * 3 + 11, 32: 6 * 3, 128: 6 * 3}),
+        ((2, 128), (), {2: 6 * 3 + 11, 128: 6 * 3}),
+        ((), ("cnce",), {2: 1, 8: 1}),
+        ((8, 32), ("dsm", "cnce"), {8: 3 + 1, 32: 3 + 3}),
+    ],
+)
+def test_all_objectives_run_where_they_are_affordable_or_asked_for(
+    dims: tuple[int, ...], objectives: tuple[str, ...], expected: dict[int, int]
+) -> None:
+    specs = MOG40.rows("standard", dims, objectives)
+    assert len(set(specs)) == len(specs)
+    assert {dim: sum(spec.dim == dim for spec in specs) for dim in {spec.dim for spec in specs}} == expected
 
 
 def test_target_score_matching_is_stationary_at_the_exact_energy() -> None:

@@ -55,7 +55,9 @@ class BenchmarkConfig:
     out: Annotated[
         Path | None, Field(description="Folder of the run (runs/benchmark-SUITE-PRESET where not given).")
     ] = None
-    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where to compute.")] = "auto"
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], Field(description="Where to compute (suites of one density: on the CPU).")
+    ] = "auto"
     threads: Annotated[
         int | None, Field(ge=1, description="CPU threads (those of this machine, kept with the run, where not given).")
     ] = None

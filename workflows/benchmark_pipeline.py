@@ -21,7 +21,7 @@ from workflows.solvation_pipeline import choose_device
 
 
 def compute(config: BenchmarkConfig, folder: RunFolder) -> BenchmarkResult:
-    """Return the table of a suite, computing the rows that the folder does not hold, and write it as CSV."""
+    """Return the table of all rows that the folder holds once those asked for are computed, and write it as CSV."""
     torch.set_num_threads(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1)))
     torch.set_flush_denormal(True)
     suite, device = SUITES[config.suite], choose_device(config.device)
@@ -29,13 +29,23 @@ def compute(config: BenchmarkConfig, folder: RunFolder) -> BenchmarkResult:
     measured: dict[RowSpec, list[Metric]] = {}
     seconds = 0.0
     for spec in config.rows:
-        result = folder.stage(spec.stage, partial(_compute_row, suite, spec, config, folder, device))
+        folder.stage(spec.stage, partial(_compute_row, suite, spec, config, folder, device))
+    for spec in finished_rows(suite, folder):
+        result = folder.load_stage(spec.stage)
         found = [Metric(**fact) for fact in result.facts["metrics"]]
         measured[spec] = [*found, Metric("seconds", result.seconds)]
         seconds += result.seconds
     rows = tuple(table(suite, measured))
     write_csv(rows, folder.path / "results.csv")
     return BenchmarkResult(config, rows, folder.path, seconds)
+
+
+def finished_rows(suite: Suite, folder: RunFolder) -> list[RowSpec]:
+    """Return the rows of a suite that the folder holds, asked for now or before, in the order of the suite."""
+    found = [RowSpec.from_stage(suite.name, stage) for stage in folder.finished_stages()]
+    rank = {objective: place for place, objective in enumerate(suite.objectives)}
+    known = [spec for spec in found if spec is not None and spec.objective in rank]
+    return sorted(known, key=lambda spec: (spec.target, spec.dim, rank[spec.objective], spec.seed))
 
 
 def _compute_row(suite: Suite, spec: RowSpec, config: BenchmarkConfig, folder: RunFolder, device: str) -> StageResult:

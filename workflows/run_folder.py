@@ -74,6 +74,10 @@ class RunFolder:
         """Return whether the stage was finished, in this process or in an earlier one."""
         return self._record_path(name).exists()
 
+    def finished_stages(self) -> list[str]:
+        """Return the names of all finished stages, in alphabetical order."""
+        return sorted(path.stem for path in self._stages.glob("*.json"))
+
     def stage(self, name: str, compute: Callable[[], StageResult], *, together: bool = False) -> StageResult:
         """Return the recorded result of a stage, or compute it, record it and return it.
 

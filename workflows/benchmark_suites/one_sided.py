@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from boltzgen_diffclf.composition import TimeEnergyLadder
 from boltzgen_diffclf.data_energy import DataEnergyModel
-from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.estimate import Measurement
 from boltzgen_diffclf.estimators.profile import profile_free_energies, sample_losses, stratified_mean
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
@@ -33,17 +31,15 @@ from boltzgen_diffclf.observables import (
 from boltzgen_diffclf.paths import DiffusionPath
 from boltzgen_diffclf.samplers import Annealing, Mala, anneal, sample_reverse
 from boltzgen_diffclf.streams import named_generator, split_seed
-from boltzgen_diffclf.training.loop import Progress
 from systems.analytic import GaussianMixture, MixtureMarginals
 from workflows.benchmark_suites.one_sided_training import (
-    ONE_SIDED_TARGETS,
-    PATHS,
     OneSidedSizes,
     Trained,
-    choose,
+    one_sided_target,
     path_levels,
     train_one_sided,
 )
+from workflows.benchmark_suites.suite import Metric, RowContext, RowSpec, StepProgress
 
 SHOWN_LEVELS = 8
 """Levels, evenly among all and the first and last included, where scores and weights are measured one by one."""
@@ -52,79 +48,55 @@ _ROWS = 4096
 """Configurations evaluated at once."""
 
 
-class RowMetric(NamedTuple):
-    """A measured number, its standard error, and what a perfect model would score on the same samples."""
-
-    value: float
-    stderr: float | None = None
-    limit: float | None = None
+def one_sided_row(path: DiffusionPath, spec: RowSpec, context: RowContext) -> list[Metric]:
+    """Train the energy of one row and return everything measured on it."""
+    return measure(train_row(path, spec, context), path, spec.seed, OneSidedSizes(**context.sizes))
 
 
-Metrics = dict[str, RowMetric]
-
-
-class SuiteRow(NamedTuple):
-    """One row of a suite."""
-
-    target: str
-    dim: int
-    objective: str
-    seed: int
-    metrics: Metrics
-
-
-def one_sided_row(
-    target_name: str,
-    dim: int,
-    path_name: str,
-    objective: str,
-    seed: int,
-    sizes: OneSidedSizes,
-    *,
-    checkpoint: Path | None = None,
-    progress: Progress | None = None,
-) -> Metrics:
-    """Train one energy and return everything measured on it, by name.
+def train_row(path: DiffusionPath, spec: RowSpec, context: RowContext) -> Trained:
+    """Return the trained energy of one row; killed, the same call goes on from the row's checkpoint.
 
     Args:
-        target_name: see :data:`ONE_SIDED_TARGETS`.
-        dim: of the target, where it has a choice.
-        path_name: see :data:`PATHS`; an energy of the data alone has no use for it.
-        objective: see :mod:`boltzgen_diffclf.training.objectives`.
-        seed: of everything random.
-        sizes: of training and measuring.
-        checkpoint: state of the training, from which a killed row goes on.
-        progress: of the training.
+        path: of the noise; an energy of the data alone has no use for it.
+        spec: its target is one of :data:`ONE_SIDED_TARGETS`.
+        context: its sizes are those of :class:`OneSidedSizes`.
 
     Raises:
         InputError: an unknown name.
     """
-    if path_name not in PATHS:
-        raise InputError(f"there is no path {path_name!r}; choose one of {', '.join(PATHS)}")
-    target, path = choose(ONE_SIDED_TARGETS, target_name)(dim), PATHS[path_name]
-    trained = train_one_sided(target, path, objective, seed, sizes, checkpoint=checkpoint, progress=progress)
-    return measure(trained, path, seed, sizes)
+    return train_one_sided(
+        one_sided_target(spec.target, spec.dim),
+        path,
+        spec.objective,
+        spec.seed,
+        OneSidedSizes(**context.sizes),
+        checkpoint=context.checkpoint(spec),
+        progress=StepProgress(context).report,
+    )
 
 
-def measure(trained: Trained, path: DiffusionPath, seed: int, sizes: OneSidedSizes) -> Metrics:
-    """Return everything measured on a trained energy, by name."""
-    metrics = {
-        "seconds": RowMetric(trained.seconds),
-        "network_evaluations": RowMetric(float(trained.network_evaluations)),
-    }
+def measure(trained: Trained, path: DiffusionPath, seed: int, sizes: OneSidedSizes) -> list[Metric]:
+    """Return everything measured on a trained energy."""
+    cost = [
+        Metric("training_seconds", trained.seconds),
+        Metric("network_evaluations", float(trained.network_evaluations)),
+    ]
     model = trained.model
     if isinstance(model, DataEnergyModel):
-        x = trained.target.sample(sizes.samples, named_generator(seed, "evaluation"))
+        x = trained.target.sample(sizes.measured, named_generator(seed, "evaluation"))
         with torch.no_grad():
             energy, score = model.energy(x), -model.gradient(x)
-            own = RowMetric(*_kullback_leibler(trained.target, x, model.log_density(x)))
-        return metrics | energy_metrics(trained.target, x, energy, score) | {"kullback_leibler": own}
+            own = Metric("kullback_leibler", *_kullback_leibler(trained.target, x, model.log_density(x)), 0.0)
+        return [*energy_metrics(trained.target, x, energy, score), own, *cost]
     oracle = MixtureMarginals(trained.target, path)
     levels = path_levels(path, sizes.levels)
-    metrics |= classification_metrics(model, trained.learned_curve, oracle, levels, sizes, seed)
-    metrics |= level_metrics(model, oracle, levels, sizes, seed)
-    metrics |= sample_metrics(model, oracle, levels, sizes, seed)
-    return metrics | annealing_metrics(model, oracle, levels, sizes, seed)
+    return [
+        *classification_metrics(model, trained.learned_curve, oracle, levels, sizes, seed),
+        *level_metrics(model, oracle, levels, sizes, seed),
+        *sample_metrics(model, oracle, levels, sizes, seed),
+        *annealing_metrics(model, oracle, levels, sizes, seed),
+        *cost,
+    ]
 
 
 def classification_metrics(
@@ -134,7 +106,7 @@ def classification_metrics(
     levels: Float[Tensor, " levels"],
     sizes: OneSidedSizes,
     seed: int,
-) -> Metrics:
+) -> list[Metric]:
     """Return the classification loss [nats] less that of the exact densities, on the same samples.
 
     With the learned F, with the one profiled on the training data that the model has, and with one profiled on other
@@ -150,14 +122,17 @@ def classification_metrics(
     fitted = profile_free_energies(ours[:, :n]).free_energies
     curves = {"learned_f": learned_curve.numpy(), "model_f": own, "profiled_f": fitted}
     own_loss, bayes = (stratified_mean(loss) for loss in (sample_losses(ours[:, n:], own), best))
-    metrics = {"classification": RowMetric(*own_loss, bayes.value)}
-    for name, curve in curves.items():
-        excess = stratified_mean(sample_losses(ours[:, n:], curve) - best)
-        metrics[f"excess_classification.{name}"] = RowMetric(*excess, 0.0)
-    for name in ("learned_f", "model_f"):
-        error = curves[name] - fitted
-        metrics[f"free_energy_rms.{name}"] = RowMetric(float(error.std()), None, 0.0)
-    return metrics
+    excesses = {
+        name: stratified_mean(sample_losses(ours[:, n:], curve) - best) for name, curve in reversed(curves.items())
+    }
+    return [
+        *(Metric(f"excess_classification.{name}", *excess, 0.0) for name, excess in excesses.items()),
+        Metric("classification", *own_loss, bayes.value),
+        *(
+            Metric(f"free_energy_rms.{name}", float((curves[name] - fitted).std()), None, 0.0)
+            for name in ("learned_f", "model_f")
+        ),
+    ]
 
 
 def level_metrics(
@@ -166,24 +141,25 @@ def level_metrics(
     levels: Float[Tensor, " levels"],
     sizes: OneSidedSizes,
     seed: int,
-) -> Metrics:
+) -> list[Metric]:
     """Return Fisher divergence and effective fraction at some levels, and what the energy of the first is worth."""
     stream = named_generator(seed, "levels")
     shown = levels[torch.linspace(0, len(levels) - 1, SHOWN_LEVELS).round().long()]
-    metrics: Metrics = {}
-    fisher = []
+    fisher: list[Metric] = []
+    first: list[Metric] = []
+    curves: list[Metric] = []
     for t in shown.tolist():
         exact = oracle.at(t)
-        y, at = exact.sample(sizes.samples, stream), levels.new_full((sizes.samples,), t)
+        y, at = exact.sample(sizes.measured, stream), levels.new_full((sizes.measured,), t)
         with torch.no_grad():
             energy, gradient = (torch.cat(parts) for parts in zip(*_evaluate(model, y, at), strict=True))
         here = energy_metrics(exact, y, energy, -gradient)
-        fisher.append(here["fisher"])
-        if t == float(shown[0]):
-            metrics |= here
-        metrics |= {f"{name}@{t:.4g}": here[name] for name in ("fisher", "effective_fraction")}
+        first = first or here
+        fisher += [metric for metric in here if metric.name == "fisher"]
+        curves += [replace(m, name=f"{m.name}@{t:.4g}") for m in here if m.name in ("fisher", "effective_fraction")]
     spread = math.sqrt(sum((one.stderr or 0.0) ** 2 for one in fisher)) / len(fisher)
-    return metrics | {"fisher.mean": RowMetric(float(np.mean([one.value for one in fisher])), spread, 0.0)}
+    mean = float(np.mean([one.value for one in fisher]))
+    return [*first, Metric("fisher.mean", mean, spread, 0.0), *curves]
 
 
 def energy_metrics(
@@ -191,18 +167,18 @@ def energy_metrics(
     y: Float[Tensor, "samples dim"],
     energy: Float[Tensor, " samples"],
     score: Float[Tensor, "samples dim"],
-) -> Metrics:
+) -> list[Metric]:
     """Return how good an unnormalised energy is at exact samples ``y``: scores, weights of its modes, overlap."""
     log_density, responsibilities = exact.log_density(y), exact.responsibilities(y).numpy()
     fisher = fisher_divergence(score.numpy()[None], exact.score(y).numpy()[None])
     weights, worth = energy_mode_weights(energy.numpy(), log_density.numpy(), responsibilities)
     fraction = level_effective_fractions(log_density.numpy()[None], -energy.numpy()[None])
-    return {
-        "fisher": RowMetric(float(fisher.value[0]), float(fisher.stderr[0]), 0.0),
-        "effective_fraction": RowMetric(float(fraction[0]), None, 1.0),
-        "energy_mode_effective": RowMetric(worth.n_effective, None, float(len(y))),
-        **_mode_metrics("energy_mode", weights, exact, len(y)),
-    }
+    return [
+        *_mode_metrics("energy_mode", weights, exact, len(y)),
+        Metric("energy_mode_effective", worth.n_effective, None, float(len(y))),
+        Metric("fisher", float(fisher.value[0]), float(fisher.stderr[0]), 0.0),
+        Metric("effective_fraction", float(fraction[0]), None, 1.0),
+    ]
 
 
 def sample_metrics(
@@ -211,22 +187,23 @@ def sample_metrics(
     levels: Float[Tensor, " levels"],
     sizes: OneSidedSizes,
     seed: int,
-) -> Metrics:
+) -> list[Metric]:
     """Return how far samples of the reverse process are from exact ones, beside what exact ones would score."""
     stream, numpy_stream = named_generator(seed, "reverse"), np.random.default_rng(split_seed(seed, "directions"))
     last, exact = levels[-1:], oracle.at(float(levels[0]))
     spread = (model.path.alpha(last).square() * model.data.variance + model.path.sigma(last).square()).sqrt()
-    noise = torch.randn(sizes.samples, oracle.dimension, generator=stream, dtype=levels.dtype)
+    noise = torch.randn(sizes.measured, oracle.dimension, generator=stream, dtype=levels.dtype)
     start = model.path.alpha(last) * model.data.mean + spread * noise
     y = sample_reverse(model.denoiser, oracle.path, levels, start, stream)
-    reference, other = (exact.sample(sizes.samples, stream) for _ in range(2))
-    metrics = _mode_metrics("reverse_mode", sampled_mode_weights(exact.responsibilities(y).numpy()), exact, len(y))
+    reference, other = (exact.sample(sizes.measured, stream) for _ in range(2))
+    weights = sampled_mode_weights(exact.responsibilities(y).numpy())
     samples = [part.numpy() for part in (y, reference, other)]
     distances = [sliced_wasserstein_2(one, samples[1], numpy_stream) for one in (samples[0], samples[2])]
-    return metrics | {
-        "reverse_mmd_squared": RowMetric(*squared_mmd(samples[0], samples[1]), 0.0),
-        "reverse_sliced_w2": RowMetric(distances[0], None, distances[1]),
-    }
+    return [
+        *_mode_metrics("reverse_mode", weights, exact, len(y)),
+        Metric("reverse_mmd_squared", *squared_mmd(samples[0], samples[1]), 0.0),
+        Metric("reverse_sliced_w2", distances[0], None, distances[1]),
+    ]
 
 
 def annealing_metrics(
@@ -235,7 +212,7 @@ def annealing_metrics(
     levels: Float[Tensor, " levels"],
     sizes: OneSidedSizes,
     seed: int,
-) -> Metrics:
+) -> list[Metric]:
     """Return the weights of the modes by sequential Monte Carlo down the learned energies, from exact noise.
 
     Where the reverse process follows scores, this compares energies: it is right only if they are.
@@ -253,22 +230,21 @@ def annealing_metrics(
         (weights @ exact.responsibilities(result.particles.position)).log().numpy(), exact.weights.numpy()
     )
     floor = mode_error_floor(exact.weights.numpy(), sizes.particles)
-    return {
-        "smc_mode_total_variation": RowMetric(errors.total_variation, None, floor.total_variation),
-        "smc_least_effective_fraction": RowMetric(
-            float(result.effective_sample_size.min()) / sizes.particles, None, 1.0
-        ),
-    }
+    fraction = float(result.effective_sample_size.min()) / sizes.particles
+    return [
+        Metric("smc_mode_total_variation", errors.total_variation, None, floor.total_variation),
+        Metric("smc_least_effective_fraction", fraction, None, 1.0),
+    ]
 
 
-def _mode_metrics(name: str, weights: ModeWeights, exact: GaussianMixture, n: int) -> Metrics:
+def _mode_metrics(name: str, weights: ModeWeights, exact: GaussianMixture, n: int) -> list[Metric]:
     truth = exact.weights.numpy()
     errors, floor = mode_errors(weights.log_weights, truth), mode_error_floor(truth, n)
     spread = 0.5 * float(np.sqrt(np.square(weights.stderr).sum()))
-    return {
-        f"{name}_total_variation": RowMetric(errors.total_variation, spread, floor.total_variation),
-        f"{name}s_forgotten": RowMetric(errors.forgotten, None, floor.forgotten),
-    }
+    return [
+        Metric(f"{name}_total_variation", errors.total_variation, spread, floor.total_variation),
+        Metric(f"{name}s_forgotten", errors.forgotten, None, floor.forgotten),
+    ]
 
 
 def _kullback_leibler(target: GaussianMixture, x: Tensor, log_density: Tensor) -> Measurement:

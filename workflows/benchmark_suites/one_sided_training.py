@@ -54,13 +54,13 @@ class OneSidedSizes:
         group_size: levels a group.
         near_share: share of the groups whose levels are neighbours.
         learning_rate: peak, of the network.
-        ema_decay: of the averaged weights.
+        averaged_steps: that the averaged weights look back on.
         hidden: width of the network.
         layers: its hidden layers.
         levels: of noise.
-        training_pool: clean samples that training draws from.
+        samples: clean ones, that training draws from.
         level_pool: samples a level for the classification loss, and as many to profile F on.
-        samples: at each level where scores and weights are measured, and of the reverse process.
+        measured: samples at each level where scores and weights are measured, and of the reverse process.
         particles: of sequential Monte Carlo.
     """
 
@@ -69,13 +69,13 @@ class OneSidedSizes:
     group_size: int = 4
     near_share: float = 0.75
     learning_rate: float = 2e-3
-    ema_decay: float = 0.99
+    averaged_steps: int = 100
     hidden: int = 128
     layers: int = 4
     levels: int = 128
-    training_pool: int = 60_000
+    samples: int = 60_000
     level_pool: int = 32
-    samples: int = 2048
+    measured: int = 2048
     particles: int = 512
 
 
@@ -99,15 +99,15 @@ class Trained:
     network_evaluations: int
 
 
-def choose(options: Mapping[str, Callable[[int], GaussianMixture]], name: str) -> Callable[[int], GaussianMixture]:
-    """Return the target's builder.
+def one_sided_target(name: str, dim: int) -> GaussianMixture:
+    """Return one of :data:`ONE_SIDED_TARGETS`.
 
     Raises:
         InputError: there is none of this name.
     """
-    if name not in options:
-        raise InputError(f"there is no one-sided target {name!r}; choose one of {', '.join(options)}")
-    return options[name]
+    if name not in ONE_SIDED_TARGETS:
+        raise InputError(f"there is no one-sided target {name!r}; choose one of {', '.join(ONE_SIDED_TARGETS)}")
+    return ONE_SIDED_TARGETS[name](dim)
 
 
 def path_levels(path: DiffusionPath, n_levels: int) -> Float[Tensor, " levels"]:
@@ -134,7 +134,7 @@ def train_one_sided(
     """
     begun = time.monotonic()
     chosen = named_objective(objective)
-    training, held_out = (_pool(target, sizes.training_pool, seed, name) for name in ("training pool", "held-out pool"))
+    training, held_out = (_pool(target, sizes.samples, seed, name) for name in ("training pool", "held-out pool"))
     x = training.samples.x
     run = _Run(
         DataGaussian(x.mean(0).float(), x.var(0).float()),
@@ -181,7 +181,7 @@ def _train_noised(
     settings = NoisedSettings(
         sizes.steps,
         learning_rate=sizes.learning_rate,
-        ema_decay=sizes.ema_decay,
+        ema_decay=1 - 1 / sizes.averaged_steps,
         seed=run.seed,
         groups=sizes.groups,
         group_size=sizes.group_size,
@@ -203,7 +203,7 @@ def _train_data_energy(objective: type[DataProblem], run: _Run) -> tuple[DataEne
     settings = DataSettings(
         sizes.steps,
         learning_rate=sizes.learning_rate,
-        ema_decay=sizes.ema_decay,
+        ema_decay=1 - 1 / sizes.averaged_steps,
         seed=run.seed,
         groups=sizes.groups * sizes.group_size,
     )

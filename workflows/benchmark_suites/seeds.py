@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -35,8 +36,10 @@ def widened_by(metrics: Sequence[Metric], name: str, other: str) -> list[Metric]
 def _combined(metrics: Sequence[Metric]) -> Metric:
     from boltzgen_diffclf.estimators.replicates import student_factor
 
-    first, n = metrics[0], len(metrics)
-    mean = sum(metric.value for metric in metrics) / n
+    n, mean = len(metrics), statistics.fmean(metric.value for metric in metrics)
+    # The best that is possible on a seed's own samples differs from seed to seed.
+    limits = [metric.limit for metric in metrics if metric.limit is not None]
+    first = replace(metrics[0], limit=statistics.fmean(limits) if limits else None)
     if n == 1 or first.name in COSTS:
         return replace(first, value=mean)
     variance = sum((metric.value - mean) ** 2 for metric in metrics) / (n - 1)

@@ -7,6 +7,7 @@ A suite is one file that makes a :class:`Suite` and one line in ``benchmark_suit
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 ALL_SEEDS = "all"
 """The seed of a row that combines the seeds."""
 
-COSTS = ("seconds", "network_evaluations", "energy_evaluations")
+COSTS = ("seconds", "training_seconds", "network_evaluations", "energy_evaluations")
 """Metrics that are averaged over the seeds and have no error bar."""
 
 
@@ -37,13 +38,20 @@ class RowSpec:
         """Name of the row's stage in the run folder."""
         return f"{self.suite}-{self.target}-d{self.dim}-{self.objective}-seed{self.seed}"
 
+    @classmethod
+    def from_stage(cls, suite: str, stage: str) -> RowSpec | None:
+        """Return the row of a suite that a stage is named after; None where it is no row of it."""
+        match = re.fullmatch(rf"{re.escape(suite)}-(\w+)-d(\d+)-(\w+)-seed(\d+)", stage)
+        return match and cls(suite, match[1], int(match[2]), match[3], int(match[4]))
+
 
 @dataclass(frozen=True)
 class Metric:
     """One measured number.
 
     Attributes:
-        name: of what was measured; those of :data:`COSTS` say what the row cost.
+        name: of what was measured; those of :data:`COSTS` say what the row cost, and ``name@place`` is one point of a
+            curve, which the CSV and the figures show and the tables of the page do not.
         value: the number.
         stderr: its standard error, where one is known.
         limit: the exact answer, or the best that any model can reach, where one is known.
@@ -98,6 +106,10 @@ class Block:
     objectives: tuple[str, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
 
+    def holds(self, dim: int | None, objective: str | None) -> bool:
+        """Return whether the block has this dimension and this objective; None is any."""
+        return (dim is None or dim in self.dims) and (objective is None or objective in self.objectives)
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -127,6 +139,22 @@ class RowContext:
     checkpoints: Path
     advance: Callable[[float], None]
     device: str
+
+    def checkpoint(self, spec: RowSpec) -> Path:
+        """Return where the state of a row's training lies."""
+        return self.checkpoints / f"{spec.stage}.safetensors"
+
+
+class StepProgress:
+    """Turns the counts of a training into the fractions that a row tells."""
+
+    def __init__(self, context: RowContext) -> None:
+        self.context, self.done = context, 0
+
+    def report(self, step: int, steps: int, record: Mapping[str, float]) -> None:
+        """Tell how far the training has come since the last call."""
+        self.context.advance((step - self.done) / steps)
+        self.done = step
 
 
 @dataclass(frozen=True)
@@ -173,9 +201,17 @@ class Suite:
         objectives: tuple[str, ...] = (),
         seeds: tuple[int, ...] = (),
     ) -> list[RowSpec]:
-        """Return the rows of a preset, each once; what is given replaces the choice of every block."""
+        """Return the rows of a preset, each once.
+
+        What is given chooses among the blocks, so that a dimension comes with the objectives that the preset affords
+        in it; what no block holds replaces the choice of every block.
+        """
         specs: dict[RowSpec, None] = {}
-        for block in self.presets[preset].blocks:
-            chosen = itertools.product(dims or block.dims, objectives or block.objectives, seeds or block.seeds)
-            specs |= {RowSpec(self.name, block.target, *one): None for one in chosen}
+        blocks = self.presets[preset].blocks
+        for block in blocks:
+            for dim, objective in itertools.product(dims or block.dims, objectives or block.objectives):
+                given = dim if dims else None, objective if objectives else None
+                if block.holds(dim, objective) or not any(one.holds(*given) for one in blocks):
+                    chosen = seeds or block.seeds
+                    specs |= {RowSpec(self.name, block.target, dim, objective, seed): None for seed in chosen}
         return list(specs)

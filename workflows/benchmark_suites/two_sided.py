@@ -31,7 +31,7 @@ from boltzgen_diffclf.nets import MlpEnergyNet, WellPairsEnergyNet, find_wells
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training import ObjectiveWeights, PathData, TrainingSettings
 from systems.analytic import MixturePair
-from workflows.benchmark_suites.suite import Metric, RowContext, RowSpec
+from workflows.benchmark_suites.suite import Metric, RowContext, RowSpec, StepProgress
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -157,9 +157,9 @@ def _learned(
         pools,
         settings,
         spec.seed,
-        checkpoint=context.checkpoints / f"{spec.stage}.safetensors",
+        checkpoint=context.checkpoint(spec),
         identity={"row": spec.stage, "sizes": dict(context.sizes)},
-        progress=_Steps(context).report,
+        progress=StepProgress(context).report,
     )
     integral, classes = _answers(pair, result.model, pools.evaluation, anchored=not wells)
     metrics = _metrics(pair, integral, pools.cost + training_cost)
@@ -215,18 +215,6 @@ def _learning_settings(choice: PathChoice, spec: RowSpec, sizes: Mapping[str, in
     return LearningSettings(
         levels=sizes["levels"], pool=sizes["pool"], evaluation_pool=sizes["pool"], training=training
     )
-
-
-class _Steps:
-    """Turns the counts of a training into the fractions that a progress bar wants."""
-
-    def __init__(self, context: RowContext) -> None:
-        self.context, self.done = context, 0
-
-    def report(self, step: int, steps: int, record: Mapping[str, float]) -> None:
-        """Tell how far the training has come since the last call."""
-        self.context.advance((step - self.done) / steps)
-        self.done = step
 
 
 def _metrics(pair: MixturePair, estimate: Estimate, cost: Cost) -> list[Metric]:

@@ -50,20 +50,21 @@ def by_target(rows: Sequence[TableRow]) -> list[list[TableRow]]:
 
 
 def pivot(rows: Sequence[TableRow]) -> dict[str, object]:
-    """Return one table of the page: a line an objective, a column a metric, the exact values as the last line."""
+    """Return one table of the page: a line an objective, a column a metric, the exact values as the last line.
+
+    An objective that others published too has a line for each; points of curves are left to the figures.
+    """
+    rows = [row for row in rows if "@" not in row.metric]
     metrics = list(dict.fromkeys(row.metric for row in rows))
-    cells: dict[str, dict[str, str]] = {}
-    sources: dict[str, str] = {}
+    cells: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
-        cells.setdefault(row.objective, {})[row.metric] = _cell(row)
-        sources[row.objective] = row.published
+        cells.setdefault((row.objective, row.published), {})[row.metric] = _cell(row)
     limits = {row.metric: rounding.plain(row.limit) for row in rows if row.limit is not None}
     return {
         "target": rows[0].target,
         "dim": rows[0].dim,
         "metrics": metrics,
         "cells": cells,
-        "sources": sources,
         "limits": limits,
     }
 
@@ -81,6 +82,7 @@ def print_table(result: BenchmarkResult, page: Path, stream: TextIO | None = Non
     lines = [("target", "dim", "objective", headline, "exact", "seconds")]
     for rows in by_target(result.rows):
         seconds = {row.objective: f"{row.value:.1f}" for row in rows if row.metric == "seconds"}
+        measured = {row.objective for row in rows if row.metric == headline}
         lines += [
             (
                 row.target,
@@ -92,6 +94,12 @@ def print_table(result: BenchmarkResult, page: Path, stream: TextIO | None = Non
             )
             for row in rows
             if row.metric == headline
+        ]
+        # What has no such metric, an energy without levels for one, is still known to be there.
+        lines += [
+            (rows[0].target, str(rows[0].dim), objective, "-", "-", seconds[objective])
+            for objective in seconds
+            if objective not in measured
         ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:

@@ -1,0 +1,30 @@
+"""The objectives of the one-sided suites, in a sentence each; what they do is in ``boltzgen_diffclf.training``."""
+
+from __future__ import annotations
+
+NOISED = {
+    "dsm": "denoising score matching",
+    "tsm": "target score matching, which knows the score of the data",
+    "diffclf_binary": "classification between two noise levels",
+    "diffclf": "classification among a group of noise levels",
+    "diffclf_all": "classification among all noise levels, from one pass of the network",
+    "dsm_diffclf_binary": "denoising score matching, and classification between two levels",
+    "dsm_diffclf": "denoising score matching, and classification among a group of levels",
+    "dsm_diffclf_all": "denoising score matching, and classification among all levels from one pass",
+    "ctsm": "conditional time score matching",
+    "dsm_ctsm": "denoising and conditional time score matching",
+    "fokker_planck": "denoising score matching, and the residual of the Fokker-Planck equation",
+    "rne": "denoising score matching, and the ratio of forward and reverse kernels",
+    "cnce": "conditional noise contrastive estimation",
+}
+"""Of an energy of the noised data, at every level."""
+
+NOISELESS = {
+    "nce": "noise contrastive estimation with a learned log Z, of the data alone",
+    "cd": "contrastive divergence, of the data alone",
+    "pcd": "persistent contrastive divergence, of the data alone",
+    "sliced_score_matching": "sliced score matching, of the data alone",
+}
+"""Of an energy of the data alone."""
+
+ALL = {**NOISED, **NOISELESS}
