@@ -43,7 +43,7 @@ def read_user_trajectory(
     temperature = require_temperature(temperature_kelvin)
     if not path.exists():
         raise InputError(f"there is no trajectory {path}: check the path")
-    _require_lossless(path)
+    require_lossless(path)
     if holds_ensemble(path):
         return read_ensemble(path, system, state, temperature)
     positions = _load_positions(path, system)
@@ -72,7 +72,12 @@ def read_user_trajectory(
     return ensemble.with_diagnostics(measure_convergence(ensemble, system))
 
 
-def _require_lossless(path: Path) -> None:
+def require_lossless(path: Path) -> None:
+    """Refuse a format that rounds coordinates, or none that is known, by the file's name.
+
+    Raises:
+        InputError: naming the formats that are taken.
+    """
     suffix = path.suffix.lower()
     if suffix in _ROUNDED:
         raise InputError(

@@ -65,6 +65,14 @@ def test_a_reader_that_leaves_early_is_no_error(option):
     assert finished.stdout
 
 
+@pytest.mark.parametrize("module", ["solvation", "reference", "benchmark"])
+def test_an_empty_folder_name_is_not_the_current_folder(module):
+    command = [sys.executable, "-m", f"workflows.{module}", "--out", "", "--print-config"]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 2
+    assert "option '--out' is empty" in finished.stderr
+
+
 def test_every_field_describes_itself_and_says_its_unit():
     for name, field in SolvationConfig.__pydantic_fields__.items():
         assert field.description, name

@@ -165,6 +165,9 @@ def _given_options(config_type: type, words: Sequence[str], program: str, preset
     if unknown:
         raise InputError(_unknown_word(options, unknown[0]))
     values = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(options)}
+    for name, value in values.items():
+        if value == "":  # an unset shell variable; as a path it would mean the current folder
+            raise InputError(f"option '{_flag(name)}' is empty: give it a value, or leave it out")
     return {name: value for name, value in values.items() if value is not None and value != ()}
 
 

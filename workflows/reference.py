@@ -109,6 +109,15 @@ class ReferenceConfig:
             )
         return self
 
+    @model_validator(mode="after")
+    def _sweeps_fill_a_frame(self) -> ReferenceConfig:
+        if self.engine != "openmm" and self.steps_per_frame % self.steps_per_sweep:
+            raise ValueError(
+                f"--steps-per-frame {self.steps_per_frame} is not a multiple of --steps-per-sweep "
+                f"{self.steps_per_sweep}: change one of them"
+            )
+        return self
+
     @property
     def temperatures_kelvin(self) -> tuple[float, ...]:
         """Temperatures of replica exchange [K], geometric, coldest first."""

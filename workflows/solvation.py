@@ -134,7 +134,7 @@ class SolvationConfig:
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where to compute.")] = "auto"
     threads: Annotated[
         int | None,
-        Field(ge=1, description="CPU threads (what measures fastest, kept with the run, where not given)."),
+        Field(ge=1, description="CPU threads (all cores, kept with the run, where not given)."),
     ] = None
     estimators: Annotated[
         tuple[str, ...],
@@ -334,6 +334,9 @@ def run(config: SolvationConfig) -> SolvationResult:
     for state, file in config.trajectory_files.items():
         if not file.exists():
             raise InputError(f"--trajectory {state}={file}: there is no such file; check its name")
+        from systems.user_trajectory import require_lossless
+
+        require_lossless(file)  # before the folder keeps these settings
 
     from boltzgen_diffclf.training import parallel
     from workflows.report.page import write_report
