@@ -10,20 +10,22 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from boltzgen_diffclf.files import atomic_path
 from workflows.benchmark import BenchmarkConfig, BenchmarkResult
 from workflows.benchmark_suites import SUITES
 from workflows.benchmark_suites.suite import ALL_SEEDS, Metric, RowContext, RowSpec, Suite, TableRow
+from workflows.processor import processor_settings
 from workflows.run_folder import RunFolder, StageResult
 from workflows.solvation_pipeline import choose_device
 
 
 def compute(config: BenchmarkConfig, folder: RunFolder) -> BenchmarkResult:
     """Return the table of all rows that the folder holds once those asked for are computed, and write it as CSV."""
-    torch.set_num_threads(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1)))
-    torch.set_flush_denormal(True)
+    with processor_settings(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1))):
+        return _compute(config, folder)
+
+
+def _compute(config: BenchmarkConfig, folder: RunFolder) -> BenchmarkResult:
     suite, device = SUITES[config.suite], choose_device(config.device)
     folder.progress.plan({spec.stage: 1.0 for spec in config.rows})
     measured: dict[RowSpec, list[Metric]] = {}

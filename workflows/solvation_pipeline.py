@@ -23,6 +23,7 @@ from boltzgen_diffclf.training import parallel
 from systems.convergence import torsions_of
 from systems.molecular import Leg, MolecularSystem
 from workflows import trust
+from workflows.processor import processor_settings
 from workflows.report.data import LegFigures, RamachandranPmf, ReportData, TrainingCurves, WorkValues
 from workflows.results import EstimatorRow, LegResult, Published, SolvationResult, judged
 from workflows.run_folder import RunFolder, StageResult
@@ -40,9 +41,12 @@ MBAR_COLUMNS = 200_000
 
 def solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportData:
     """Return everything the page shows, computing what the folder does not hold yet."""
+    with processor_settings(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1))):
+        return _solve(config, folder, device)
+
+
+def _solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportData:
     begun = time.monotonic()
-    torch.set_num_threads(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1)))
-    torch.set_flush_denormal(True)
     system = systems.load(config.system)
     legs = [system.require_leg(name) for name in config.legs]
     stages = SolvationStages(config, folder, system, device)
