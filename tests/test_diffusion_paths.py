@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from boltzgen_diffclf.paths import DiffusionPath, Edm, VarianceExploding, VariancePreserving
+from boltzgen_diffclf.paths import DiffusionPath, Edm, VarianceExploding, VariancePreserving, unknown_share
 
 PATHS: dict[str, DiffusionPath] = {
     "variance preserving": VariancePreserving(),
@@ -74,6 +74,17 @@ def test_signal_to_noise_falls_and_tells_the_time(path: DiffusionPath) -> None:
     assert (log_snr.diff() < 0).all()
     torch.testing.assert_close(log_snr, 2 * (path.alpha(t) / path.sigma(t)).log())
     torch.testing.assert_close(path.time_at_log_snr(log_snr), t, rtol=1e-10, atol=1e-12)
+
+
+def test_what_a_step_leaves_open_is_the_variance_that_the_marginals_ask_for(path: DiffusionPath) -> None:
+    t = _times(path)
+    s, later = t[1:-1], t[2:]
+    kept = (path.alpha(later) / path.alpha(s)).square() * path.sigma(s).square()
+    variance = path.sigma(later).square() * unknown_share(path, s, later)
+    torch.testing.assert_close(variance, path.sigma(later).square() - kept)
+    # A short step, where a difference of variances would be all cancellation.
+    short = unknown_share(path, s, s + 1e-9) / 1e-9
+    torch.testing.assert_close(short, -_slope(path.log_snr, s), rtol=1e-4, atol=0)
 
 
 def test_forward_process_has_these_moments(path: DiffusionPath) -> None:

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from boltzgen_diffclf.energy import TimeEnergy
 from boltzgen_diffclf.losses.fokker_planck import LinearDiffusion
+from boltzgen_diffclf.paths import unknown_share
 
 
 @runtime_checkable
@@ -91,7 +91,7 @@ def kernel_ratio_loss(
 def _transition(path: DiffusionKernel, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``a, b`` of ``y_t = a y_s + b z``; ``b^2 = sigma_t^2 - a^2 sigma_s^2`` without the cancellation."""
     scale = (path.log_alpha(t) - path.log_alpha(s)).exp()
-    spread = path.sigma(t) * (-torch.expm1(path.log_snr(t) - path.log_snr(s))).sqrt()
+    spread = path.sigma(t) * unknown_share(path, s, t).sqrt()
     return scale, spread
 
 

@@ -1,6 +1,6 @@
 """Paths: noising processes between two ends or from data to noise, and how their levels are drawn."""
 
-from boltzgen_diffclf.paths.diffusion import DiffusionPath, Edm, VarianceExploding, VariancePreserving
+from boltzgen_diffclf.paths.diffusion import DiffusionPath, Edm, VarianceExploding, VariancePreserving, unknown_share
 from boltzgen_diffclf.paths.interpolant import StochasticInterpolant
 from boltzgen_diffclf.paths.levels import (
     accumulated_length,
@@ -35,4 +35,5 @@ __all__ = [
     "thermodynamic_length",
     "thermodynamic_levels",
     "uniform_levels",
+    "unknown_share",
 ]

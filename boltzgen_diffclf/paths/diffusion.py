@@ -5,10 +5,20 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+
+@runtime_checkable
+class HasLogSnr(Protocol):
+    """Anything that knows its signal-to-noise ratio."""
+
+    def log_snr(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return ``2 log(alpha / sigma)``, falling in t."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +262,18 @@ class Edm(DiffusionPath):
         """See :meth:`DiffusionPath.time_at_log_snr`."""
         start, slope = self._line
         return ((-0.5 * log_snr / self.rho).exp() - start) / slope
+
+
+def unknown_share(path: HasLogSnr, s: Float[Tensor, " batch"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """Return ``1 - exp(log_snr_t - log_snr_s)``, ``s < t``, without the cancellation of a short step.
+
+    The share of the noise at one end of a step that the other end leaves open: ``Var(y_t | y_s) = sigma_t^2`` times
+    it, and ``Var(y_s | y_t, x) = sigma_s^2`` times it.
+
+    References:
+        Kingma et al. 2021, arXiv:2107.00630 (the kernels between two times).
+    """
+    return -torch.expm1(path.log_snr(t) - path.log_snr(s))
 
 
 def _require_growing_noise(sigma_min: float, sigma_max: float) -> None:

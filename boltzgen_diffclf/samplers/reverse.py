@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from boltzgen_diffclf.paths import DiffusionPath
+from boltzgen_diffclf.paths import DiffusionPath, unknown_share
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """``(y, t) -> E[x | y]``, shapes ``(batch, dim)`` and ``(batch,)``."""
@@ -41,8 +41,8 @@ def reverse_step(
     References:
         Song, Meng & Ermon 2021, arXiv:2010.02502, eq. 12; Ho, Jain & Abbeel 2020, arXiv:2006.11239.
     """
-    sigma_s, forgotten = path.sigma(s), -torch.expm1(path.log_snr(t) - path.log_snr(s))
-    fresh = churn * sigma_s * forgotten.sqrt()
+    sigma_s = path.sigma(s)
+    fresh = churn * sigma_s * unknown_share(path, s, t).sqrt()
     kept = (sigma_s.square() - fresh.square()).sqrt() / path.sigma(t)
     residual = y - path.alpha(t)[:, None] * denoised
     return path.alpha(s)[:, None] * denoised + kept[:, None] * residual + fresh[:, None] * noise
