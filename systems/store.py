@@ -127,11 +127,14 @@ def load_ensemble(path: Path) -> ReferenceEnsemble:
 
 
 def holds_ensemble(path: Path) -> bool:
-    """Return whether a file was written by :func:`write_ensemble` (a plain trajectory was not)."""
+    """Return whether a file was written by :func:`write_ensemble` (a plain or broken trajectory was not)."""
     if not h5py.is_hdf5(path):
         return False
-    with h5py.File(path, "r") as file:
-        return "schemaVersion" in file.attrs
+    try:
+        with h5py.File(path, "r") as file:
+            return "schemaVersion" in file.attrs
+    except OSError:  # truncated: whoever reads it says so
+        return False
 
 
 def _require_schema(path: Path, file: h5py.File) -> None:

@@ -19,10 +19,12 @@ from systems.store import holds_ensemble, read_ensemble
 
 _LOSSLESS = (".h5", ".hdf5", ".dcd", ".nc", ".netcdf", ".ncdf", ".trr", ".dtr", ".binpos")
 _ROUNDED = (".xtc", ".gro", ".pdb", ".cif", ".mdcrd", ".crd", ".lh5", ".xyz")
+_BLOCKS = 20
+"""Contiguous pieces that a plain trajectory is cut into."""
 
 
 def read_user_trajectory(
-    path: Path, system: MolecularSystem, state: str, temperature_kelvin: float = 300.0, blocks: int = 20
+    path: Path, system: MolecularSystem, state: str, temperature_kelvin: float = 300.0, blocks: int = _BLOCKS
 ) -> ReferenceEnsemble:
     """Return the frames of a trajectory that the user vouches to be equilibrium samples of ``state``.
 
@@ -39,20 +41,10 @@ def read_user_trajectory(
     Raises:
         InputError: missing or unreadable file, a rounding format, other atoms, a broken molecule.
     """
-    system.require_state(state)
-    temperature = require_temperature(temperature_kelvin)
-    if not path.exists():
-        raise InputError(f"there is no trajectory {path}: check the path")
-    require_lossless(path)
+    temperature = _admit(path, system, state, temperature_kelvin)
     if holds_ensemble(path):
         return read_ensemble(path, system, state, temperature)
-    positions = _load_positions(path, system)
-    _require_whole_molecules(path, system, positions)
-    if len(positions) < FRAMES_FOR_R_HAT * blocks:
-        raise InputError(
-            f"{path} has {len(positions)} frames, fewer than the {FRAMES_FOR_R_HAT * blocks} that its convergence can "
-            "be judged by: give a longer trajectory"
-        )
+    positions = _load_positions(path, system, blocks)
     # Blocks of one length, from the end: what is left over is the least equilibrated.
     positions = positions[len(positions) % blocks :]
     order = torch.arange(len(positions))
@@ -72,12 +64,32 @@ def read_user_trajectory(
     return ensemble.with_diagnostics(measure_convergence(ensemble, system))
 
 
-def require_lossless(path: Path) -> None:
-    """Refuse a format that rounds coordinates, or none that is known, by the file's name.
+def judge_user_trajectory(
+    path: Path, system: MolecularSystem, state: str, temperature_kelvin: float = 300.0, blocks: int = _BLOCKS
+) -> int:
+    """Return how many independent groups :func:`read_user_trajectory` would give, without computing an energy.
 
     Raises:
-        InputError: naming the formats that are taken.
+        InputError: whatever reading would refuse.
     """
+    temperature = _admit(path, system, state, temperature_kelvin)
+    if holds_ensemble(path):
+        return read_ensemble(path, system, state, temperature).n_groups
+    _load_positions(path, system, blocks)
+    return blocks
+
+
+def _admit(path: Path, system: MolecularSystem, state: str, temperature_kelvin: float) -> float:
+    system.require_state(state)
+    temperature = require_temperature(temperature_kelvin)
+    if not path.exists():
+        raise InputError(f"there is no trajectory {path}: check the path")
+    _require_lossless(path)
+    return temperature
+
+
+def _require_lossless(path: Path) -> None:
+    """Refuse a format that rounds coordinates, or none that is known, by the file's name."""
     suffix = path.suffix.lower()
     if suffix in _ROUNDED:
         raise InputError(
@@ -88,7 +100,7 @@ def require_lossless(path: Path) -> None:
         raise InputError(f"{path} has an unknown trajectory format '{suffix}': give one of {', '.join(_LOSSLESS)}")
 
 
-def _load_positions(path: Path, system: MolecularSystem) -> Float[Tensor, "frames atoms 3"]:
+def _load_positions(path: Path, system: MolecularSystem, blocks: int) -> Float[Tensor, "frames atoms 3"]:
     topology = mdtraj.Topology.from_openmm(system.topology)
     try:
         if path.suffix.lower() in (".h5", ".hdf5"):
@@ -102,7 +114,14 @@ def _load_positions(path: Path, system: MolecularSystem) -> Float[Tensor, "frame
             f"({str(error).splitlines()[0]}): check the file and the order of its atoms"
         ) from error
     centred = trajectory.xyz - trajectory.xyz.mean(axis=1, keepdims=True)
-    return torch.from_numpy(np.ascontiguousarray(centred, dtype=np.float32))
+    positions = torch.from_numpy(np.ascontiguousarray(centred, dtype=np.float32))
+    _require_whole_molecules(path, system, positions)
+    if len(positions) < FRAMES_FOR_R_HAT * blocks:
+        raise InputError(
+            f"{path} has {len(positions)} frames, fewer than the {FRAMES_FOR_R_HAT * blocks} that its convergence can "
+            "be judged by: give a longer trajectory"
+        )
+    return positions
 
 
 def _require_same_atoms(path: Path, found: mdtraj.Topology, wanted: mdtraj.Topology) -> None:
@@ -118,6 +137,9 @@ def _atom_names(topology: mdtraj.Topology) -> Sequence[str]:
 
 
 def _require_whole_molecules(path: Path, system: MolecularSystem, positions: Float[Tensor, "frames atoms 3"]) -> None:
+    broken = ~torch.isfinite(positions).flatten(1).all(1)
+    if bool(broken.any()):
+        raise InputError(f"{path}, frame {int(broken.nonzero()[0])}: positions are not finite: remove such frames")
     # Wrong units, another order of atoms and molecules cut by a periodic box all show as impossible bonds.
     first, second = torch.tensor(system.bonds).reshape(-1, 2).T
     lengths = (positions[:, first] - positions[:, second]).norm(dim=-1).to(torch.float64)

@@ -12,7 +12,7 @@ import systems
 from boltzgen_diffclf.errors import InputError, RunFailedError
 from systems.ensemble import Provenance, ReferenceEnsemble, energies_of, resample, reweight
 from systems.store import load_ensemble, read_ensemble, write_ensemble
-from systems.user_trajectory import read_user_trajectory
+from systems.user_trajectory import judge_user_trajectory, read_user_trajectory
 
 GROUPS, FRAMES = 4, 10
 
@@ -203,6 +203,7 @@ def test_a_users_own_trajectory_is_taken(tmp_path, aldp, ensemble, suffix):
     path = tmp_path / f"own.{suffix}"
     mdtraj.Trajectory(ensemble.positions.numpy(), mdtraj.Topology.from_openmm(aldp.topology)).save(str(path))
     own = read_user_trajectory(path, aldp, "implicit", 300.0, blocks=4)
+    assert judge_user_trajectory(path, aldp, "implicit", 300.0, blocks=4) == 4
     assert own.diagnostics == {} or min(own.diagnostics["effective_frames"].values()) > 0
     assert (len(own), own.n_groups) == (len(ensemble), 4)
     assert own.provenance.seed is None
@@ -215,6 +216,7 @@ def test_a_users_own_trajectory_is_taken(tmp_path, aldp, ensemble, suffix):
 def test_our_own_file_as_a_users_trajectory_keeps_its_groups(aldp, ensemble, file):
     own = read_user_trajectory(file, aldp, "vacuum", 300.0)
     assert torch.equal(own.group, ensemble.group)
+    assert judge_user_trajectory(file, aldp, "vacuum", 300.0) == ensemble.n_groups
     with pytest.raises(InputError, match="310 K"):
         read_user_trajectory(file, aldp, "vacuum", 310.0)
 
@@ -224,9 +226,10 @@ def test_trajectories_that_cannot_be_used_are_refused(tmp_path, aldp, ensemble):
     good = mdtraj.Trajectory(ensemble.positions.numpy(), topology)
 
     def refused(path, words, **options):
-        with pytest.raises(InputError, match=words) as caught:
-            read_user_trajectory(path, aldp, "vacuum", 300.0, **options)
-        assert "\n" not in str(caught.value)
+        for read in (read_user_trajectory, judge_user_trajectory):
+            with pytest.raises(InputError, match=words) as caught:
+                read(path, aldp, "vacuum", 300.0, **options)
+            assert "\n" not in str(caught.value)
 
     good.save_xtc(str(tmp_path / "rounded.xtc"))
     refused(tmp_path / "rounded.xtc", "rounded coordinates")
@@ -246,5 +249,15 @@ def test_trajectories_that_cannot_be_used_are_refused(tmp_path, aldp, ensemble):
     refused(tmp_path / "order.dcd", "bond of atoms", blocks=4)
     mdtraj.Trajectory(good.xyz * 10, topology).save_dcd(str(tmp_path / "units.dcd"))
     refused(tmp_path / "units.dcd", r"check the units \(nm\)", blocks=4)
+    holes = good.xyz.copy()
+    holes[7, 3] = np.nan
+    mdtraj.Trajectory(holes, topology).save_dcd(str(tmp_path / "holes.dcd"))
+    refused(tmp_path / "holes.dcd", "frame 7: positions are not finite", blocks=4)
+    good.save_hdf5(str(tmp_path / "cut.h5"))
+    content = (tmp_path / "cut.h5").read_bytes()
+    (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])
+    refused(tmp_path / "cut.h5", "cannot be read")
+    (tmp_path / "folder.h5").mkdir()
+    refused(tmp_path / "folder.h5", "cannot be read")
     good.save_dcd(str(tmp_path / "brief.dcd"))
     refused(tmp_path / "brief.dcd", "fewer than the 200", blocks=50)
