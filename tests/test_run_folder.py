@@ -43,6 +43,18 @@ def test_a_finished_stage_is_read_back_exactly_and_not_computed_again(tmp_path):
     assert again.arrays["counts"].dtype == first.arrays["counts"].dtype
 
 
+def test_seconds_of_stages_found_are_counted_once(tmp_path):
+    with open_run_folder(tmp_path, CONFIG) as folder:
+        first = folder.stage("reference", some_stage)
+        folder.stage("reference", never)
+        assert folder.seconds_found == 0.0
+    with open_run_folder(tmp_path, CONFIG) as folder:
+        folder.stage("reference", never)
+        folder.stage("reference", never)
+        folder.stage("training", some_stage)
+        assert folder.seconds_found == first.seconds
+
+
 def test_further_files_of_a_stage_are_vouched_for(tmp_path):
     folder = the_folder(tmp_path)
     frames = tmp_path / "frames.h5"

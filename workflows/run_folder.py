@@ -69,6 +69,8 @@ class RunFolder:
         self.progress = progress
         self._stages = path / "stages"
         self._met: set[str] = set()
+        self.seconds_found = 0.0
+        """Time [s] of the stages that this process found finished, as they took it when they were computed."""
 
     def stage_done(self, name: str) -> bool:
         """Return whether the stage was finished, in this process or in an earlier one."""
@@ -96,6 +98,7 @@ class RunFolder:
             result = self.load_stage(name)
             if name not in self._met:
                 self.progress.skip(name)
+                self.seconds_found += result.seconds
             self._met.add(name)
             return result
         self._met.add(name)
@@ -237,7 +240,9 @@ def _check_settings(path: Path, settings: Any, free: frozenset[str]) -> None:
         with atomic_path(path) as temporary:
             temporary.write_text(settings_as_toml(settings), encoding="utf-8")
         return
-    stored = {key: value for key, value in read_settings(path).items() if key not in free}
+    # A folder older than a setting was started with its default.
+    kept = {**settings_values(type(settings)()), **read_settings(path)}
+    stored = {key: value for key, value in kept.items() if key not in free}
     asked = {key: value for key, value in settings_values(settings).items() if key not in free}
     difference = first_difference(stored, asked)
     if difference is not None:
