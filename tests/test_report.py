@@ -11,6 +11,7 @@ import pytest
 
 from boltzgen_diffclf.errors import NotTrustworthyError, RunFailedError
 from tests.report_example import report, result
+from workflows.report.advice import recommend
 from workflows.report.data import ReportData
 from workflows.report.page import write_report
 from workflows.report.rounding import with_error
@@ -131,6 +132,48 @@ def test_one_kind_of_route_gets_no_recommendation(tmp_path):
     assert "Only one kind of route was run (bar" in page
 
 
+def with_learned(**rows):
+    """Return the total leg with these (value, error) pairs as its learned rows, beside BAR at -22.4063 +- 0.0091."""
+    leg = result().legs["total"]
+    template = leg.estimators["dsm_diffclf"]
+    learned = {
+        name: dataclasses.replace(template, value_kT=value, stderr_kT=stderr) for name, (value, stderr) in rows.items()
+    }
+    return dataclasses.replace(leg, estimators={"bar": leg.estimators["bar"], **learned})
+
+
+def test_a_row_that_is_far_off_is_not_recommended_and_its_distance_is_told():
+    text = recommend(with_learned(learned_ais=(-22.3, 0.001), dsm_diffclf=(-22.41, 0.005)))
+    assert text.startswith("Use the learned route, dsm_diffclf")
+    assert "Not to be used, however small their error bars, because they are off bar: learned_ais (" in text
+    assert "learned_ais (+0.106 kT, 11.6 combined errors)" in text
+    assert "learned_ais gives" not in text
+
+
+def test_no_learned_row_is_recommended_where_all_are_far_off():
+    text = recommend(with_learned(learned_ais=(-22.3, 0.001), dsm_diffclf=(-22.37, 0.005)))
+    assert text.startswith("Use the classical route, bar: no learned row lies within 2 combined errors of it")
+    assert "dsm_diffclf (+0.036 kT, 3.5 combined errors)" in text
+
+
+def test_an_untrusted_leg_names_rows_that_are_off_too():
+    leg = dataclasses.replace(with_learned(dsm_diffclf=(-22.3, 0.001)), headline=None)
+    text = recommend(leg)
+    assert text.startswith("Neither route")
+    assert "dsm_diffclf (+0.106 kT" in text
+
+
+def test_a_near_row_comes_without_a_warning():
+    assert "Not to be used" not in recommend(with_learned(dsm_diffclf=(-22.41, 0.005)))
+
+
+def test_the_page_says_what_effective_samples_and_seconds_are(written):
+    _, page = written
+    assert page.text.count("mbar, fep: Kish's effective size of the weights") == 3
+    assert "never more than the independent frames of both ends" in page.text
+    assert "10 min 12 s: every stage as long as it took when it was computed" in page.text
+
+
 def test_the_same_result_gives_the_same_bytes(tmp_path, written):
     folder, _ = written
     again = write_report(report(), tmp_path)
@@ -151,6 +194,7 @@ def test_the_summary_gives_the_page_numbers_in_plain_ascii(tmp_path):
     text = out.getvalue()
     assert text.isascii()
     assert "total: F(implicit) - F(vacuum) = -22.4063 +- 0.0091 kT = -55.889 +- 0.023 kJ/mol" in text
+    assert "computed in 10 min 12 s, stages of earlier starts included" in text
     assert "FEAT reference (MBAR, 11 states)" in text
     assert text.rstrip().endswith("report.html")
     for leg in result().legs.values():
@@ -175,7 +219,15 @@ def test_the_summary_draws_tables_on_a_terminal(tmp_path):
         (-22.40612, 0.0093, "-22.4061 ± 0.0093"),
         (-22.40612, 0.43, "-22.41 ± 0.43"),
         (7.0, 12.0, "7.00 ± 12.00"),
-        (1.0, 3e-9, "1.000000 ± 0.000000"),
+        (1.0, 3e-9, "1.000000 ± 3.0e-09"),
+        (13.9999921, 3.2e-6, "13.999992 ± 3.2e-06"),
+        (2.318e-7, 4.1e-8, "2.32e-07 ± 4.1e-08"),
+        (-2.318e-7, 0.0, "-2.32e-07 ± 0.000"),
+        (2.318e-7, None, "2.32e-07 ± –"),
+        (2.318e-7, 0.12, "0.00 ± 0.12"),
+        (1e-9, 2e-7, "1e-09 ± 2.0e-07"),
+        (0.0, 2e-7, "0.000000 ± 2.0e-07"),
+        (0.25, 0.000021, "0.250000 ± 0.000021"),
         (float("nan"), 1.0, "–"),
         (1.5, float("inf"), "1.500 ± –"),
     ],

@@ -30,7 +30,7 @@ legs.*.estimators                   object         estimator name to row
 legs.*.estimators.*.value_kT        number|null    F_B - F_A
 legs.*.estimators.*.stderr_kT       number|null    standard error over seeds and groups of walkers
 legs.*.estimators.*.overlap         number|null    smallest neighbour element of the MBAR overlap matrix; null: TI
-legs.*.estimators.*.n_effective     number|null    effective number of independent samples
+legs.*.estimators.*.n_effective     number|null    effective samples, as this family of rows counts them (page)
 legs.*.estimators.*.energy_evaluations integer     configurations whose true energy was computed
 legs.*.estimators.*.network_evaluations integer    configurations passed through a network
 legs.*.estimators.*.seconds         number         time it took
@@ -40,7 +40,7 @@ legs.*.estimators.*.note            string         what a reader should know abo
 versions                            object         package name to version
 command                             string         what to type to get this result again
 settings                            object         the effective settings
-seconds_total                       number         time of the whole run
+seconds_total                       number         time of all stages as they were computed, and of the rest
 =================================== ============== ==========================================================
 """
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from workflows.report.rounding import count, in_units, with_error
-from workflows.results import EstimatorRow, LegResult, SolvationResult, most_precise
-from workflows.trust import AGREEMENT_SIGMAS
+from workflows.results import EstimatorRow, LegResult, SolvationResult, is_finite, most_precise
 
 WORTHWHILE = 0.8
 """Share of the yardstick's error below which a learned row is worth its cost."""
+
+RECOMMENDED_SIGMAS = 2.0
+"""Combined errors from the yardstick beyond which a learned row is not recommended."""
+
+EFFECTIVE_SAMPLES = {
+    "mbar, fep": "Kish's effective size of the weights of the worse end, correlation in time not counted",
+    "bar, ais": "as many independent frames or works would give the same standard error",
+    "learned and ablation rows": "configurations of the path, or works along it, of all replicates together, and never "
+    "more than the independent frames of both ends by the slowest watched quantity",
+}
+"""What the effective samples of each family of rows are; they compare only within a family."""
 
 
 def main_leg(result: SolvationResult) -> str:
@@ -46,24 +57,48 @@ def recommend(leg: LegResult) -> str:
             f"Only one kind of route was run ({only}: {with_error(row.value_kT, row.stderr_kT)} kT), so this run "
             "compares nothing: add the other kind to --estimators before choosing."
         )
-    return _compare(classical, leg.estimators[classical], learned, leg.estimators[learned], leg.headline is not None)
+    return _compare(leg, classical)
 
 
-def _compare(classical: str, yardstick: EstimatorRow, learned: str, network: EstimatorRow, trusted: bool) -> str:
-    facts = f"{_facts(classical, yardstick)}; {_facts(learned, network)}."
-    if not trusted:
-        return f"Neither route should be used as it stands: the reasons above come first. {facts}"
-    apart = abs(network.value_kT - yardstick.value_kT) / math.hypot(network.stderr_kT, yardstick.stderr_kT)
-    if apart > AGREEMENT_SIGMAS or network.stderr_kT > WORTHWHILE * yardstick.stderr_kT:
+def _compare(leg: LegResult, classical: str) -> str:
+    yardstick = leg.estimators[classical]
+    rows = {name: row for name, row in leg.estimators.items() if row.role == "learned" and is_finite(row)}
+    far = {name: row for name, row in rows.items() if _errors_apart(row, yardstick) > RECOMMENDED_SIGMAS}
+    learned = most_precise({name: row for name, row in rows.items() if name not in far}, "learned")
+    facts = "; ".join(_facts(name, leg.estimators[name]) for name in (classical, learned) if name is not None)
+    closing = f"{facts}.{_warning(far, classical, yardstick)}"
+    if leg.headline is None:
+        return f"Neither route should be used as it stands: the reasons above come first. {closing}"
+    if learned is None:
+        return (
+            f"Use the classical route, {classical}: no learned row lies within {RECOMMENDED_SIGMAS:.0f} combined "
+            f"errors of it. {closing}"
+        )
+    if rows[learned].stderr_kT > WORTHWHILE * yardstick.stderr_kT:
         return (
             f"Use the classical route, {classical}: on this system it is as precise as any and far cheaper, because "
-            f"the two states overlap well enough. {facts} Keep the learned route as an independent check; it earns its "
-            "cost where the states do not overlap."
+            f"the two states overlap well enough. {closing} Keep the learned route as an independent check; it earns "
+            "its cost where the states do not overlap."
         )
     return (
         f"Use the learned route, {learned}: here it is the more precise one, and the classical yardstick agrees "
-        f"with it. {facts}"
+        f"with it. {closing}"
     )
+
+
+def _errors_apart(row: EstimatorRow, yardstick: EstimatorRow) -> float:
+    return abs(row.value_kT - yardstick.value_kT) / math.hypot(row.stderr_kT, yardstick.stderr_kT)
+
+
+def _warning(far: Mapping[str, EstimatorRow], classical: str, yardstick: EstimatorRow) -> str:
+    """Return which learned rows not to use and how far off they are; empty where all are near."""
+    if not far:
+        return ""
+    named = [
+        f"{name} ({row.value_kT - yardstick.value_kT:+.3f} kT, {_errors_apart(row, yardstick):.1f} combined errors)"
+        for name, row in far.items()
+    ]
+    return f" Not to be used, however small their error bars, because they are off {classical}: {', '.join(named)}."
 
 
 def _facts(name: str, row: EstimatorRow) -> str:

@@ -93,6 +93,7 @@ def render(data: ReportData, pictures: dict[str, list[Picture]]) -> str:
             recommendations={name: advice.recommend(leg) for name, leg in result.legs.items()},
             yardsticks={name: most_precise(leg.estimators, "classical") for name, leg in result.legs.items()},
             in_units=lambda value, stderr: rounding.in_units(value, stderr, result.temperature_kelvin),
+            effective_samples=advice.EFFECTIVE_SAMPLES,
             finite=math.isfinite,
             kt_kj=thermal_energy_kj_per_mol(result.temperature_kelvin),
             json_text=result.to_json(),

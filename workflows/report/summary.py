@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+from workflows.progress import duration
 from workflows.report.advice import answer, main_leg, recommend
 from workflows.report.rounding import plain, with_error
 from workflows.results import LegResult, SolvationResult
@@ -29,7 +30,14 @@ def print_summary(result: SolvationResult, page: Path, stream: TextIO | None = N
             _print_table(title, leg, out)
         else:
             _print_plain(title, leg, out)
-    print(f"\n{_ascii(recommend(result.legs[main_leg(result)]))}\n\n{page}", file=out)
+    advice = _ascii(recommend(result.legs[main_leg(result)]))
+    print(f"\n{advice}\n\n{time_in_words(result)}\n\n{page}", file=out)
+
+
+def time_in_words(result: SolvationResult) -> str:
+    """Return how long a run took, whatever process did what."""
+    spent = duration(result.seconds_total)
+    return f"computed in {spent}, stages of earlier starts included (what n_eff counts: foot of the page's tables)"
 
 
 def verdict_lines(result: SolvationResult) -> list[str]:
