@@ -91,13 +91,13 @@ def test_presets_name_settings_that_exist_and_the_defaults_are_quick():
 
 def test_sources_override_each_other_in_order(tmp_path):
     file = tmp_path / "settings.toml"
-    file.write_text('preset = "standard"\nwalkers = 7\nbatch_groups = 9\n')
+    file.write_text('preset = "standard"\nwalkers = 9\nbatch_groups = 9\n')
     settings = settings_of(["--config", str(file), "--batch-groups", "11", "--hidden", "8", "8"])
     assert settings.preset == "standard"
     assert settings.training_steps == PRESETS["standard"]["training_steps"]
-    assert (settings.walkers, settings.batch_groups, settings.hidden) == (7, 11, (8, 8))
+    assert (settings.walkers, settings.batch_groups, settings.hidden) == (9, 11, (8, 8))
     quick = settings_of(["--config", str(file), "--preset", "quick"])
-    assert (quick.walkers, quick.training_steps) == (7, PRESETS["quick"]["training_steps"])
+    assert (quick.walkers, quick.training_steps) == (9, PRESETS["quick"]["training_steps"])
 
 
 def test_print_config_is_toml_that_gives_the_same_settings(tmp_path, capsys):
@@ -130,6 +130,16 @@ def test_print_config_is_toml_that_gives_the_same_settings(tmp_path, capsys):
         (["--hidden", "8", "4"], "all layers have one width"),
         (["--training-seeds", "7", "--walkers", "6"], "--training-seeds 7 is more than --walkers 6"),
         (["--levels-per-group", "9", "--path-levels", "5"], "--levels-per-group 9 is more than --path-levels 5"),
+        (["--trajectory", "vacuum=a.h5", "vacuum=b.h5"], "two trajectories of 'vacuum', a.h5 and b.h5"),
+        (["--walkers", "5"], "the error bar of learned_ais needs two: raise --walkers to 6"),
+        (["--threads", "100000"], "--threads 100000: input should be less than or equal to 1024"),
+        (["--engine", "openmm"], "--timestep-fs 2.5 is too long for --engine openmm"),
+        (["--estimators", "cartesian"], "the Cartesian network has no steps: add --cartesian-steps 600"),
+        (["--estimators", "mbar", "cartesian", "--leg", "total", "--preset", "standard"], "add --leg polar"),
+        (["--estimators", "dsm_only", "--leg", "polar"], "(total): add --ablation-legs polar"),
+        (["--estimators", "diffclf_only", "mbar", "--leg", "nonpolar"], "add --ablation-legs nonpolar"),
+        (["--estimators", "fep", "--leg", "total"], "name bar in its place"),
+        (["--estimators", "bar", "--leg", "nonpolar"], "name fep in its place"),
         (["--out"], "option '--out' lacks its value"),
         (["--estimators", "--seed", "1"], "option '--estimators' lacks its value"),
         (["stray"], "unexpected word 'stray'"),

@@ -164,3 +164,33 @@ def test_a_changed_trajectory_is_not_mixed_with_old_stages(whole: Path, tmp_path
     code, _, errors = finish(out, *options)
     assert code == 2
     assert "has changed since this run began" in errors.strip().splitlines()[-1]
+
+
+def test_a_finished_run_tells_the_time_of_all_starts_and_knows_its_device(whole: Path) -> None:
+    code, output, errors = finish(whole, "--device", "cpu")
+    assert code == 3, errors[-3000:]
+    stages = [json.loads(path.read_text())["content"]["seconds"] for path in (whole / "stages").glob("*.json")]
+    assert json.loads((whole / "results.json").read_text())["seconds_total"] > sum(stages) > 0
+    assert "stages of earlier starts included" in output
+
+
+def test_openmm_samples_and_a_row_brings_what_it_rests_on(tmp_path: Path) -> None:
+    import h5py
+
+    out = tmp_path / "run"
+    code, _, errors = finish(
+        out, *shlex.split("--leg polar --engine openmm --timestep-fs 1 --estimators bar exact_ends")
+    )
+    assert code == 3, errors[-3000:]
+    rows = json.loads((out / "results.json").read_text())["legs"]["polar"]["estimators"]
+    assert set(rows) == {"bar", "no_network", "dsm_diffclf", "exact_ends"}
+    assert abs(rows["bar"]["value_kT"] + 29.43) < 4 * rows["bar"]["stderr_kT"] + 0.5
+    with h5py.File(out / "reference" / "implicit.h5") as file:
+        assert json.loads(file.attrs["provenance"])["settings"]["engine"] == "openmm"
+    told = "the frames of nonpolar are those of vacuum, resampled by weight"
+    assert told in rows["bar"]["note"]
+    assert (out / "report.html").read_text().count(told) > 2
+    for name in ("u_nk", "dHdl"):
+        attributes = pandas.read_parquet(out / f"{name}-polar.parquet").attrs
+        assert attributes["states"] == ["nonpolar", "implicit"]
+        assert told in attributes["note"]

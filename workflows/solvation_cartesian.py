@@ -21,13 +21,11 @@ from boltzgen_diffclf.streams import split_seed
 from boltzgen_diffclf.training import TrainingSettings
 from systems.molecular import Leg
 from workflows.run_folder import StageResult
+from workflows.solvation_estimators import CARTESIAN_LEGS
 
 if TYPE_CHECKING:
-    from workflows.solvation import SolvationConfig
+    from workflows.solvation_settings import SolvationConfig
     from workflows.solvation_stages import SolvationStages
-
-LEGS = ("polar",)
-"""Legs of the Cartesian route: the one that the published figure is of."""
 
 NOISE_SCALE_NM = 0.004
 """Noise scale [nm] at which path configurations are neither colder nor hotter than the ends half-way."""
@@ -47,7 +45,7 @@ BONDED = TorsionConfig(hidden=64, layers=2, projections=8)
 
 def wants_cartesian(config: SolvationConfig, leg: Leg) -> bool:
     """Return whether the leg gets a Cartesian row."""
-    return config.cartesian_steps > 0 and config.wants("cartesian") and leg.name in LEGS
+    return config.cartesian_steps > 0 and config.wants("cartesian") and leg.name in CARTESIAN_LEGS
 
 
 def cartesian(stages: SolvationStages, leg: Leg, replicate: int) -> StageResult:

@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +29,13 @@ from workflows.report.data import LegFigures, RamachandranPmf, ReportData, Train
 from workflows.results import EstimatorRow, LegResult, Published, SolvationResult, judged
 from workflows.run_folder import RunFolder, StageResult
 from workflows.solvation_cartesian import cartesian, wants_cartesian
+from workflows.solvation_estimators import AFTER_TRAINING, FULL_LEARNED, YARDSTICK
 from workflows.solvation_learned import OBJECTIVES, learned_replicate
-from workflows.solvation_rows import FULL_LEARNED, YARDSTICK, curves, integrands, learned_rows, make_row
+from workflows.solvation_rows import curves, integrands, learned_rows, make_row
 from workflows.solvation_stages import SolvationStages
 
 if TYPE_CHECKING:
-    from workflows.solvation import SolvationConfig
+    from workflows.solvation_settings import SolvationConfig
 
 MBAR_COLUMNS = 200_000
 """Frames of one ensemble that enter MBAR, evenly spread; two-state BAR takes them all."""
@@ -71,7 +73,7 @@ def _solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportDat
         versions=_versions(device),
         command=config.command,
         settings=config.shown_settings,
-        seconds_total=time.monotonic() - begun,
+        seconds_total=folder.seconds_found + time.monotonic() - begun,
     )
     # One replicate of the first leg shows how training goes; the gates have looked at all of them.
     shown = {name: curve for name, curve in training.items() if name.startswith(legs[0].name) and name.endswith(" 0")}
@@ -112,10 +114,10 @@ def _shares(config: SolvationConfig, system: MolecularSystem, legs: list[Leg]) -
 
 
 def _objectives(config: SolvationConfig, leg: Leg) -> tuple[str, ...]:
-    wanted = [name for name in OBJECTIVES if config.wants(name)]
-    if leg.name not in config.ablation_legs:
-        wanted = [name for name in wanted if name == FULL_LEARNED]
-    return tuple(wanted)
+    wanted = {name for name in OBJECTIVES if config.wants(name) and leg.name in config.ablation_legs}
+    if any(config.wants(name) for name in (FULL_LEARNED, *AFTER_TRAINING)):
+        wanted.add(FULL_LEARNED)
+    return tuple(name for name in OBJECTIVES if name in wanted)
 
 
 def _solve_leg(stages: SolvationStages, leg: Leg) -> tuple[LegResult, LegFigures, dict[str, TrainingCurves]]:
@@ -131,9 +133,10 @@ def _solve_leg(stages: SolvationStages, leg: Leg) -> tuple[LegResult, LegFigures
     training = curves(learned, leg)
     checks = _checks(stages, leg, rows, training)
     _, reasons = trust.decide(rows.get(YARDSTICK), rows.get(FULL_LEARNED), checks)
+    about = f"{leg.state_a} to {leg.state_b}: F({leg.state_b}) - F({leg.state_a})"
     result = LegResult(
         states=(leg.state_a, leg.state_b),
-        description=f"{leg.state_a} to {leg.state_b}: F({leg.state_b}) - F({leg.state_a})",
+        description="; ".join([about, *stages.resampled(leg)]),
         estimators=rows,
         published=tuple(Published(value.method, value.value, value.stderr, value.source) for value in leg.published),
     )
@@ -177,12 +180,13 @@ def _classical(stages: SolvationStages, leg: Leg) -> tuple[dict[str, EstimatorRo
         a, b = (stages.sampled(name) for name in (leg.state_a, leg.state_b))
         if config.wants("bar"):
             estimate, seconds = _timed(lambda: two_state_bar(a, b, row_a, row_b, generator("bar")))
-            rows["bar"] = make_row(estimate, "classical", "bar", 2 * (len(a.group) + len(b.group)), seconds)
+            row = make_row(estimate, "classical", "bar", 2 * (len(a.group) + len(b.group)), seconds)
+            rows["bar"] = replace(row, note="; ".join([row.note, *stages.resampled(leg)]))
         work = WorkValues(
             "reference frames", a.energies[row_b] - a.energies[row_a], b.energies[row_a] - b.energies[row_b]
         )
         figures = LegFigures((work,), figures.overlap, figures.overlap_labels)
-    elif config.wants("bar"):
+    elif config.wants("fep"):
         (a,) = sampled.values()
         estimate, seconds = _timed(lambda: one_sided(a, row_a, row_b))
         rows["fep"] = make_row(estimate, "classical", "fep", 2 * len(a.group), seconds)
@@ -216,8 +220,15 @@ def _write_frames(stages: SolvationStages, leg: Leg, learned: list[StageResult])
         samples = list(np.concatenate([part.arrays[key] for part in learned], axis=1))
         frames["dHdl"] = dhdl_frame(samples, learned[0].arrays[f"{FULL_LEARNED}.t"], temperature)
     for name, frame in frames.items() if parallel.is_first() else ():
+        frame.attrs |= {"states": [leg.state_a, leg.state_b], "note": _about_frames(stages, leg)}
         with atomic_path(stages.folder.path / f"{name}-{leg.name}.parquet") as path:
             frame.to_parquet(path)
+
+
+def _about_frames(stages: SolvationStages, leg: Leg) -> str:
+    """Return what a reader of a leg's frames has to know: it travels in their attributes."""
+    ends = f"lambda 0 is {leg.state_a}, lambda 1 is {leg.state_b}; the frames of a walker are correlated in time"
+    return "; ".join([ends, *stages.resampled(leg)])
 
 
 def _checks(

@@ -12,10 +12,10 @@ from systems.molecular import Leg
 from workflows.report.data import Integrand, TrainingCurves
 from workflows.results import EstimatorRow, Role
 from workflows.run_folder import StageResult
+from workflows.solvation_estimators import AFTER_TRAINING, FULL_LEARNED
 from workflows.solvation_learned import OBJECTIVES
 
-YARDSTICK, FULL_LEARNED = "mbar", "dsm_diffclf"
-LEARNED = ("dsm_diffclf", "exact_ends", "relaxed_mbar", "learned_ais", "cartesian")
+LEARNED = (FULL_LEARNED, *AFTER_TRAINING, "cartesian")
 """Rows of the full objective; the other trained ones are ablations."""
 
 NOTES = {

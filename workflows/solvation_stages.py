@@ -22,13 +22,15 @@ from boltzgen_diffclf.free_energy.step_sizes import hmc_family
 from boltzgen_diffclf.streams import named_generator, split_seed
 from systems.ensemble import ReferenceEnsemble, resample
 from systems.molecular import Leg, MolecularSystem
+from systems.openmm_engine import OpenMMSettings, generate_with_openmm
+from systems.recording import Advance
 from systems.reference import ReferenceSettings, generate
 from systems.store import read_ensemble
 from systems.user_trajectory import read_user_trajectory
 from workflows.run_folder import RunFolder, StageResult
 
 if TYPE_CHECKING:
-    from workflows.solvation import SolvationConfig
+    from workflows.solvation_settings import SolvationConfig
 
 
 class SolvationStages:
@@ -51,25 +53,43 @@ class SolvationStages:
         config = self.config
         if state in config.trajectory_files:
             return self._read_user_trajectory(state, config.trajectory_files[state])
-        if state in self.system.reweighted:
-            source = self.ensemble(self.system.reweighted[state])
+        if self.source(state) != state:
+            source = self.ensemble(self.source(state))
             return resample(source, self.system, state, named_generator(config.seed, f"resample {state}"))
         path = self.folder.path / "reference" / f"{state}.h5"
         stage = f"reference-{state}"
 
         def sample() -> StageResult:
-            settings = self._reference_settings()
-            total = settings.equilibration_frames + settings.frames_per_walker
+            total = config.equilibration_frames + config.frames_per_walker
             with self.folder.progress.stage(stage, total) as advance:
-                generate(self.system, state, config.temperature_kelvin, settings, path, advance, device=self.device)
+                self._sample(state, path, advance)
             return StageResult(files=[path])
 
         self.folder.stage(stage, sample)
         return read_ensemble(path, self.system, state, config.temperature_kelvin)
 
+    def source(self, state: str) -> str:
+        """Return the state whose frames stand for those of ``state``: itself, or the one that is reweighted to it."""
+        return state if state in self.config.trajectory_files else self.system.reweighted.get(state, state)
+
+    def resampled(self, leg: Leg) -> list[str]:
+        """Return a sentence for each end of the leg whose frames are those of another state."""
+        return [
+            f"the frames of {state} are those of {self.source(state)}, resampled by weight: the same frames, some twice"
+            for state in (leg.state_a, leg.state_b)
+            if self.source(state) != state
+        ]
+
+    def _sample(self, state: str, path: Path, advance: Advance) -> None:
+        system, temperature = self.system, self.config.temperature_kelvin
+        if self.config.engine == "openmm":
+            generate_with_openmm(system, state, temperature, self._openmm_settings(), path, advance)
+        else:
+            generate(system, state, temperature, self._reference_settings(), path, advance, device=self.device)
+
     def _read_user_trajectory(self, state: str, file: Path) -> ReferenceEnsemble:
         ensemble = read_user_trajectory(file, self.system, state, self.config.temperature_kelvin)
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        content = _fingerprint(file)
         if self.folder.remember(f"trajectory {state}", lambda: content) != content:
             raise InputError(
                 f"{file} has changed since this run began, and stages in {self.folder.path} come from the old one: "
@@ -87,6 +107,18 @@ class SolvationStages:
             steps_per_sweep=_sweep(config.steps_per_frame),
             equilibration_frames=config.equilibration_frames,
             timestep_fs=config.timestep_fs,
+            seed=config.seed,
+        )
+
+    def _openmm_settings(self) -> OpenMMSettings:
+        config = self.config
+        return OpenMMSettings(
+            walkers=config.walkers,
+            frames_per_walker=config.frames_per_walker,
+            steps_per_frame=config.steps_per_frame,
+            equilibration_frames=config.equilibration_frames,
+            timestep_fs=config.timestep_fs,
+            threads=torch.get_num_threads(),
             seed=config.seed,
         )
 
@@ -174,6 +206,15 @@ class SolvationStages:
             "frames": frames.hexdigest(),
             "coordinates": "internal, whitened; energies in kT",
         }
+
+
+def _fingerprint(file: Path) -> str:
+    """Return the SHA-256 of a file, or of all files of a trajectory that is a folder (dtr)."""
+    content = hashlib.sha256()
+    for part in sorted(file.rglob("*")) if file.is_dir() else [file]:
+        if part.is_file():
+            content.update(part.read_bytes())
+    return content.hexdigest()
 
 
 def _sweep(steps_per_frame: int) -> int:

@@ -1,0 +1,65 @@
+"""The rows of ``workflows.solvation``: their names, and what each rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+ESTIMATORS = (
+    "mbar",
+    "bar",
+    "fep",
+    "ais",
+    "no_network",
+    "dsm_only",
+    "diffclf_only",
+    "dsm_diffclf",
+    "exact_ends",
+    "relaxed_mbar",
+    "learned_ais",
+    "cartesian",
+)
+"""Rows that ``--estimators`` can name."""
+
+YARDSTICK, FULL_LEARNED = "mbar", "dsm_diffclf"
+
+AFTER_TRAINING = ("exact_ends", "relaxed_mbar", "learned_ais")
+"""Rows that start from the network of the full objective, which is trained for them."""
+
+ABLATIONS = ("dsm_only", "diffclf_only")
+"""Rows of networks that are trained on ``--ablation-legs`` alone."""
+
+ONE_SIDED_LEGS = ("nonpolar",)
+"""Legs with frames of one end alone: the other end is reached by reweighting them."""
+
+CARTESIAN_LEGS = ("polar",)
+"""Legs of the Cartesian route: the one that the published figure is of."""
+
+
+def what_is_missing(name: str, legs: Collection[str], ablation_legs: Sequence[str], cartesian_steps: int) -> str | None:
+    """Return why no leg would have a row of this name, and what to add; None where one has.
+
+    Args:
+        name: one of :data:`ESTIMATORS`.
+        legs: to compute.
+        ablation_legs: on which the ablation rows are trained.
+        cartesian_steps: of the Cartesian network.
+
+    >>> what_is_missing("cartesian", ("total", "polar"), ("total",), 0)
+    'the Cartesian network has no steps: add --cartesian-steps 600'
+    """
+    asked = " ".join(legs)
+    if name in ABLATIONS and not set(legs) & set(ablation_legs):
+        return f"it is trained on --ablation-legs alone ({_listed(ablation_legs)}): add --ablation-legs {asked}"
+    if name == "bar" and set(legs) <= set(ONE_SIDED_LEGS):
+        return f"the {asked} leg has frames of one end alone: name fep in its place, or add another --leg"
+    if name == "fep" and not set(legs) & set(ONE_SIDED_LEGS):
+        return f"the {asked} leg has frames of both ends: name bar in its place, or add --leg {ONE_SIDED_LEGS[0]}"
+    if name == "cartesian" and not set(legs) & set(CARTESIAN_LEGS):
+        return f"that route is taken on the {_listed(CARTESIAN_LEGS)} leg alone: add --leg {CARTESIAN_LEGS[0]}"
+    if name == "cartesian" and cartesian_steps == 0:
+        return "the Cartesian network has no steps: add --cartesian-steps 600"
+    return None
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
