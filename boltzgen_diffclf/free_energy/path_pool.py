@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -108,8 +109,9 @@ class _Pairs(NamedTuple):
 def _draw_pairs(space: PathSpace, frames_a: Tensor, frames_b: Tensor, pool: int, generator: torch.Generator) -> _Pairs:
     x_0 = frames_a[_choose(len(frames_a), pool, generator).to(frames_a.device)]
     x_1 = frames_b[_choose(len(frames_b), pool, generator).to(frames_b.device)]
-    blocks = zip(x_0.split(TRANSPORT_BATCH), x_1.split(TRANSPORT_BATCH), strict=True)
-    x_1 = torch.cat([space.pair(start, goal) for start, goal in blocks])
+    # Transport runs on one core and lets go of the interpreter: blocks are paired side by side.
+    with ThreadPoolExecutor(torch.get_num_threads()) as workers:
+        x_1 = torch.cat(list(workers.map(space.pair, x_0.split(TRANSPORT_BATCH), x_1.split(TRANSPORT_BATCH))))
     y_0 = space.encode(x_0)
     return _Pairs(y_0, space.displacement(y_0, space.encode(x_1)), space.pair_forces(x_0, x_1))
 
