@@ -16,7 +16,7 @@ from workflows.benchmark_suites.suite import ALL_SEEDS, TableRow
 from workflows.report.figures import GREY, INK, STYLE
 from workflows.report.one_sided_figures import DASHED, METHOD_COLOURS
 
-COLUMNS = 4
+MOST_COLUMNS = 5
 DIVERGENCE = "kullback_leibler.normalised"
 
 
@@ -24,16 +24,21 @@ DIVERGENCE = "kullback_leibler.normalised"
 def mode_weights_figure(rows: Sequence[TableRow]) -> Figure:
     """Return the exact density of one target, then the weights of its modes under each objective's first seed."""
     weights = _first_weights(rows)
-    lines = math.ceil((1 + len(weights)) / COLUMNS)
-    figure = Figure(figsize=(10.4, 0.4 + 2.1 * lines), layout="constrained")
-    grid = figure.add_gridspec(lines, COLUMNS)
+    lines = math.ceil((1 + len(weights)) / MOST_COLUMNS)
+    columns = math.ceil((1 + len(weights)) / lines)
+    figure = Figure(figsize=(2.1 * columns, 2.3 * lines), layout="constrained")
+    grid = figure.add_gridspec(lines, columns)
     _draw_target(figure.add_subplot(grid[0, 0]), rows[0])
     highest = max(row.value for line in weights.values() for row in line.values())
     for place, (name, line) in enumerate(weights.items(), start=1):
-        axis = figure.add_subplot(grid[divmod(place, COLUMNS)])
+        axis = figure.add_subplot(grid[divmod(place, columns)])
         _draw_weights(axis, line, METHOD_COLOURS.get(name, GREY))
         axis.set_title(name)
         axis.set_ylim(0, 1.05 * highest)
+        if place == 1 or place % columns == 0:
+            axis.set_ylabel("weight of the mode")
+        else:
+            axis.tick_params(axis="y", labelleft=False)
     return figure
 
 
