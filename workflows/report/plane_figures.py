@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from workflows.benchmark_suites.one_sided_training import one_sided_target
 from workflows.benchmark_suites.suite import ALL_SEEDS, TableRow
@@ -54,18 +55,15 @@ def _first_weights(rows: Sequence[TableRow]) -> dict[str, dict[int, TableRow]]:
 
 def _draw_target(axis: Axes, row: TableRow) -> None:
     target = one_sided_target(row.target, row.dim)
-    reach = float(target.means.abs().max() + 4 * target.sigmas.max())
+    reach = float(target.means.abs().max() + 6 * target.sigmas.max())
     side = torch.linspace(-reach, reach, 201, dtype=target.dtype)
     y, x = torch.meshgrid(side, side, indexing="ij")
     density = target.log_density(torch.stack([x.flatten(), y.flatten()], dim=-1)).exp().reshape(x.shape)
     # The root shows light clusters beside heavy ones.
     extent = (-reach, reach, -reach, reach)
     axis.imshow(density.sqrt().numpy(), origin="lower", extent=extent, cmap="Blues")
-    outward = target.means - target.mean
-    labels = target.means - 4 * target.variances.amax(1, keepdim=True).sqrt() * outward / outward.norm(
-        dim=1, keepdim=True
-    )
-    for k, (left, top) in enumerate(labels.tolist(), start=1):
+    right = target.means[:, 0] + 4 * target.variances.amax(1).sqrt()
+    for k, (left, top) in enumerate(zip(right.tolist(), target.means[:, 1].tolist(), strict=True), start=1):
         axis.text(left, top, str(k), ha="center", va="center", fontsize=8, color=INK)
     axis.set(title="exact density", xticks=[], yticks=[])
 
@@ -90,16 +88,19 @@ def costs_figure(rows: Sequence[TableRow]) -> Figure:
         _draw_price(left, name, together[name, "network_evaluations"], together[name, DIVERGENCE])
     left.set(xscale="log", yscale="log", xlabel="network evaluations of the training")
     left.set_title("Divergence from the exact density [nats]")
-    left.margins(0.12)
+    left.xaxis.set_minor_formatter(NullFormatter())
+    left.margins(0.16)
     for place, name in enumerate(objectives):
-        own, low, high = (together[name, f"log_likelihood{end}"] for end in ("", ".lower", ".upper"))
-        _draw_bracket(right, place, name, (low.value, own.value, high.value))
-    exact = [together[name, "log_likelihood"].limit for name in objectives]
-    right.axvline(float(np.mean([one for one in exact if one is not None])), color=GREY, linestyle=DASHED, zorder=0)
+        exact = together[name, "log_likelihood"].limit or 0.0
+        low, own, high = (exact - together[name, f"log_likelihood{end}"].value for end in (".upper", "", ".lower"))
+        _draw_bracket(right, place, name, (low, own, high))
+    right.axvline(0.0, color=GREY, linestyle=DASHED, zorder=0)
+    right.set_xscale("symlog", linthresh=0.1)
+    right.set_xlim(min(-0.05, 2 * right.dataLim.x0), max(0.1, 2 * right.dataLim.x1))
     right.set_yticks(range(len(objectives)), objectives)
     right.set_ylim(len(objectives) - 0.4, -0.6)
     right.tick_params(axis="y", length=0)
-    right.set(title="Held-out log-likelihood [nats]")
+    right.set(title="Held-out log-likelihood below the exact one [nats]")
     return figure
 
 
