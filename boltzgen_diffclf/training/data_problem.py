@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -63,7 +63,12 @@ class DataProblem(Problem[DataEnergyModel, DataBatch]):
         data: what is learned from.
         held_out: other samples, never learned from.
         settings: sizes of a batch.
+
+    Attributes:
+        learns_normaliser: whether ``log Z`` is learned beside the energy.
     """
+
+    learns_normaliser: ClassVar[bool] = False
 
     def __init__(self, like: Tensor, data: CleanData, held_out: CleanData, settings: DataSettings) -> None:
         self.like, self.data, self.held_out, self.settings = like, data, held_out, settings
@@ -105,6 +110,7 @@ class NoiseContrast(DataProblem):
     """Noise contrast against the Gaussian of the data, with as large odds of noise as there are draws."""
 
     names = ("noise_contrast",)
+    learns_normaliser = True
 
     def companions(
         self, model: DataEnergyModel, x: Float[Tensor, "groups dim"], generator: torch.Generator
@@ -235,6 +241,26 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
 
     def _start(self, model: DataEnergyModel, n: int, generator: torch.Generator) -> Tensor:
         return model.from_gaussian(torch.randn(n, len(model.data.variance), generator=generator).to(self.like))
+
+
+@dataclass(frozen=True)
+class DataObjective:
+    """A problem, and the sizes that are part of its name.
+
+    Attributes:
+        problem: what is minimised.
+        draws: noise samples or probes for each datum; None leaves it to the settings.
+        chain_steps: of the chains that give negatives; None leaves it to the settings.
+    """
+
+    problem: type[DataProblem]
+    draws: int | None = None
+    chain_steps: int | None = None
+
+    def settled(self, settings: DataSettings) -> DataSettings:
+        """Return the settings with the sizes that the objective has."""
+        own = {"draws": self.draws, "chain_steps": self.chain_steps}
+        return replace(settings, **{name: size for name, size in own.items() if size is not None})
 
 
 def device_stream(generator: torch.Generator, like: Tensor) -> torch.Generator:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.training.data_problem import (
     ContrastiveDivergence,
-    DataProblem,
+    DataObjective,
     NoiseContrast,
     PersistentContrastiveDivergence,
     SlicedScoreMatching,
@@ -33,22 +33,25 @@ NOISED_OBJECTIVES: Mapping[str, NoisedObjective] = {
 """Objectives of a noised energy. The Fokker-Planck and kernel-ratio losses know nothing of the data: they come with
 denoising score matching."""
 
-DATA_OBJECTIVES: Mapping[str, type[DataProblem]] = {
-    "nce": NoiseContrast,
-    "cd": ContrastiveDivergence,
-    "pcd": PersistentContrastiveDivergence,
-    "sliced_score_matching": SlicedScoreMatching,
+DATA_OBJECTIVES: Mapping[str, DataObjective] = {
+    "nce": DataObjective(NoiseContrast),
+    **{f"nce_{ratio}": DataObjective(NoiseContrast, draws=ratio) for ratio in (1, 4, 16)},
+    "cd": DataObjective(ContrastiveDivergence),
+    **{f"cd_{k}": DataObjective(ContrastiveDivergence, chain_steps=k) for k in (1, 10)},
+    "pcd": DataObjective(PersistentContrastiveDivergence),
+    "sliced_score_matching": DataObjective(SlicedScoreMatching),
 }
-"""Objectives of an energy without noise levels."""
+"""Objectives of an energy without noise levels: NCE by its noise ratio, CD by the steps of its chains, and both as the
+settings say."""
 
 
-def named_objective(name: str) -> NoisedObjective | type[DataProblem]:
+def named_objective(name: str) -> NoisedObjective | DataObjective:
     """Return the objective called ``name``.
 
     Raises:
         InputError: there is none.
     """
-    objectives: dict[str, NoisedObjective | type[DataProblem]] = {**NOISED_OBJECTIVES, **DATA_OBJECTIVES}
+    objectives: dict[str, NoisedObjective | DataObjective] = {**NOISED_OBJECTIVES, **DATA_OBJECTIVES}
     if name not in objectives:
         near = difflib.get_close_matches(name.lower().replace("-", "_"), objectives, n=1, cutoff=0.0)[0]
         raise InputError(f"there is no objective {name!r}; did you mean {near!r}? All: {', '.join(objectives)}")

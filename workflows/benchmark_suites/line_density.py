@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from boltzgen_diffclf.data_energy import DataEnergyModel
 from boltzgen_diffclf.paths import VariancePreserving
-from systems.analytic import GaussianMixture, noised
+from workflows.benchmark_suites.learned_density import LearnedDensity
 from workflows.benchmark_suites.one_sided_training import Trained
 from workflows.benchmark_suites.suite import Metric
 
@@ -23,13 +20,13 @@ _SHOWN = 20
 
 def density_metrics(trained: Trained) -> list[Metric]:
     """Return the left mode's weight in ``exp(-U)``, and the normalised density as the curve ``density@x``."""
-    exact, target = _exact_density(trained), trained.target
+    learned, target = LearnedDensity(trained, PATH), trained.target
     low, high = target.means[0] - 8 * target.sigmas[0], target.means[-1] + 8 * target.sigmas[-1]
     x = torch.linspace(float(low), float(high), _QUADRATURE, dtype=torch.float64)
     with torch.no_grad():
-        log_ours = -_energy(trained, x[:, None])
+        log_ours = -learned.energy(x[:, None])
     ours = (log_ours - log_ours.logsumexp(0)).exp() / (x[1] - x[0])
-    truth = exact.log_density(x[:, None]).exp()
+    truth = learned.exact.log_density(x[:, None]).exp()
     left = x < target.means.mean()
     weight, true_weight = (float(torch.trapezoid(p * left, x)) for p in (ours, truth))
     return [
@@ -40,16 +37,3 @@ def density_metrics(trained: Trained) -> list[Metric]:
             for k in range(0, _QUADRATURE, _SHOWN)
         ),
     ]
-
-
-def _exact_density(trained: Trained) -> GaussianMixture:
-    """Return the exact density of what the energy is of: the data, or the data under the least noise."""
-    is_noiseless = isinstance(trained.model, DataEnergyModel)
-    return trained.target if is_noiseless else noised(trained.target, PATH, PATH.t_min)
-
-
-def _energy(trained: Trained, x: Float[Tensor, "points 1"]) -> Float[Tensor, " points"]:
-    model = trained.model
-    if isinstance(model, DataEnergyModel):
-        return model.energy(x)
-    return model.energy(x, x.new_full((len(x),), PATH.t_min))

@@ -5,28 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from workflows.benchmark_suites.one_sided_objectives import ALL
+from workflows.benchmark_suites.one_sided_rows import SMALL, SMALL_FULL
 from workflows.benchmark_suites.seeds import over_seeds
 from workflows.benchmark_suites.suite import Block, Metric, Preset, RowContext, RowSpec, Suite, SuiteFigure, TableRow
 
 TARGET = "mixture_1d"
 COMPARED = ("dsm", "diffclf", "dsm_diffclf", "nce", "cd", "pcd", "sliced_score_matching")
-SIZES = {
-    "samples": 20_000,
-    "steps": 2000,
-    "groups": 64,
-    "group_size": 4,
-    "averaged_steps": 200,
-    "hidden": 64,
-    "layers": 3,
-    "levels": 128,
-    "level_pool": 32,
-    "measured": 2048,
-    "particles": 512,
-}
-FULL_SIZES = {"samples": 60_000, "steps": 5000, "groups": 128, "averaged_steps": 1000}
 PRESETS = {
-    "quick": Preset((Block(TARGET, (1,), ("dsm", "dsm_diffclf", "nce", "cd", "pcd"), (0,)),), SIZES),
-    "standard": Preset((Block(TARGET, (1,), COMPARED),), {**SIZES, **FULL_SIZES}),
+    "quick": Preset((Block(TARGET, (1,), ("dsm", "dsm_diffclf", "nce", "cd", "pcd"), (0,)),), SMALL),
+    "standard": Preset((Block(TARGET, (1,), COMPARED),), SMALL_FULL),
 }
 
 

@@ -86,8 +86,14 @@ def measure(trained: Trained, path: DiffusionPath, seed: int, sizes: OneSidedSiz
         x = trained.target.sample(sizes.measured, named_generator(seed, "evaluation"))
         with torch.no_grad():
             energy, score = model.energy(x), -model.gradient(x)
-            own = Metric("kullback_leibler", *_kullback_leibler(trained.target, x, model.log_density(x)), 0.0)
-        return [*energy_metrics(trained.target, x, energy, score), own, *cost]
+            log_density = model.log_density(x)
+        is_normalised = math.isfinite(float(model.log_normaliser))
+        own = (
+            [Metric("kullback_leibler", *_kullback_leibler(trained.target, x, log_density), 0.0)]
+            if is_normalised
+            else []
+        )
+        return [*energy_metrics(trained.target, x, energy, score), *own, *cost]
     oracle = MixtureMarginals(trained.target, path)
     levels = path_levels(path, sizes.levels)
     return [

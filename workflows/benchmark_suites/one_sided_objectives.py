@@ -27,4 +27,16 @@ NOISELESS = {
 }
 """Of an energy of the data alone."""
 
+SIZED = {
+    "nce_1": "noise contrastive estimation, a noise sample a datum",
+    "nce_4": "noise contrastive estimation, four noise samples a datum",
+    "nce_16": "noise contrastive estimation, sixteen noise samples a datum",
+    "cd_1": "contrastive divergence, chains of one step from the data",
+    "cd_10": "contrastive divergence, chains of ten steps from the data",
+}
+"""Of an energy of the data alone, with the size in the name that :data:`NOISELESS` leaves to the settings."""
+
+FOREMOST = ("dsm", "ctsm", "dsm_ctsm", "dsm_diffclf_binary", "dsm_diffclf", "dsm_diffclf_all")
+"""Objectives that a table wants in every dimension with three seeds."""
+
 ALL = {**NOISED, **NOISELESS}

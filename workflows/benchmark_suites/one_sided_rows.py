@@ -1,0 +1,57 @@
+"""Sizes and rows that the suites of one density share."""
+
+from __future__ import annotations
+
+from workflows.benchmark_suites.suite import Metric, RowContext, RowSpec
+
+SMALL = {
+    "samples": 20_000,
+    "steps": 2000,
+    "groups": 64,
+    "group_size": 4,
+    "averaged_steps": 200,
+    "hidden": 64,
+    "layers": 3,
+    "levels": 128,
+    "level_pool": 32,
+    "measured": 2048,
+    "particles": 512,
+}
+"""On the line and in the plane, a quick run."""
+
+SMALL_FULL = {**SMALL, "samples": 60_000, "steps": 5000, "groups": 128, "averaged_steps": 1000}
+"""On the line and in the plane, what a table needs."""
+
+LARGE = {
+    "samples": 60_000,
+    "steps": 2000,
+    "groups": 128,
+    "group_size": 4,
+    "averaged_steps": 200,
+    "hidden": 128,
+    "layers": 3,
+    "levels": 128,
+    "level_pool": 16,
+    "measured": 1024,
+    "particles": 512,
+}
+"""In many dimensions, a quick run."""
+
+LARGE_FULL = {
+    **LARGE,
+    "steps": 6000,
+    "hidden": 256,
+    "layers": 4,
+    "averaged_steps": 1000,
+    "level_pool": 32,
+    "measured": 2048,
+}
+"""In many dimensions, what a table needs."""
+
+
+def variance_preserving_row(spec: RowSpec, context: RowContext) -> list[Metric]:
+    """Return what one row measured under variance preserving noise."""
+    from workflows.benchmark_suites.one_sided import one_sided_row
+    from workflows.benchmark_suites.one_sided_training import PATHS
+
+    return one_sided_row(PATHS["vp"], spec, context)
