@@ -15,7 +15,7 @@ OBJECTIVES = {
     "plain_denoiser": "a network of the noisy vector and the level that predicts the noise, and knows no density",
     "dsm_diffclf_all": "the energy of the other suites, DSM and DiffCLF among all levels from one pass; its levels are "
     "the classes, the first at a noise of 0.01",
-    "exact": "the exact posterior of the levels: what the quadrature and the steps of the sampler cost",
+    "exact_posterior": "the exact posterior of the levels: what the quadrature and the steps of the sampler cost",
 }
 SIZES = {
     "samples": 60_000,

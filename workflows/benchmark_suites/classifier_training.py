@@ -160,7 +160,7 @@ def train_levels(
         InputError: no such objective, or a checkpoint of another training.
     """
     begun, run = time.monotonic(), _Run(target, seed, sizes, checkpoint, progress)
-    if objective == "exact":
+    if objective == "exact_posterior":
         return TrainedLevels(target, exact_levels(target, sizes.levels), 0.0, 0)
     if objective == "dsm_diffclf_all":
         model, evaluations = _train_energy(run)

@@ -52,8 +52,9 @@ def _draw_densities(axis: Axes, curves: dict[str, dict[float, TableRow]]) -> Non
 def _draw_excess(axis: Axes, rows: Sequence[TableRow]) -> None:
     for name, colour in COLOURS.items():
         points = [row for row in rows if row.objective == name and row.metric.startswith("excess_denoising@")]
-        t = [float(row.metric.partition("@")[2]) for row in points]
-        axis.plot(t, [row.value for row in points], color=colour, marker="o", markersize=3, label=name)
+        if points:
+            t = [float(row.metric.partition("@")[2]) for row in points]
+            axis.plot(t, [row.value for row in points], color=colour, marker="o", markersize=3, label=name)
     axis.set(xlabel="level: 0 is data, 1 is noise", yscale="log", xlim=(0, 1))
 
 
