@@ -145,9 +145,7 @@ def sample_metrics(model: DiscreteLevels, target: GaussianMixture, measured: int
     ]
 
 
-def sample_levels(
-    model: DiscreteLevels, n: int, dim: int, generator: torch.Generator
-) -> Float[Tensor, "samples dim"]:
+def sample_levels(model: DiscreteLevels, n: int, dim: int, generator: torch.Generator) -> Float[Tensor, "samples dim"]:
     """Return ``n`` samples of the data, one step a level down from pure noise."""
     y = torch.randn(n, dim, generator=generator, dtype=torch.float64)
     for t in range(model.last - 1, 0, -1):

@@ -37,7 +37,7 @@ from systems.analytic import GaussianMixture, mixture_1d, mixture_2d, standardis
 from workflows.benchmark_suites.one_sided_training import OneSidedSizes, train_one_sided
 
 WEIGHTS: Mapping[str, ClassifierWeights] = {
-    "cdm": ClassifierWeights(denoising=1.0, cross_entropy=0.1),
+    "cdm": ClassifierWeights(denoising=1.0, cross_entropy=1.0),
     "cdm_cross_entropy": ClassifierWeights(denoising=0.0, cross_entropy=1.0),
     "cdm_denoising": ClassifierWeights(denoising=1.0, cross_entropy=0.0),
 }
