@@ -137,11 +137,13 @@ def test_a_short_training_comes_closer_by_every_measure() -> None:
     sizes = ClassifierSizes(
         steps=300, groups=128, hidden=32, layers=2, levels=10, samples=5000, averaged_steps=50, measured=500
     )
-    fresh = measured(ClassificationDiffusion(LevelClassifierNet(1, 10, named_generator(0, "w")), ALPHA_BAR).double(), 1)
+    stream = named_generator(0, "weights")
+    fresh = measured(ClassificationDiffusion(LevelClassifierNet(1, 10, stream), ALPHA_BAR).double(), 1)
     trained = by_name(measure(train_levels(target, "cdm", 0, sizes), 0, 500))
     for name in ("kullback_leibler", "log_density_rms", "excess_cross_entropy", "excess_denoising.mean"):
         assert trained[name].value < 0.5 * fresh[name].value
     assert trained["sampled_sliced_w2"].value < 0.5 * fresh["sampled_sliced_w2"].value
+    fresh = measured(NoisePrediction(NoiseMlp(1, stream), ALPHA_BAR).double(), 1)
     plain = by_name(measure(train_levels(target, "plain_denoiser", 0, sizes), 0, 500))
     assert plain["excess_denoising.mean"].value < 0.5 * fresh["excess_denoising.mean"].value
 

@@ -65,9 +65,9 @@ class ClassifierSizes:
         measured: samples at each level, and of the sampler.
     """
 
-    steps: int = 3000
+    steps: int = 2000
     groups: int = 512
-    averaged_steps: int = 300
+    averaged_steps: int = 200
     hidden: int = 64
     layers: int = 3
     levels: int = 18
