@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -60,7 +61,7 @@ def _draw_excess(axis: Axes, rows: Sequence[TableRow]) -> None:
 
 def _legend(figure: Figure) -> None:
     """Name every line once, whichever panels it is in."""
-    found = {}
+    found: dict[str, Artist] = {}
     for axis in figure.axes:
         handles, labels = axis.get_legend_handles_labels()
         found |= dict(zip(labels, handles, strict=True))
