@@ -1,11 +1,13 @@
-"""Energy networks ``u(x, t) -> (batch,)`` [kT], and classifiers of noise levels.
+"""Energy networks ``u(x, t) -> (batch,)`` [kT], classifiers of noise levels, and plain denoisers.
 
 Each is exactly zero before training, but for :class:`WellPairsEnergyNet`, which starts from the wells of its data.
 """
 
-from boltzgen_diffclf.nets.classifier import ClassificationDiffusion, LevelClassifierNet, cosine_alpha_bar
+from boltzgen_diffclf.nets.classifier import ClassificationDiffusion, LevelClassifierNet
+from boltzgen_diffclf.nets.discrete_levels import DiscreteLevels, cosine_alpha_bar
 from boltzgen_diffclf.nets.equivariant import DenseEnergyNet, EquivariantConfig, GraphEnergyNet
 from boltzgen_diffclf.nets.multi_level import MultiLevelNet, SquashedMlpTrunk
+from boltzgen_diffclf.nets.noise_prediction import NoiseMlp, NoisePrediction
 from boltzgen_diffclf.nets.plain_mlp import MlpEnergyNet
 from boltzgen_diffclf.nets.time_embedding import FourierTimeFeatures
 from boltzgen_diffclf.nets.torsion_mlp import TorsionConfig, TorsionEnergyNet
@@ -14,12 +16,15 @@ from boltzgen_diffclf.nets.well_pairs import WellPairsEnergyNet, find_wells
 __all__ = [
     "ClassificationDiffusion",
     "DenseEnergyNet",
+    "DiscreteLevels",
     "EquivariantConfig",
     "FourierTimeFeatures",
     "GraphEnergyNet",
     "LevelClassifierNet",
     "MlpEnergyNet",
     "MultiLevelNet",
+    "NoiseMlp",
+    "NoisePrediction",
     "SquashedMlpTrunk",
     "TorsionConfig",
     "TorsionEnergyNet",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from workflows.benchmark_suites.classical import CLASSICAL
+from workflows.benchmark_suites.classifier import CLASSIFIER
 from workflows.benchmark_suites.crossed import CROSSED
 from workflows.benchmark_suites.mixture_1d import MIXTURE_1D
 from workflows.benchmark_suites.mog40 import MOG40
@@ -17,6 +18,7 @@ SUITES: Mapping[str, Suite] = {
     suite.name: suite
     for suite in (
         CLASSICAL,
+        CLASSIFIER,
         CROSSED,
         MIXTURE_1D,
         MOG40,

@@ -25,7 +25,7 @@ PANELS = {
 @mpl.rc_context(STYLE)
 def densities_figure(rows: Sequence[TableRow]) -> Figure:
     """Return the densities exp(-U) of the first seed of each objective beside the exact one, a panel a family."""
-    curves = _first_curves(rows)
+    curves = first_curves(rows, "density")
     panels = {title: [name for name in family if name in curves] for title, family in FAMILIES.items()}
     panels = {title: names for title, names in panels.items() if names}
     figure = Figure(figsize=(4.2 * len(panels), 3.0), layout="constrained")
@@ -42,9 +42,9 @@ def densities_figure(rows: Sequence[TableRow]) -> Figure:
     return figure
 
 
-def _first_curves(rows: Sequence[TableRow]) -> dict[str, dict[float, TableRow]]:
-    """Return the density of each objective's first seed, by place."""
-    points = [row for row in rows if row.metric.startswith("density@") and row.seed != ALL_SEEDS]
+def first_curves(rows: Sequence[TableRow], metric: str) -> dict[str, dict[float, TableRow]]:
+    """Return a curve of each objective's first seed, by place."""
+    points = [row for row in rows if row.metric.startswith(f"{metric}@") and row.seed != ALL_SEEDS]
     first: Mapping[str, str] = {row.objective: row.seed for row in reversed(points)}
     curves: dict[str, dict[float, TableRow]] = {}
     for row in points:
