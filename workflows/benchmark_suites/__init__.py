@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from workflows.benchmark_suites.composition import COMPOSITION
 from workflows.benchmark_suites.crossed import CROSSED
 from workflows.benchmark_suites.mixture_1d import MIXTURE_1D
 from workflows.benchmark_suites.mog40 import MOG40
@@ -13,6 +14,7 @@ from workflows.benchmark_suites.suite import Suite
 SUITES: Mapping[str, Suite] = {
     suite.name: suite
     for suite in (
+        COMPOSITION,
         CROSSED,
         MIXTURE_1D,
         MOG40,
