@@ -97,14 +97,8 @@ def _draw_regions(axis: Axes, series: Sequence[tuple[Series, Mapping[str, TableR
     regions = range(len(REGIONS))
     for place, ((_, sampler, _, colour), metrics) in enumerate(series):
         weights = [metrics[f"{sampler}_region_weight@{k}"] for k in regions]
-        axis.bar(
-            regions,
-            [row.limit or 0.0 for row in weights],
-            width=0.8,
-            color=GREY,
-            alpha=0.25 if place == 0 else 0.0,
-            zorder=0,
-        )
+        if place == 0:
+            axis.bar(regions, [row.limit or 0.0 for row in weights], width=0.8, color=GREY, alpha=0.25)
         axis.errorbar(
             [k + 0.17 * (place - 0.5 * (len(series) - 1)) for k in regions],
             [row.value for row in weights],
