@@ -98,7 +98,7 @@ def exact_composition(rule: str) -> PlaneDensity:
     """Return the composition of the exact members under the least noise, by quadrature."""
     members = [MixtureMarginals(member, PATH).at(PATH.t_min) for member in MEMBERS]
     # Its cells fit into those of the window, and its edges are far from every mode.
-    return PlaneDensity(ComposedTarget(members, named_rule(rule, 1)), half_width=4.5, cells=600)
+    return PlaneDensity(ComposedTarget(members, named_rule(rule, 1)), half_width=4.5, cells=300)
 
 
 def composed_ladder(
