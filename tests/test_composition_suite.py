@@ -20,7 +20,7 @@ from workflows.benchmark_suites.composition import COMPOSITION, RULES
 from workflows.benchmark_suites.suite import Metric, RowContext, RowSpec
 from workflows.report.composition_figure import composition_figure
 
-SIZES = {"levels": 24, "particles": 250, "measured": 1000}
+SIZES = {"levels": 16, "particles": 500, "measured": 1000}
 
 
 @pytest.fixture(autouse=True)
