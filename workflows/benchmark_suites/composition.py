@@ -23,10 +23,17 @@ SIZES = {
     "layers": 3,
     "levels": 128,
     "level_pool": 32,
+    "measured": 1024,
+    "particles": 128,
+}
+FULL_SIZES = {
+    "samples": 60_000,
+    "steps": 6000,
+    "hidden": 128,
+    "averaged_steps": 1000,
     "measured": 4096,
     "particles": 512,
 }
-FULL_SIZES = {"samples": 60_000, "steps": 6000, "hidden": 128, "averaged_steps": 1000}
 PRESETS = {
     "quick": Preset(tuple(Block(rule, (2,), tuple(OBJECTIVES), (0,)) for rule in RULES), SIZES),
     "standard": Preset(tuple(Block(rule, (2,), tuple(OBJECTIVES)) for rule in RULES), {**SIZES, **FULL_SIZES}),
