@@ -79,6 +79,7 @@ def test_exact_members_give_the_exact_composition(rule: str) -> None:
 
 def test_without_the_weights_the_regions_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither reverse diffusion along the sum of exact scores nor the moves alone know the composition."""
+
     def unweighted(annealing, ladder, start, generator, log_weights):
         moved = dataclasses.replace(annealing, resample_below=None)
         result = original(moved, ladder, start, generator)
