@@ -230,16 +230,48 @@ class TimeEnergyLadder(Ladder):
         return self.energy(x, level), -self.model.gradient(x.detach(), self.times[level]).detach().to(x)
 
 
+class NormalisedLadder(Ladder):
+    """A ladder with the free energy of each level taken off, ``u_k - F_k``: normalised as well as ``F_k`` is known.
+
+    Args:
+        ladder: of unnormalised levels.
+        free_energies: ``F_k = -log Z_k`` [kT] of its levels; see :func:`tied_free_energies`.
+    """
+
+    def __init__(self, ladder: Ladder, free_energies: Float[Tensor, " levels"]) -> None:
+        if len(free_energies) != ladder.n_levels:
+            raise ValueError(f"{len(free_energies)} free energies for {ladder.n_levels} levels; each level needs one")
+        self.ladder, self.free_energies = ladder, free_energies
+        self.event_shape, self.dimension, self.n_levels = ladder.event_shape, ladder.dimension, ladder.n_levels
+        self.dtype, self.device = ladder.dtype, ladder.device
+
+    def energy(self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """See :meth:`Ladder.energy`."""
+        return self.ladder.energy(x, level) - self.free_energies[level]
+
+    def energies(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch levels"]:
+        """See :meth:`Ladder.energies`."""
+        return self.ladder.energies(x) - self.free_energies
+
+    def energy_and_force(
+        self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *event"]]:
+        """See :meth:`Ladder.energy_and_force`."""
+        energy, force = self.ladder.energy_and_force(x, level)
+        return energy - self.free_energies[level], force
+
+
 def tied_free_energies(
     models: Sequence[TimeEnergy],
     times: Float[Tensor, " levels"],
     noise: Float[Tensor, "samples dim"],
     noise_log_density: Float[Tensor, " samples"],
 ) -> Float[Tensor, "levels members"]:
-    r"""Return ``F_i(t_k)`` [kT] of several models on one zero, the normalised one, for :class:`Mixture`.
+    r"""Return ``F_i(t_k)`` [kT] of several models on one zero, the normalised one.
 
-    Each model's curve is known up to a constant. At the level of pure noise every model's density is nearly the
-    noise itself, so ``log Z_i = log E_noise[exp(-U_i) / p_noise]`` is cheap there and fixes the constant.
+    For :class:`Mixture` and :class:`NormalisedLadder`. Each model's curve is known up to a constant. At the level of
+    pure noise every model's density is nearly the noise itself, so ``log Z_i = log E_noise[exp(-U_i) / p_noise]`` is
+    cheap there and fixes the constant.
 
     Args:
         models: on one path.

@@ -14,6 +14,7 @@ from boltzgen_diffclf.composition import (
     ComposedTarget,
     Mixture,
     Negation,
+    NormalisedLadder,
     Product,
     Rule,
     TimeEnergyLadder,
@@ -21,7 +22,7 @@ from boltzgen_diffclf.composition import (
 )
 from boltzgen_diffclf.samplers import Annealing, Mala, anneal
 from boltzgen_diffclf.streams import named_generator
-from boltzgen_diffclf.target import GaussianTarget, Ladder, Target
+from boltzgen_diffclf.target import GaussianTarget, Ladder, SingleLevel, Target
 from systems.analytic import GaussianMixture
 
 DIM = 2
@@ -215,6 +216,19 @@ def test_tied_free_energies_are_the_normalised_ones_of_every_level() -> None:
     torch.testing.assert_close(found, exact)
 
 
+def test_normalised_ladder_has_the_log_densities_of_every_level() -> None:
+    free_energies = -torch.tensor([MODELS[0].log_normaliser(float(t)) for t in TIMES]).double()
+    ladder = NormalisedLadder(TimeEnergyLadder(MODELS[0], TIMES, DIM), free_energies)
+    x = torch.randn(10, DIM, generator=named_generator(8, "points"), dtype=torch.float64)
+    energy, force = ladder.energy_and_force(x, torch.arange(10))
+    for k, t in enumerate(TIMES):
+        level = MODELS[0].at(float(t))
+        torch.testing.assert_close(ladder.energies(x)[:, k], -level.log_density(x))
+        torch.testing.assert_close(force[k : k + 1], level.score(x[k : k + 1]))
+    torch.testing.assert_close(energy, ladder.energies(x).diagonal())
+    torch.testing.assert_close(energy, ladder.energy(x, torch.arange(10)))
+
+
 def composed_ladder(kind: str) -> tuple[Ladder, GaussianMixture, GaussianMixture]:
     """Return a composition along the noise levels, its exact first level and its exact last."""
     models = [OneLevelAtATime(LEFT, 3.0), OneLevelAtATime(RIGHT, -2.0)]
@@ -268,3 +282,5 @@ def test_what_does_not_fit_is_refused() -> None:
         Mixture(tensor(1.0, 0.0), torch.zeros(1, 2).double())
     with pytest.raises(ValueError, match="negative"):
         Negation(-1.0, 0.0)
+    with pytest.raises(ValueError, match="each level needs one"):
+        NormalisedLadder(SingleLevel(GaussianTarget(2)), ones(2))

@@ -503,6 +503,20 @@ def test_monte_carlo_with_every_scheme_is_unbiased_for_the_ratio(scheme: Resampl
     assert all(bool((result.log_normaliser_increments != 0).any()) for result in results)
 
 
+def test_particles_with_weights_need_not_be_in_equilibrium_at_the_first_level() -> None:
+    """The ratio then is that to the normalised density they were drawn from, with and without resampling."""
+    ladder, generator = harmonic_ladder(6), named_generator(35, "moves")
+    broad = TiltedHarmonic(0.5, [0.5, 0.0])
+    for resample_below in (None, 0.9):
+        annealing = Annealing(mala(), range(6), 2, resample_below=resample_below)
+        ratios = []
+        for _ in range(60):
+            start = broad.sample(100, generator)
+            log_weights = -PAIR.state_a.energy(start) - broad.log_density(start)
+            ratios.append(anneal(annealing, ladder, start, generator, log_weights).log_normaliser)
+        assert within_four_standard_errors(relative_weights(torch.stack(ratios), PAIR.state_b.log_normaliser), 1.0)
+
+
 def test_resampled_particles_follow_the_last_level() -> None:
     ladder, generator = harmonic_ladder(), named_generator(23, "moves")
     annealing = Annealing(mala(), range(9), 20, resample_below=0.5)

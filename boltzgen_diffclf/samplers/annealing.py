@@ -83,13 +83,18 @@ class Annealing(Generic[State]):
             raise ValueError(f"annealing needs at least two levels, got the order {list(self.order)}")
 
     def init(
-        self, ladder: Ladder, position: Float[Tensor, "batch *event"], generator: torch.Generator
+        self,
+        ladder: Ladder,
+        position: Float[Tensor, "batch *event"],
+        generator: torch.Generator,
+        log_weights: Float[Tensor, " batch"] | None = None,
     ) -> AnnealingState[State]:
-        """Return equally weighted particles at the first level, ``position`` being in equilibrium there."""
+        """Return particles at the first level: in equilibrium there, or of ``log_weights`` with respect to it."""
         level = torch.full((len(position),), self.order[0], device=position.device)
         particles = self.kernel.init(ladder, position, level, generator)
         zeros = torch.zeros(len(position), dtype=torch.float64, device=position.device)
-        return AnnealingState(particles, level.new_zeros(()), zeros, zeros, zeros.new_zeros(()))
+        weights = zeros if log_weights is None else log_weights.double()
+        return AnnealingState(particles, level.new_zeros(()), weights, zeros, zeros.new_zeros(()))
 
     def step(
         self, ladder: Ladder, state: AnnealingState[State], generator: torch.Generator
@@ -144,8 +149,9 @@ class AnnealingResult(Generic[State]):
     Attributes:
         particles: at the last level.
         log_weights: of the particles there.
-        work: of each particle's line of ancestors [kT]; minus ``log_weights`` where nothing was resampled.
-        log_normaliser: estimate of ``log Z_last - log Z_first``, unbiased for the ratio itself.
+        work: of each particle's line of ancestors [kT]; minus what ``log_weights`` gained where nothing was resampled.
+        log_normaliser: estimate of ``log Z_last - log Z_first``, unbiased for the ratio itself; of
+            ``log Z_last`` alone where the particles came with weights, see :func:`anneal`.
         effective_sample_size: on arrival at each level after the first.
         acceptance: mean of the kernel at each level after the first.
         log_normaliser_increments: banked by resampling at each level after the first.
@@ -172,9 +178,18 @@ def anneal(
     ladder: Ladder,
     position: Float[Tensor, "batch *event"],
     generator: torch.Generator,
+    log_weights: Float[Tensor, " batch"] | None = None,
 ) -> AnnealingResult[State]:
-    """Return the end of a whole pass; to save between the levels, call ``init`` and ``step`` instead."""
-    state = annealing.init(ladder, position, generator)
+    """Return the end of a whole pass; to save between the levels, call ``init`` and ``step`` instead.
+
+    Args:
+        annealing: how to go.
+        ladder: the levels.
+        position: in equilibrium at the first level, or with weights there.
+        generator: of the moves and the resampling.
+        log_weights: ``-u_first(x) - log q(x)`` of particles drawn from a normalised density ``q`` instead.
+    """
+    state = annealing.init(ladder, position, generator, log_weights)
     infos = []
     for _ in annealing.order[1:]:
         state, info = annealing.step(ladder, state, generator)

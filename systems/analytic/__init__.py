@@ -5,9 +5,18 @@ from systems.analytic.exact import AnalyticTarget
 from systems.analytic.gaussian_mixture import GaussianMixture
 from systems.analytic.harmonic import TiltedHarmonic, TiltedHarmonicPair
 from systems.analytic.marginals import InterpolatedMarginals, MixtureMarginals, interpolated, noised
-from systems.analytic.mixtures import mixture_1d, mixture_2d, mog40, ring_of_clusters, standardised, two_modes
+from systems.analytic.mixtures import (
+    crossing_ellipses,
+    mixture_1d,
+    mixture_2d,
+    mog40,
+    ring_of_clusters,
+    standardised,
+    two_modes,
+)
 from systems.analytic.mueller_brown import MuellerBrown
 from systems.analytic.pairs import MixturePair, crossed_mixtures, feat_mixtures
+from systems.analytic.plane import PlaneDensity
 from systems.analytic.registry import PAIRS, TARGETS
 
 __all__ = [
@@ -21,9 +30,11 @@ __all__ = [
     "MixtureMarginals",
     "MixturePair",
     "MuellerBrown",
+    "PlaneDensity",
     "TiltedHarmonic",
     "TiltedHarmonicPair",
     "crossed_mixtures",
+    "crossing_ellipses",
     "feat_mixtures",
     "interpolated",
     "mixture_1d",

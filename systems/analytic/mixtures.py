@@ -65,6 +65,27 @@ def ring_of_clusters(
     return _from_lists([1.0] * n_clusters if weights is None else weights, means, [sigma] * n_clusters)
 
 
+def crossing_ellipses(
+    radius: float = 1.6, sigmas: tuple[float, float] = (0.32, 0.16)
+) -> tuple[GaussianMixture, GaussianMixture]:
+    """Return two mixtures on the corners of a pentagon that share three of the corners, where their ellipses cross.
+
+    The first has lying ellipses at the corners 0 to 3, the second standing ones at 1 to 4, and what is heavy in one
+    is light in the other.
+
+    Args:
+        radius: of the pentagon; its corner 0 is at angle zero.
+        sigmas: of every ellipse along its long and its short axis.
+    """
+    corners = ring_of_clusters(5, radius).means
+    lying = torch.tensor(sigmas, dtype=torch.float64).expand(4, 2)
+    weights = torch.tensor([[0.30, 0.45, 0.20, 0.05], [0.10, 0.20, 0.50, 0.20]], dtype=torch.float64)
+    return (
+        GaussianMixture(weights[0], corners[:4], lying),
+        GaussianMixture(weights[1], corners[1:], lying.flip(1)),
+    )
+
+
 def two_modes(dimension: int = 2, separation: float = 5.0) -> GaussianMixture:
     """Return ``2/3 N(-separation, 0.05 I) + 1/3 N(+separation, 0.05 I)``, the means equal in all coordinates.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from workflows.benchmark_suites.classical import CLASSICAL
 from workflows.benchmark_suites.classifier import CLASSIFIER
+from workflows.benchmark_suites.composition import COMPOSITION
 from workflows.benchmark_suites.crossed import CROSSED
 from workflows.benchmark_suites.mixture_1d import MIXTURE_1D
 from workflows.benchmark_suites.mog40 import MOG40
@@ -19,6 +20,7 @@ SUITES: Mapping[str, Suite] = {
     for suite in (
         CLASSICAL,
         CLASSIFIER,
+        COMPOSITION,
         CROSSED,
         MIXTURE_1D,
         MOG40,
