@@ -64,12 +64,19 @@ def train_row(path: DiffusionPath, spec: RowSpec, context: RowContext) -> Traine
     Raises:
         InputError: an unknown name.
     """
+    return train_as(spec.objective, OneSidedSizes(**context.sizes), path, spec, context)
+
+
+def train_as(
+    objective: str, sizes: OneSidedSizes, path: DiffusionPath, spec: RowSpec, context: RowContext
+) -> Trained:
+    """Return what :func:`train_row` does where the row is not named after its objective, or sizes differ by row."""
     return train_one_sided(
         one_sided_target(spec.target, spec.dim),
         path,
-        spec.objective,
+        objective,
         spec.seed,
-        OneSidedSizes(**context.sizes),
+        sizes,
         checkpoint=context.checkpoint(spec),
         progress=StepProgress(context).report,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +21,27 @@ from boltzgen_diffclf.paths import uniform_levels as evenly_timed
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
 from boltzgen_diffclf.training.data_problem import DataProblem, DataSettings
-from boltzgen_diffclf.training.loop import Progress, optimise
+from boltzgen_diffclf.training.level_samplers import named_level_sampler
+from boltzgen_diffclf.training.loop import History, Progress, TrainingResult, optimise
 from boltzgen_diffclf.training.noised_losses import Setting
-from boltzgen_diffclf.training.noised_problem import NoisedObjective, NoisedProblem, NoisedSettings, profile_curve
+from boltzgen_diffclf.training.noised_problem import (
+    NoisedObjective,
+    NoisedProblem,
+    NoisedSettings,
+    energy_length,
+    profile_curve,
+)
 from boltzgen_diffclf.training.objectives import named_objective
-from systems.analytic import GaussianMixture, mixture_1d, mixture_2d, mog40, ring_of_clusters, standardised, two_modes
+from systems.analytic import (
+    GaussianMixture,
+    MixtureMarginals,
+    mixture_1d,
+    mixture_2d,
+    mog40,
+    ring_of_clusters,
+    standardised,
+    two_modes,
+)
 
 ONE_SIDED_TARGETS: Mapping[str, Callable[[int], GaussianMixture]] = {
     "mixture_1d": lambda dim: mixture_1d(means=(-5.0, 5.0)),
@@ -43,6 +59,9 @@ PATHS: Mapping[str, DiffusionPath] = {
 }
 """Noisings by name."""
 
+_LENGTH_POOL = 256
+"""Samples a level for the thermodynamic length."""
+
 
 @dataclass(frozen=True)
 class OneSidedSizes:
@@ -52,7 +71,7 @@ class OneSidedSizes:
         steps: of the optimiser.
         groups: clean samples a step, each seen at ``group_size`` levels.
         group_size: levels a group.
-        near_share: share of the groups whose levels are neighbours.
+        level_sampler: how these levels are chosen.
         learning_rate: peak, of the network.
         averaged_steps: that the averaged weights look back on.
         hidden: width of the network.
@@ -67,7 +86,7 @@ class OneSidedSizes:
     steps: int = 2000
     groups: int = 128
     group_size: int = 4
-    near_share: float = 0.75
+    level_sampler: str = "mixed"
     learning_rate: float = 2e-3
     averaged_steps: int = 100
     hidden: int = 128
@@ -90,6 +109,7 @@ class Trained:
             model of the data alone.
         seconds: of training and profiling.
         network_evaluations: of the optimiser's steps.
+        history: of the training.
     """
 
     target: GaussianMixture
@@ -97,6 +117,7 @@ class Trained:
     learned_curve: Float[Tensor, " levels"]
     seconds: float
     network_evaluations: int
+    history: History = field(default_factory=list)
 
 
 def one_sided_target(name: str, dim: int) -> GaussianMixture:
@@ -137,6 +158,7 @@ def train_one_sided(
     training, held_out = (_pool(target, sizes.samples, seed, name) for name in ("training pool", "held-out pool"))
     x = training.samples.x
     run = _Run(
+        target,
         DataGaussian(x.mean(0).float(), x.var(0).float()),
         training,
         held_out,
@@ -147,17 +169,19 @@ def train_one_sided(
         progress,
     )
     learned = torch.zeros(0)
-    model: NoisedEnergyModel | DataEnergyModel
+    result: TrainingResult[NoisedEnergyModel] | TrainingResult[DataEnergyModel]
     if isinstance(chosen, NoisedObjective):
-        model, learned, evaluations = _train_noised(chosen.balanced(target.dimension), path, run)
+        result, learned = _train_noised(chosen.balanced(target.dimension), path, run)
     else:
-        model, evaluations = _train_data_energy(chosen, run)
-    return Trained(target, model, learned, time.monotonic() - begun, evaluations)
+        result = _train_data_energy(chosen, run)
+    seconds = time.monotonic() - begun
+    return Trained(target, result.model, learned, seconds, result.network_evaluations, result.history)
 
 
 class _Run(NamedTuple):
     """What both kinds of training are given."""
 
+    target: GaussianMixture
     data: DataGaussian
     training: FixedPool
     held_out: FixedPool
@@ -175,8 +199,8 @@ class _Run(NamedTuple):
 
 def _train_noised(
     objective: NoisedObjective, path: DiffusionPath, run: _Run
-) -> tuple[NoisedEnergyModel, Float[Tensor, " levels"], int]:
-    """Return the model with its profiled curve, the learned curve, and the network evaluations."""
+) -> tuple[TrainingResult[NoisedEnergyModel], Float[Tensor, " levels"]]:
+    """Return the trained model in float64, with its profiled curve, and the learned curve."""
     sizes, levels = run.sizes, path_levels(path, run.sizes.levels).float()
     settings = NoisedSettings(
         sizes.steps,
@@ -185,20 +209,28 @@ def _train_noised(
         seed=run.seed,
         groups=sizes.groups,
         group_size=sizes.group_size,
-        near_share=sizes.near_share,
+        level_sampler=sizes.level_sampler,
     )
-    problem = NoisedProblem(objective, path, levels, run.training, run.held_out, settings)
+    needs_length = named_level_sampler(sizes.level_sampler).needs_length
+    length = _exact_length(run, Setting(path, levels.double())) if needs_length else None
+    problem = NoisedProblem(objective, path, levels, run.training, run.held_out, settings, length)
     fresh = NoisedEnergyModel(_noised_net(objective, len(run.data.mean), run.seed, sizes), path, run.data, levels)
     result = optimise(fresh, problem, settings, **run.state)
     model, times = result.model.double(), levels.double()
     learned = model.free_energy(times).detach()
     pool, stream = max(8, sizes.level_pool), named_generator(run.seed, "profile")
     profile_curve(model, run.training, Setting(path, times), pool, stream)
-    return model, learned, result.network_evaluations
+    return replace(result, model=model), learned
 
 
-def _train_data_energy(objective: type[DataProblem], run: _Run) -> tuple[DataEnergyModel, int]:
-    """Return the model and the network evaluations; a step has as many samples as a noised energy configurations."""
+def _exact_length(run: _Run, setting: Setting) -> Float[Tensor, " levels"]:
+    """Return the thermodynamic length of the exact densities: what an estimate from a model can at best be."""
+    oracle = MixtureMarginals(run.target, setting.path)
+    return energy_length(oracle, run.training, setting, _LENGTH_POOL, named_generator(run.seed, "length"))
+
+
+def _train_data_energy(objective: type[DataProblem], run: _Run) -> TrainingResult[DataEnergyModel]:
+    """Return the trained model in float64; a step has as many samples as a noised energy configurations."""
     sizes, mean = run.sizes, run.data.mean
     settings = DataSettings(
         sizes.steps,
@@ -210,7 +242,7 @@ def _train_data_energy(objective: type[DataProblem], run: _Run) -> tuple[DataEne
     net = MlpEnergyNet(len(mean), named_generator(run.seed, "weights"), hidden=sizes.hidden, layers=sizes.layers)
     problem = objective(mean, run.training, run.held_out, settings)
     result = optimise(DataEnergyModel(net, run.data), problem, settings, **run.state)
-    return result.model.double(), result.network_evaluations
+    return replace(result, model=result.model.double())
 
 
 def _noised_net(objective: NoisedObjective, dim: int, seed: int, sizes: OneSidedSizes) -> torch.nn.Module:
