@@ -155,10 +155,7 @@ def _classification_metrics(
     fitted = profile_free_energies(ours[:, :n]).free_energies
     losses = {name: sample_losses(ours[:, n:], f) for name, f in (("profiled_f", fitted), ("learned_f", learned))}
     return [
-        *(
-            Metric(f"excess_classification.{name}", *stratified_mean(loss - best), 0.0)
-            for name, loss in losses.items()
-        ),
+        *(Metric(f"excess_classification.{name}", *stratified_mean(loss - best), 0.0) for name, loss in losses.items()),
         Metric("classification", *stratified_mean(losses["learned_f"]), stratified_mean(best).value),
         Metric("free_energy_rms.learned_f", float((learned - fitted).std()), None, 0.0),
     ]
@@ -200,7 +197,7 @@ def _integral(
     for t in levels:
         y = oracle.at(float(t)).sample(sizes.measured, stream)
         with torch.no_grad():
-            derivatives.append(energy.time_derivative(y, t.expand(len(y))).numpy())
+            derivatives.append(energy.time_derivative(y, t.repeat(len(y))).numpy())
     estimate = thermodynamic_integration(levels.numpy(), derivatives, rule="arcsine").estimate
     return Metric("delta_f", estimate.value, estimate.stderr, 0.0)
 
@@ -211,9 +208,7 @@ def _matrix(
     """Return the energy of every sample at every level."""
     rows = y.flatten(0, 1)
     with torch.no_grad():
-        columns = [
-            torch.cat([energy.energy(part, t.expand(len(part))) for part in rows.split(_CHUNK)]) for t in levels
-        ]
+        columns = [torch.cat([energy.energy(part, t.expand(len(part))) for part in rows.split(_CHUNK)]) for t in levels]
     return torch.stack(columns, dim=-1).unflatten(0, y.shape[:2]).numpy()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from workflows.benchmark_suites.seeds import over_seeds
@@ -21,6 +21,7 @@ from workflows.benchmark_suites.suite import (
 )
 
 if TYPE_CHECKING:
+    from boltzgen_diffclf.training.noised_problem import NoisedObjective
     from workflows.benchmark_suites.one_sided_training import OneSidedSizes
 
 TARGET = "mog40"
@@ -93,20 +94,23 @@ PRESETS = {
 }
 
 
+def row_objective(choice: LevelChoice) -> NoisedObjective:
+    """Return the objective of a row, its levels chosen as the row says."""
+    from boltzgen_diffclf.training.objectives import NOISED_OBJECTIVES
+
+    named = NOISED_OBJECTIVES[choice.objective]
+    return replace(named, group_size=choice.group_size, level_sampler=choice.level_sampler)
+
+
 def row_sizes(choice: LevelChoice, sizes: Mapping[str, int]) -> OneSidedSizes:
     """Return the sizes of a row: as many groups a step as the network evaluations of the suite allow."""
     from boltzgen_diffclf.training.noised_losses import Sizes
-    from boltzgen_diffclf.training.objectives import NOISED_OBJECTIVES
     from workflows.benchmark_suites.one_sided_training import OneSidedSizes
 
     # Where all levels are compared, the network gives them in one pass.
-    price = NOISED_OBJECTIVES[choice.objective].evaluations(Sizes(choice.group_size, all_levels=1))
-    return OneSidedSizes(
-        groups=sizes["evaluations"] // price,
-        group_size=choice.group_size,
-        level_sampler=choice.level_sampler,
-        **{name: size for name, size in sizes.items() if name != "evaluations"},
-    )
+    price = row_objective(choice).evaluations(Sizes(choice.group_size, all_levels=1))
+    rest = {name: size for name, size in sizes.items() if name != "evaluations"}
+    return OneSidedSizes(groups=sizes["evaluations"] // price, group_size=choice.group_size, **rest)
 
 
 def run_row(spec: RowSpec, context: RowContext) -> list[Metric]:
@@ -116,7 +120,7 @@ def run_row(spec: RowSpec, context: RowContext) -> list[Metric]:
 
     choice = CHOICES[spec.objective]
     sizes = row_sizes(choice, context.sizes)
-    trained = train_as(choice.objective, sizes, PATHS["vp"], spec, context)
+    trained = train_as(row_objective(choice), sizes, PATHS["vp"], spec, context)
     return measure(trained, PATHS["vp"], spec.seed, sizes)
 
 
@@ -143,9 +147,7 @@ def numbered(rows: Sequence[TableRow], dim: int, metric: str) -> dict[int, Table
     return {one.group_size: found[name] for name, one in NUMBERS.items() if name in found}
 
 
-def _of_dimension(
-    rows: Sequence[TableRow], dim: int, losses: Mapping[int, TableRow], as_good: Sequence[int]
-) -> str:
+def _of_dimension(rows: Sequence[TableRow], dim: int, losses: Mapping[int, TableRow], as_good: Sequence[int]) -> str:
     best = _least(losses)
     words = f"In {dim} dimensions N = {best} has the least excess classification loss, {_shown(losses[best])} nats"
     alike = [str(n) for n in as_good if n != best]
@@ -171,9 +173,7 @@ def _as_good(lines: Mapping[int, TableRow]) -> list[int]:
     """Return the numbers that the errors do not tell from the best."""
     best = lines[_least(lines)]
     return [
-        n
-        for n, row in lines.items()
-        if row.value - best.value <= 2 * math.hypot(row.stderr or 0.0, best.stderr or 0.0)
+        n for n, row in lines.items() if row.value - best.value <= 2 * math.hypot(row.stderr or 0.0, best.stderr or 0.0)
     ]
 
 

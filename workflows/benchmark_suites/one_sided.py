@@ -31,6 +31,7 @@ from boltzgen_diffclf.observables import (
 from boltzgen_diffclf.paths import DiffusionPath
 from boltzgen_diffclf.samplers import Annealing, Mala, anneal, sample_reverse
 from boltzgen_diffclf.streams import named_generator, split_seed
+from boltzgen_diffclf.training.noised_problem import NoisedObjective
 from systems.analytic import GaussianMixture, MixtureMarginals
 from workflows.benchmark_suites.one_sided_training import (
     OneSidedSizes,
@@ -68,7 +69,7 @@ def train_row(path: DiffusionPath, spec: RowSpec, context: RowContext) -> Traine
 
 
 def train_as(
-    objective: str, sizes: OneSidedSizes, path: DiffusionPath, spec: RowSpec, context: RowContext
+    objective: str | NoisedObjective, sizes: OneSidedSizes, path: DiffusionPath, spec: RowSpec, context: RowContext
 ) -> Trained:
     """Return what :func:`train_row` does where the row is not named after its objective, or sizes differ by row."""
     return train_one_sided(

@@ -71,7 +71,6 @@ class OneSidedSizes:
         steps: of the optimiser.
         groups: clean samples a step, each seen at ``group_size`` levels.
         group_size: levels a group.
-        level_sampler: how these levels are chosen.
         learning_rate: peak, of the network.
         averaged_steps: that the averaged weights look back on.
         hidden: width of the network.
@@ -86,7 +85,6 @@ class OneSidedSizes:
     steps: int = 2000
     groups: int = 128
     group_size: int = 4
-    level_sampler: str = "mixed"
     learning_rate: float = 2e-3
     averaged_steps: int = 100
     hidden: int = 128
@@ -141,20 +139,20 @@ def path_levels(path: DiffusionPath, n_levels: int) -> Float[Tensor, " levels"]:
 def train_one_sided(
     target: GaussianMixture,
     path: DiffusionPath,
-    objective: str,
+    objective: str | NoisedObjective,
     seed: int,
     sizes: OneSidedSizes,
     *,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> Trained:
-    """Return the energy of ``target`` that the named objective learns from a fixed pool of samples.
+    """Return the energy of ``target`` that an objective, by name or by itself, learns from a fixed pool of samples.
 
     Raises:
         InputError: no such objective, or a checkpoint of another training.
     """
     begun = time.monotonic()
-    chosen = named_objective(objective)
+    chosen = named_objective(objective) if isinstance(objective, str) else objective
     training, held_out = (_pool(target, sizes.samples, seed, name) for name in ("training pool", "held-out pool"))
     x = training.samples.x
     run = _Run(
@@ -209,10 +207,9 @@ def _train_noised(
         seed=run.seed,
         groups=sizes.groups,
         group_size=sizes.group_size,
-        level_sampler=sizes.level_sampler,
     )
-    needs_length = named_level_sampler(sizes.level_sampler).needs_length
-    length = _exact_length(run, Setting(path, levels.double())) if needs_length else None
+    sampler = named_level_sampler(objective.level_sampler or settings.level_sampler)
+    length = _exact_length(run, Setting(path, levels.double())) if sampler.needs_length else None
     problem = NoisedProblem(objective, path, levels, run.training, run.held_out, settings, length)
     fresh = NoisedEnergyModel(_noised_net(objective, len(run.data.mean), run.seed, sizes), path, run.data, levels)
     result = optimise(fresh, problem, settings, **run.state)

@@ -15,8 +15,8 @@ ABOUT = {
     "vp": "variance preserving noise, beta from 0.1 to 20, levels even in time",
     "ve": "variance exploding noise, sigma from 0.01 to 20, levels even in the log signal-to-noise ratio",
     "edm": "the noise of EDM, sigma from 0.002 to 80, levels even in the log signal-to-noise ratio",
-    INTERPOLANT: "the two-sided interpolant from two modes (t = 0) to the target (t = 1), independent pairs, noise that "
-    "preserves the variance; its energies are anchored to the true ones of both ends, which the others never see",
+    INTERPOLANT: "the two-sided interpolant from two modes (t = 0) to the target (t = 1), independent pairs, noise "
+    "that preserves the variance; its energies are anchored to the true ones of both ends, which the others never see",
 }
 OBJECTIVES = {
     **{name: f"{about}; denoising score matching and classification" for name, about in ABOUT.items()},
