@@ -33,6 +33,8 @@ def summary_figure(rows: Sequence[TableRow]) -> Figure:
         for axis, (metric, (name, threshold)) in zip(axes, SHOWN.items(), strict=True):
             draw_estimates(axis, own, dim, metric)
             axis.set_xscale("symlog", linthresh=threshold)
+            # Nothing is below zero but the noise of a loss at its best.
+            axis.set_xlim(left=max(axis.get_xlim()[0], -threshold))
             axis.set_xlabel(name)
         axes[0].set_title(f"{target}, {dim} dimensions")
     return figure
