@@ -34,6 +34,10 @@ class RunFailedError(BoltzgenError):
     exit_code = 4
 
 
+class TrainingDivergedError(RunFailedError):
+    """A training left the finite numbers."""
+
+
 def nearest_name(name: str, valid: list[str]) -> str:
     """Return ``; did you mean 'x'?`` for the valid name closest to ``name``, or an empty string.
 

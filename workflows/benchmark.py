@@ -134,6 +134,11 @@ class BenchmarkResult:
         """The suite that was run."""
         return SUITES[self.config.suite]
 
+    @property
+    def conclusion(self) -> str:
+        """What the suite says of its table; empty where it says nothing."""
+        return self.suite.conclusion(self.rows) if self.suite.conclusion else ""
+
 
 def run(config: BenchmarkConfig) -> BenchmarkResult:
     """Return the table of a suite; the run folder keeps ``results.csv``, ``report.html``, figures and every row.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from boltzgen_diffclf.errors import RunFailedError
+from boltzgen_diffclf.errors import TrainingDivergedError
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training import parallel
 from boltzgen_diffclf.training.checkpoint import (
@@ -105,7 +105,8 @@ def optimise(
 
     Raises:
         InputError: the checkpoint is broken or of another training.
-        RunFailedError: the loss became NaN, or the disk refuses.
+        TrainingDivergedError: the loss became NaN.
+        RunFailedError: the disk refuses.
     """
     trainer = _Trainer(model, problem, settings, checkpoint, identity or {})
     trainer.resume()
@@ -167,7 +168,7 @@ class _Trainer(Generic[Model, Batch]):
         parallel.average_gradients(self.model)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
         if not torch.isfinite(norm):
-            raise RunFailedError(
+            raise TrainingDivergedError(
                 f"training diverged at step {self.step}: gradient norm {norm.item()}; lower the learning rate"
             )
         self.optimiser.step()

@@ -11,12 +11,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.compilation import fuse
+from boltzgen_diffclf.energy import TimeEnergy
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.profile import profile_free_energies
 from boltzgen_diffclf.nets import MultiLevelNet
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
-from boltzgen_diffclf.paths import DiffusionPath, neighbour_groups, scattered_groups
+from boltzgen_diffclf.paths import DiffusionPath, thermodynamic_length
 from boltzgen_diffclf.training.clean_data import CleanData
+from boltzgen_diffclf.training.level_samplers import named_level_sampler
 from boltzgen_diffclf.training.loop import LoopSettings
 from boltzgen_diffclf.training.noised_losses import NOISED_LOSSES, NoisedBatch, Setting, Sizes
 from boltzgen_diffclf.training.problem import Problem
@@ -29,12 +31,12 @@ class NoisedObjective:
     Attributes:
         weights: by name of the loss, see :data:`NOISED_LOSSES`.
         group_size: levels a group; None leaves it to the settings.
-        near_share: share of the groups whose levels are neighbours; None leaves it to the settings.
+        level_sampler: how they are chosen, one of ``LEVEL_SAMPLERS``; None leaves it to the settings.
     """
 
     weights: Mapping[str, float]
     group_size: int | None = None
-    near_share: float | None = None
+    level_sampler: str | None = None
 
     def balanced(self, dimension: int) -> NoisedObjective:
         """Return the objective with its classification losses over the root of the dimension.
@@ -44,6 +46,10 @@ class NoisedObjective:
         factors = {name: dimension**-0.5 if name.startswith("classification") else 1.0 for name in self.weights}
         return replace(self, weights={name: factors[name] * weight for name, weight in self.weights.items()})
 
+    def evaluations(self, sizes: Sizes) -> int:
+        """Return the network evaluations of one group, energies and derivatives alike."""
+        return sizes.group_size * sum(NOISED_LOSSES[name].price(sizes) for name in self.weights)
+
 
 @dataclass(frozen=True)
 class NoisedSettings(LoopSettings):
@@ -52,12 +58,12 @@ class NoisedSettings(LoopSettings):
     Attributes:
         groups: clean samples a step.
         group_size: levels at which each is seen: N of the N-level classification loss.
-        near_share: share of the groups whose levels are neighbours; the others are scattered over the path.
+        level_sampler: how these levels are chosen, one of ``LEVEL_SAMPLERS``.
     """
 
     groups: int = 128
     group_size: int = 4
-    near_share: float = 0.75
+    level_sampler: str = "mixed"
 
 
 class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
@@ -70,9 +76,10 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
         data: what is learned from.
         held_out: other samples, never learned from.
         settings: sizes of a batch.
+        length: thermodynamic length at every level, see :func:`energy_length`; only where levels are chosen by it.
 
     Raises:
-        InputError: groups of more levels than there are.
+        InputError: groups of more levels than there are, an unknown level sampler, or one that lacks the length.
     """
 
     def __init__(
@@ -83,16 +90,20 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
         data: CleanData,
         held_out: CleanData,
         settings: NoisedSettings,
+        length: Float[Tensor, " levels"] | None = None,
     ) -> None:
         self.objective, self.data, self.held_out, self.settings = objective, data, held_out, settings
         self.setting = Setting(path, levels)
         self.names = tuple(objective.weights)
         self.weights = levels.new_tensor(list(objective.weights.values()))
         self.group_size = objective.group_size or settings.group_size
-        near_share = settings.near_share if objective.near_share is None else objective.near_share
-        self.n_near = round(near_share * settings.groups)
+        self.level_sampler = objective.level_sampler or settings.level_sampler
+        self._sampler = named_level_sampler(self.level_sampler)
         if self.group_size > len(levels):
             raise InputError(f"groups of {self.group_size} levels need as many, and there are {len(levels)}")
+        if self._sampler.needs_length and length is None:
+            raise InputError(f"level sampler {self.level_sampler} needs the length of the path; give it, or take mixed")
+        self._place = (levels if length is None else length).cpu()
         self._losses: Callable[[NoisedEnergyModel, NoisedBatch], Tensor] = fuse(self._evaluate, levels.device)
 
     def draw(self, model: NoisedEnergyModel, generator: torch.Generator) -> NoisedBatch:
@@ -114,27 +125,24 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
     def evaluations(self, model: NoisedEnergyModel) -> int:
         """See :meth:`Problem.evaluations`."""
         passes = 1 if isinstance(model.net, MultiLevelNet) else len(self.setting.levels)
-        sizes = Sizes(self.group_size, passes)
-        return self.settings.groups * self.group_size * sum(NOISED_LOSSES[name].price(sizes) for name in self.names)
+        return self.settings.groups * self.objective.evaluations(Sizes(self.group_size, passes))
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """See :attr:`Problem.identity`."""
-        return {"objective": dict(self.objective.weights), "path": repr(self.setting.path)}
+        return {
+            "objective": dict(self.objective.weights),
+            "path": repr(self.setting.path),
+            "level_sampler": self.level_sampler,
+        }
 
     def _evaluate(self, model: NoisedEnergyModel, batch: NoisedBatch) -> Tensor:
         return torch.stack([NOISED_LOSSES[name].mean(model, batch, self.setting) for name in self.names])
 
     def _draw(self, data: CleanData, generator: torch.Generator) -> NoisedBatch:
-        level = self._draw_levels(generator)
+        level = self._sampler.draw(self._place, self.group_size, self.settings.groups, generator)
         clean = data.draw(len(level), generator)
         return noised_batch(clean.x, clean.score, level, self.setting, generator)
-
-    def _draw_levels(self, generator: torch.Generator) -> Int[Tensor, "groups size"]:
-        n_levels, size = len(self.setting.levels), self.group_size
-        near = neighbour_groups(n_levels, size, self.n_near, generator)
-        far = scattered_groups(n_levels, size, self.settings.groups - self.n_near, generator)
-        return torch.cat([near, far])
 
 
 def noised_batch(
@@ -170,11 +178,35 @@ def profile_curve(
         pool: samples a level.
         generator: a CPU stream.
     """
+    y = _pool_of_every_level(data, setting, pool, generator)
+    with torch.no_grad():
+        energies = torch.cat([model.level_energies(part, setting.levels) for part in y.flatten(0, 1).split(256)])
+        matrix = energies.unflatten(0, y.shape[:2]).double().cpu().numpy()
+        model.curve.values.copy_(torch.as_tensor(profile_free_energies(matrix).free_energies))
+
+
+def energy_length(
+    energy: TimeEnergy, data: CleanData, setting: Setting, pool: int, generator: torch.Generator
+) -> Float[Tensor, " levels"]:
+    """Return the thermodynamic length from the first level to each, as an energy has it on ``data``.
+
+    Args:
+        energy: trained, or exact.
+        data: clean samples.
+        setting: path and levels; between them the length grows by the trapezoidal rule.
+        pool: samples a level.
+        generator: a CPU stream.
+    """
+    y = _pool_of_every_level(data, setting, pool, generator)
+    with torch.no_grad():
+        time_scores = [-energy.time_derivative(y_t, t.expand(pool)) for y_t, t in zip(y, setting.levels, strict=True)]
+    return thermodynamic_length(setting.levels, torch.stack(time_scores))
+
+
+def _pool_of_every_level(
+    data: CleanData, setting: Setting, pool: int, generator: torch.Generator
+) -> Float[Tensor, "levels pool dim"]:
     n_levels = len(setting.levels)
     level = torch.arange(n_levels)[:, None].expand(-1, pool).reshape(-1, 1)
     clean = data.draw(n_levels * pool, generator)
-    y = noised_batch(clean.x, clean.score, level, setting, generator).y[:, 0]
-    with torch.no_grad():
-        energies = torch.cat([model.level_energies(part, setting.levels) for part in y.split(256)])
-        matrix = energies.reshape(n_levels, pool, n_levels).double().cpu().numpy()
-        model.curve.values.copy_(torch.as_tensor(profile_free_energies(matrix).free_energies))
+    return noised_batch(clean.x, clean.score, level, setting, generator).y[:, 0].unflatten(0, (n_levels, pool))

@@ -8,8 +8,10 @@ from workflows.benchmark_suites.classical import CLASSICAL
 from workflows.benchmark_suites.classifier import CLASSIFIER
 from workflows.benchmark_suites.composition import COMPOSITION
 from workflows.benchmark_suites.crossed import CROSSED
+from workflows.benchmark_suites.levels import LEVELS
 from workflows.benchmark_suites.mixture_1d import MIXTURE_1D
 from workflows.benchmark_suites.mog40 import MOG40
+from workflows.benchmark_suites.paths import PATHS_SUITE
 from workflows.benchmark_suites.ratios import RATIOS
 from workflows.benchmark_suites.rings import RINGS
 from workflows.benchmark_suites.suite import Suite
@@ -22,8 +24,10 @@ SUITES: Mapping[str, Suite] = {
         CLASSIFIER,
         COMPOSITION,
         CROSSED,
+        LEVELS,
         MIXTURE_1D,
         MOG40,
+        PATHS_SUITE,
         RATIOS,
         RINGS,
         TWO_MODES,

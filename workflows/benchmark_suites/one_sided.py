@@ -31,6 +31,7 @@ from boltzgen_diffclf.observables import (
 from boltzgen_diffclf.paths import DiffusionPath
 from boltzgen_diffclf.samplers import Annealing, Mala, anneal, sample_reverse
 from boltzgen_diffclf.streams import named_generator, split_seed
+from boltzgen_diffclf.training.noised_problem import NoisedObjective
 from systems.analytic import GaussianMixture, MixtureMarginals
 from workflows.benchmark_suites.one_sided_training import (
     OneSidedSizes,
@@ -64,12 +65,19 @@ def train_row(path: DiffusionPath, spec: RowSpec, context: RowContext) -> Traine
     Raises:
         InputError: an unknown name.
     """
+    return train_as(spec.objective, OneSidedSizes(**context.sizes), path, spec, context)
+
+
+def train_as(
+    objective: str | NoisedObjective, sizes: OneSidedSizes, path: DiffusionPath, spec: RowSpec, context: RowContext
+) -> Trained:
+    """Return what :func:`train_row` does where the row is not named after its objective, or sizes differ by row."""
     return train_one_sided(
         one_sided_target(spec.target, spec.dim),
         path,
-        spec.objective,
+        objective,
         spec.seed,
-        OneSidedSizes(**context.sizes),
+        sizes,
         checkpoint=context.checkpoint(spec),
         progress=StepProgress(context).report,
     )

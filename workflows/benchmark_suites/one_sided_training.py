@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +21,27 @@ from boltzgen_diffclf.paths import uniform_levels as evenly_timed
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
 from boltzgen_diffclf.training.data_problem import DataObjective, DataSettings
-from boltzgen_diffclf.training.loop import Progress, optimise
+from boltzgen_diffclf.training.level_samplers import named_level_sampler
+from boltzgen_diffclf.training.loop import History, Progress, TrainingResult, optimise
 from boltzgen_diffclf.training.noised_losses import Setting
-from boltzgen_diffclf.training.noised_problem import NoisedObjective, NoisedProblem, NoisedSettings, profile_curve
+from boltzgen_diffclf.training.noised_problem import (
+    NoisedObjective,
+    NoisedProblem,
+    NoisedSettings,
+    energy_length,
+    profile_curve,
+)
 from boltzgen_diffclf.training.objectives import named_objective
-from systems.analytic import GaussianMixture, mixture_1d, mixture_2d, mog40, ring_of_clusters, standardised, two_modes
+from systems.analytic import (
+    GaussianMixture,
+    MixtureMarginals,
+    mixture_1d,
+    mixture_2d,
+    mog40,
+    ring_of_clusters,
+    standardised,
+    two_modes,
+)
 
 RING_WEIGHTS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 """Of the clusters, in a scale of their own: all different, so that it shows which are wrong."""
@@ -46,6 +62,9 @@ PATHS: Mapping[str, DiffusionPath] = {
 }
 """Noisings by name."""
 
+_LENGTH_POOL = 256
+"""Samples a level for the thermodynamic length."""
+
 
 @dataclass(frozen=True)
 class OneSidedSizes:
@@ -55,7 +74,6 @@ class OneSidedSizes:
         steps: of the optimiser.
         groups: clean samples a step, each seen at ``group_size`` levels.
         group_size: levels a group.
-        near_share: share of the groups whose levels are neighbours.
         learning_rate: peak, of the network.
         averaged_steps: that the averaged weights look back on.
         hidden: width of the network.
@@ -70,7 +88,6 @@ class OneSidedSizes:
     steps: int = 2000
     groups: int = 128
     group_size: int = 4
-    near_share: float = 0.75
     learning_rate: float = 2e-3
     averaged_steps: int = 100
     hidden: int = 128
@@ -93,6 +110,7 @@ class Trained:
             model of the data alone.
         seconds: of training and profiling.
         network_evaluations: of the optimiser's steps.
+        history: of the training.
     """
 
     target: GaussianMixture
@@ -100,6 +118,7 @@ class Trained:
     learned_curve: Float[Tensor, " levels"]
     seconds: float
     network_evaluations: int
+    history: History = field(default_factory=list)
 
 
 def one_sided_target(name: str, dim: int) -> GaussianMixture:
@@ -123,23 +142,24 @@ def path_levels(path: DiffusionPath, n_levels: int) -> Float[Tensor, " levels"]:
 def train_one_sided(
     target: GaussianMixture,
     path: DiffusionPath,
-    objective: str,
+    objective: str | NoisedObjective,
     seed: int,
     sizes: OneSidedSizes,
     *,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> Trained:
-    """Return the energy of ``target`` that the named objective learns from a fixed pool of samples.
+    """Return the energy of ``target`` that an objective, by name or by itself, learns from a fixed pool of samples.
 
     Raises:
         InputError: no such objective, or a checkpoint of another training.
     """
     begun = time.monotonic()
-    chosen = named_objective(objective)
+    chosen = named_objective(objective) if isinstance(objective, str) else objective
     training, held_out = (_pool(target, sizes.samples, seed, name) for name in ("training pool", "held-out pool"))
     x = training.samples.x
     run = _Run(
+        target,
         DataGaussian(x.mean(0).float(), x.var(0).float()),
         training,
         held_out,
@@ -150,17 +170,19 @@ def train_one_sided(
         progress,
     )
     learned = torch.zeros(0)
-    model: NoisedEnergyModel | DataEnergyModel
+    result: TrainingResult[NoisedEnergyModel] | TrainingResult[DataEnergyModel]
     if isinstance(chosen, NoisedObjective):
-        model, learned, evaluations = _train_noised(chosen.balanced(target.dimension), path, run)
+        result, learned = _train_noised(chosen.balanced(target.dimension), path, run)
     else:
-        model, evaluations = _train_data_energy(chosen, run)
-    return Trained(target, model, learned, time.monotonic() - begun, evaluations)
+        result = _train_data_energy(chosen, run)
+    seconds = time.monotonic() - begun
+    return Trained(target, result.model, learned, seconds, result.network_evaluations, result.history)
 
 
 class _Run(NamedTuple):
     """What both kinds of training are given."""
 
+    target: GaussianMixture
     data: DataGaussian
     training: FixedPool
     held_out: FixedPool
@@ -178,8 +200,8 @@ class _Run(NamedTuple):
 
 def _train_noised(
     objective: NoisedObjective, path: DiffusionPath, run: _Run
-) -> tuple[NoisedEnergyModel, Float[Tensor, " levels"], int]:
-    """Return the model with its profiled curve, the learned curve, and the network evaluations."""
+) -> tuple[TrainingResult[NoisedEnergyModel], Float[Tensor, " levels"]]:
+    """Return the trained model in float64, with its profiled curve, and the learned curve."""
     sizes, levels = run.sizes, path_levels(path, run.sizes.levels).float()
     settings = NoisedSettings(
         sizes.steps,
@@ -188,20 +210,27 @@ def _train_noised(
         seed=run.seed,
         groups=sizes.groups,
         group_size=sizes.group_size,
-        near_share=sizes.near_share,
     )
-    problem = NoisedProblem(objective, path, levels, run.training, run.held_out, settings)
+    sampler = named_level_sampler(objective.level_sampler or settings.level_sampler)
+    length = _exact_length(run, Setting(path, levels.double())) if sampler.needs_length else None
+    problem = NoisedProblem(objective, path, levels, run.training, run.held_out, settings, length)
     fresh = NoisedEnergyModel(_noised_net(objective, len(run.data.mean), run.seed, sizes), path, run.data, levels)
     result = optimise(fresh, problem, settings, **run.state)
     model, times = result.model.double(), levels.double()
     learned = model.free_energy(times).detach()
     pool, stream = max(8, sizes.level_pool), named_generator(run.seed, "profile")
     profile_curve(model, run.training, Setting(path, times), pool, stream)
-    return model, learned, result.network_evaluations
+    return replace(result, model=model), learned
 
 
-def _train_data_energy(objective: DataObjective, run: _Run) -> tuple[DataEnergyModel, int]:
-    """Return the model and the network evaluations; a step has as many samples as a noised energy configurations."""
+def _exact_length(run: _Run, setting: Setting) -> Float[Tensor, " levels"]:
+    """Return the thermodynamic length of the exact densities: what an estimate from a model can at best be."""
+    oracle = MixtureMarginals(run.target, setting.path)
+    return energy_length(oracle, run.training, setting, _LENGTH_POOL, named_generator(run.seed, "length"))
+
+
+def _train_data_energy(objective: DataObjective, run: _Run) -> TrainingResult[DataEnergyModel]:
+    """Return the trained model in float64; a step has as many samples as a noised energy configurations."""
     sizes, mean = run.sizes, run.data.mean
     settings = DataSettings(
         sizes.steps,
@@ -217,7 +246,7 @@ def _train_data_energy(objective: DataObjective, run: _Run) -> tuple[DataEnergyM
     if not problem.learns_normaliser:
         # Where nothing was learned the density is known up to a factor alone.
         result.model.log_normaliser.fill_(torch.nan)
-    return result.model.double(), result.network_evaluations
+    return replace(result, model=result.model.double())
 
 
 def _noised_net(objective: NoisedObjective, dim: int, seed: int, sizes: OneSidedSizes) -> torch.nn.Module:

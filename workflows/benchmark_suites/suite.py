@@ -181,6 +181,7 @@ class Suite:
         published: numbers to stand beside ours.
         combine: from the metrics of each seed of a row to those of all.
         headline: the metric that the terminal and the page show first.
+        conclusion: from all lines of the table to what they say, in sentences; empty where they say nothing.
     """
 
     name: str
@@ -193,6 +194,7 @@ class Suite:
     combine: Callable[[Sequence[Sequence[Metric]]], list[Metric]]
     published: tuple[Published, ...] = ()
     headline: str = "delta_f"
+    conclusion: Callable[[Sequence[TableRow]], str] | None = None
 
     def rows(
         self,

@@ -70,7 +70,7 @@ def pivot(rows: Sequence[TableRow]) -> dict[str, object]:
 
 
 def print_table(result: BenchmarkResult, page: Path, stream: TextIO | None = None) -> None:
-    """Print the headline metric of every row, its exact value, and where the page lies.
+    """Print the headline metric of every row, its exact value, what they say together, and where the page lies.
 
     Args:
         result: what to say.
@@ -104,6 +104,8 @@ def print_table(result: BenchmarkResult, page: Path, stream: TextIO | None = Non
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), file=out)
+    if result.conclusion:
+        print("\n" + result.conclusion.replace("±", "+-").replace("–", "-"), file=out)
     print(f"\n{page}", file=out)
 
 

@@ -1,0 +1,84 @@
+"""How the levels of a group are chosen in training, by name: a new way is a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from boltzgen_diffclf.errors import InputError, nearest_name
+from boltzgen_diffclf.paths import gap_aware_pairs, neighbour_groups, scattered_groups
+
+NEAR_SHARE = 0.75
+"""Share of the mixed groups whose levels are neighbours."""
+
+TARGET_GAP = 1.0
+"""Likeliest thermodynamic length between the two levels of a gap-aware pair."""
+
+LevelIndices = Int[Tensor, "groups size"]
+"""Ascending indices of levels, a row a group."""
+
+
+@dataclass(frozen=True)
+class LevelSampler:
+    """A way to choose the levels of a group.
+
+    Attributes:
+        draw: from where each level lies, levels a group, groups and a CPU stream to the groups.
+        needs_length: whether levels must be placed by their thermodynamic length; any other place will do where not.
+    """
+
+    draw: Callable[[Float[Tensor, " levels"], int, int, torch.Generator], LevelIndices]
+    needs_length: bool = False
+
+
+def neighbours(place: Float[Tensor, " levels"], size: int, groups: int, generator: torch.Generator) -> LevelIndices:
+    """Draw groups of consecutive levels."""
+    return neighbour_groups(len(place), size, groups, generator)
+
+
+def scattered(place: Float[Tensor, " levels"], size: int, groups: int, generator: torch.Generator) -> LevelIndices:
+    """Draw groups of distinct levels from all over the path."""
+    return scattered_groups(len(place), size, groups, generator)
+
+
+def mixed(place: Float[Tensor, " levels"], size: int, groups: int, generator: torch.Generator) -> LevelIndices:
+    """Draw :data:`NEAR_SHARE` of the groups as neighbours, and the others from all over the path."""
+    n_near = round(NEAR_SHARE * groups)
+    near = neighbours(place, size, n_near, generator)
+    return torch.cat([near, scattered(place, size, groups - n_near, generator)])
+
+
+def gap_aware(place: Float[Tensor, " levels"], size: int, groups: int, generator: torch.Generator) -> LevelIndices:
+    """Draw pairs of levels about :data:`TARGET_GAP` apart in thermodynamic length.
+
+    Raises:
+        InputError: groups of another size.
+    """
+    if size != 2:
+        raise InputError(f"gap-aware levels come in pairs, and groups of {size} were asked for; take a group size of 2")
+    return gap_aware_pairs(place, TARGET_GAP, groups, generator)
+
+
+LEVEL_SAMPLERS: Mapping[str, LevelSampler] = {
+    "neighbours": LevelSampler(neighbours),
+    "scattered": LevelSampler(scattered),
+    "mixed": LevelSampler(mixed),
+    "gap_aware": LevelSampler(gap_aware, needs_length=True),
+}
+"""Ways to choose levels by name."""
+
+
+def named_level_sampler(name: str) -> LevelSampler:
+    """Return the way to choose levels called ``name``.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in LEVEL_SAMPLERS:
+        near = nearest_name(name, list(LEVEL_SAMPLERS))
+        raise InputError(f"there is no level sampler {name!r} (valid: {', '.join(LEVEL_SAMPLERS)}){near}")
+    return LEVEL_SAMPLERS[name]
