@@ -4,10 +4,10 @@ For ``y = alpha x + sigma z`` and data of mean ``m`` and covariance ``Sigma = Q 
 ``C = alpha^2 v + sigma^2`` along the principal axes ``Q`` and ``w = C^{-1/2} Q^T (y - alpha m)``. Then
 
 .. math:: U(y, t) = \tfrac12 |w|^2 + \tfrac12 \sum_i \log 2 \pi C_i + s(t)\, u(h, c), \qquad
-          h = Q w, \quad s = \alpha \sqrt{\bar v} / \sigma .
+          h = Q w, \quad s = \alpha \sqrt{\bar v} / \sigma_\rho, \quad \sigma_\rho^2 = \sigma^2 + \alpha^2 \rho^2 .
 
-*Input.* ``h`` has mean zero and unit covariance at every level, in the columns of ``y``; ``c`` is the log-SNR, moved
-linearly to [0, 1].
+*Input.* ``h`` has mean zero and unit covariance at every level, in the columns of ``y``; ``c`` is the log-SNR with
+``sigma_rho`` in place of ``sigma``, moved linearly to [0, 1].
 
 *Output.* By Tweedie ``E[x | y] = (y - sigma^2 grad U) / alpha = D_0 + Q d``, with the Wiener estimate
 ``D_0 = m + Q (alpha v / sqrt C) w`` and the network's share ``d = -(sigma^2 s / alpha) C^{-1/2} Q^T grad_h u``. For
@@ -15,6 +15,11 @@ Gaussian data ``Q^T (x - D_0)`` has the variances ``v sigma^2 / C``, so the regr
 the variances ``alpha^2 v / (sigma s)^2``. One scale multiplies a scalar network, so their mean is what can be one:
 ``s = alpha sqrt(mean v) / sigma``, exact for each coordinate where ``Sigma`` is a multiple of the identity. Then
 ``d = -sigma sqrt(mean v) C^{-1/2} Q^T grad_h u``, which divides by no ``alpha``.
+
+*Resolution.* Noise far below the finest structure of the data changes neither ``U`` nor its slope, which no longer
+grow as ``1 / sigma``; a factor that does amplifies every error of the network. With a resolution ``rho > 0``, the
+width below which the data has no structure, ``s`` and ``c`` stop where the noise falls below it, and levels of less
+noise share what they learn. The ``d`` above is then shrunk by ``sigma / sigma_rho``.
 
 References:
     Karras et al. 2022, arXiv:2206.00364, for preconditioned denoisers; OuYang et al. 2026, arXiv:2601.21025.
@@ -102,6 +107,24 @@ class DataGaussian(nn.Module):
         return components if self.axes is None else components @ self.axes.T
 
 
+def data_resolution(x: Float[Tensor, "samples dim"], generator: torch.Generator, probes: int = 512) -> float:
+    r"""Return the width below which samples show no structure [unit of x].
+
+    ``sqrt(r^2 / (2 d))`` with the median distance ``r`` of some samples to their nearest neighbour: two draws of one
+    normal of width ``rho`` are ``sqrt(2 d) rho`` apart, and the nearest of many draws are closer. So this is a width
+    that the data is not narrower than; with many samples in few dimensions it goes to zero.
+
+    Args:
+        x: samples of the data.
+        generator: chooses the probes.
+        probes: samples whose neighbours are looked for.
+    """
+    chosen = torch.randperm(len(x), generator=generator)[:probes].to(x.device)
+    distances = torch.cat([torch.cdist(part, x) for part in x[chosen].split(64)])
+    distances[torch.arange(len(chosen), device=x.device), chosen] = math.inf
+    return float(distances.amin(1).median()) / math.sqrt(2 * x.shape[1])
+
+
 def _centred_basis(mean: Float[Tensor, " dim"]) -> Float[Tensor, "dim axes"]:
     """Return orthonormal columns that span the positions without a centroid."""
     complement = torch.linalg.svd(mean.new_ones(1, len(mean) // 3)).Vh[1:].T.contiguous()
@@ -130,6 +153,7 @@ class NoisedEnergyModel(nn.Module):
         data: the Gaussian of the data.
         levels: of the free-energy curve, growing; the log-SNR must be finite at both ends. ``F`` is zero at the last
             level, where the density is as good as known.
+        resolution: ``rho`` [unit of y], see :func:`data_resolution`; zero where the data may be arbitrarily fine.
 
     Raises:
         ValueError: if the levels do not grow, or the log-SNR is infinite or does not fall between their ends.
@@ -137,15 +161,24 @@ class NoisedEnergyModel(nn.Module):
 
     input_ends: Tensor
     input_scale: Tensor
+    resolution: Tensor
 
-    def __init__(self, net: nn.Module, path: Noising, data: DataGaussian, levels: Float[Tensor, " levels"]) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        path: Noising,
+        data: DataGaussian,
+        levels: Float[Tensor, " levels"],
+        resolution: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.register_buffer("resolution", levels.new_tensor(resolution))
         ends = path.log_snr(levels[[0, -1]])
         if not (bool((levels.diff() > 0).all()) and bool(ends.isfinite().all()) and bool(ends[0] > ends[1])):
             raise ValueError(f"levels must grow, with finite falling log-SNR at both ends; it is {ends.tolist()} there")
         self.net, self.path, self.data = net, path, data
         self.curve = FreeEnergyCurve(levels, gauge=-1)
-        self.register_buffer("input_ends", ends)
+        self.register_buffer("input_ends", self._resolved_log_snr(levels[[0, -1]]))
         # The narrower of the two end levels on each axis: what a network of all levels has to resolve.
         narrow = self._spread(path.alpha(levels[[0, -1]])[:, None], path.sigma(levels[[0, -1]])[:, None]).amin(0)
         self.register_buffer("input_scale", narrow)
@@ -177,7 +210,9 @@ class NoisedEnergyModel(nn.Module):
         place = self._place(y, t)
         _, slope = self._net_value_and_slope(y, t, place)
         wiener = place.alpha * self.data.variance / place.spread * place.white
-        return self.data.mean + self.data.back(wiener - place.sigma * self.data.variance.mean().sqrt() * slope)
+        # sigma^2 s / alpha, without the division.
+        factor = place.sigma.square() * self.data.variance.mean().sqrt() / self._resolved_sigma(t)[:, None]
+        return self.data.mean + self.data.back(wiener - factor * slope)
 
     def denoising_weight(self, t: Float[Tensor, " batch"]) -> Float[Tensor, "batch axes"]:
         r"""Return ``C / (sigma^2 v)``, the weights of squared errors of the denoiser along the principal axes.
@@ -218,12 +253,20 @@ class NoisedEnergyModel(nn.Module):
         return 0.5 * gaussian + self.net_weight(levels) * self.net.energies(self._fixed_input(y), self.net_time(levels))
 
     def net_weight(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return ``s(t) = alpha sqrt(mean v) / sigma``, the factor of the network."""
-        return self.path.alpha(t) / self.path.sigma(t) * self.data.variance.mean().sqrt()
+        """Return ``s(t) = alpha sqrt(mean v) / sigma_rho``, the factor of the network."""
+        return self.path.alpha(t) / self._resolved_sigma(t) * self.data.variance.mean().sqrt()
 
     def net_time(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return ``c(t)``: the log-SNR, 0 at the first level and 1 at the last."""
-        return (self.input_ends[0] - self.path.log_snr(t)) / (self.input_ends[0] - self.input_ends[1])
+        """Return ``c(t)``: the log-SNR that the data resolves, 0 at the first level and 1 at the last."""
+        return (self.input_ends[0] - self._resolved_log_snr(t)) / (self.input_ends[0] - self.input_ends[1])
+
+    def _resolved_sigma(self, t: Tensor) -> Tensor:
+        return torch.hypot(self.path.sigma(t), self.path.alpha(t) * self.resolution)
+
+    def _resolved_log_snr(self, t: Tensor) -> Tensor:
+        log_snr = self.path.log_snr(t)
+        # sigma_rho^2 / alpha^2 = exp(-log_snr) + rho^2.
+        return -torch.logaddexp(-log_snr, 2 * self.resolution.log().expand_as(log_snr))
 
     def _spread(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         return (alpha.square() * self.data.variance + sigma.square()).sqrt()

@@ -19,6 +19,7 @@ from boltzgen_diffclf.paths import (
     gap_probabilities,
     length_at,
     log_snr_levels,
+    placed_groups,
     thermodynamic_length,
     thermodynamic_levels,
     uniform_levels,
@@ -190,6 +191,19 @@ def test_gaps_are_around_the_target_however_dense_the_levels(crowding: float) ->
         # Density exp(-log(r/g)^2 / (2 s^2)) per length: log r is normal about log g + s^2.
         assert mean == pytest.approx(math.log(target) + 0.25, abs=0.01)
         assert spread == pytest.approx(0.5, abs=0.01)
+
+
+def test_placed_groups_follow_the_place_and_not_the_number_of_levels() -> None:
+    place = torch.cat([torch.tensor([0.0, 5.0]), torch.linspace(5.1, 10.0, 50)]).double()
+    groups = placed_groups(place, 1, 20_000, torch.Generator().manual_seed(0))[:, 0]
+    share = torch.bincount(groups, minlength=52) / len(groups)
+    assert float(share[0]) == pytest.approx(0.25, abs=0.02)
+    assert float(share[1]) == pytest.approx(0.255, abs=0.02)
+    wide = placed_groups(place, 4, 500, torch.Generator().manual_seed(1))
+    assert bool((wide.diff(dim=1) == 1).all())
+    assert (int(wide.min()), int(wide.max())) == (0, 51)
+    with pytest.raises(ValueError, match="ascend"):
+        placed_groups(place.flip(0), 4, 5, torch.Generator())
 
 
 def test_pair_probabilities_of_three_levels_by_hand() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from boltzgen_diffclf.coordinates import log_normal_centred, remove_mean
 from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk
-from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
+from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel, data_resolution
 
 DIM = 3
 MEAN = torch.tensor([1.5, -0.7, 4.0], dtype=torch.float64)
@@ -109,9 +109,10 @@ def data(request: pytest.FixtureRequest) -> DataGaussian:
     return DataGaussian(MEAN, COVARIANCES[request.param])
 
 
-@pytest.fixture(params=list(NETS))
+@pytest.fixture(params=[(net, resolution) for net in NETS for resolution in (0.0, 0.3)])
 def trained(request: pytest.FixtureRequest, path: Path, data: DataGaussian) -> NoisedEnergyModel:
-    return randomised(NoisedEnergyModel(NETS[request.param](), path, data, LEVELS))
+    net, resolution = request.param
+    return randomised(NoisedEnergyModel(NETS[net](), path, data, LEVELS, resolution))
 
 
 def points(model: NoisedEnergyModel, n: int = 6) -> tuple[Tensor, Tensor]:
@@ -278,6 +279,30 @@ def two_modes(times: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor, Ten
     y, variance = alpha * x + sigma * torch.randn(len(times), 1, generator=draw), 0.09 * alpha**2 + sigma**2
     centre = 1.5 * torch.tanh(1.5 * alpha * y / variance)
     return y, x, centre + 0.09 * alpha / variance * (y - alpha * centre)
+
+
+def test_noise_below_the_resolution_changes_neither_factor_nor_time_of_the_network() -> None:
+    path, data = Preserving(), DataGaussian(MEAN, COVARIANCES["scalar"])
+    times = torch.tensor([1e-4, 1e-3, 0.1, 0.9], dtype=torch.float64)
+    blind, resolved = (NoisedEnergyModel(conditional(), path, data, times, rho) for rho in (0.0, 0.5))
+    widest = float(data.variance.mean().sqrt()) / 0.5
+    assert float(blind.net_weight(times)[0]) > 2 * widest
+    torch.testing.assert_close(resolved.net_weight(times)[:2], torch.full_like(times[:2], widest), rtol=1e-2, atol=0)
+    assert float(resolved.net_time(times)[1]) < 0.01 < float(blind.net_time(times)[1])
+    torch.testing.assert_close(resolved.net_time(times)[[0, -1]], times.new_tensor([0.0, 1.0]))
+    # Where the noise is wide the two are the same.
+    torch.testing.assert_close(resolved.net_weight(times)[-1], blind.net_weight(times)[-1], rtol=0.05, atol=0)
+
+
+def test_resolution_is_the_width_of_separated_modes_and_vanishes_where_samples_crowd() -> None:
+    def width(n: int, dim: int) -> float:
+        draw = generator(3)
+        centres = 10 * torch.randn(4, dim, generator=draw)
+        x = centres[torch.arange(n) % 4] + 0.2 * torch.randn(n, dim, generator=draw)
+        return data_resolution(x, generator(4))
+
+    assert 0.15 < width(4000, 64) < 0.2
+    assert width(4000, 1) < 0.01
 
 
 @pytest.mark.parametrize("net", list(NETS))

@@ -18,7 +18,7 @@ from boltzgen_diffclf.paths import VariancePreserving, uniform_levels
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool, FreshSamples
 from boltzgen_diffclf.training.data_problem import DataObjective, DataSettings, PersistentContrastiveDivergence
-from boltzgen_diffclf.training.loop import TrainingResult, optimise
+from boltzgen_diffclf.training.loop import Progress, TrainingResult, optimise
 from boltzgen_diffclf.training.noised_losses import Setting
 from boltzgen_diffclf.training.noised_problem import NoisedObjective, NoisedProblem, NoisedSettings, profile_curve
 from boltzgen_diffclf.training.objectives import DATA_OBJECTIVES, NOISED_OBJECTIVES, named_objective
@@ -156,6 +156,31 @@ def test_a_killed_training_ends_in_the_same_numbers(name: str, tmp_path: Path) -
     assert resumed.history == whole.history
     for one, other in zip(resumed.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_pretraining_is_a_phase_of_its_own_and_a_killed_one_ends_in_the_same_numbers(tmp_path: Path) -> None:
+    sizes = OneSidedSizes(steps=12, groups=8, hidden=8, layers=1, levels=9, samples=200, profile_pool=20)
+
+    def run(name: str, progress: Progress | None = None) -> Trained:
+        file = tmp_path / f"{name}.safetensors"
+        return train_one_sided(TARGET, PATH, "dsm_diffclf", 0, sizes, checkpoint=file, progress=progress)
+
+    seen: list[tuple[int, int]] = []
+    whole = run("whole", lambda step, steps, record: seen.append((step, steps)))
+    assert seen == [(step, 12) for step in (6, 12)]
+    # Denoising alone costs two evaluations a configuration; naming one of four levels costs four more.
+    assert whole.network_evaluations == 6 * 8 * 4 * 2 + 6 * 8 * 4 * (2 + 4)
+    with pytest.raises(KilledError):
+        run("killed", kill_late)
+    resumed = run("killed")
+    assert torch.equal(resumed.learned_curve, whole.learned_curve)
+    for one, other in zip(resumed.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def kill_late(step: int, steps: int, record: object) -> None:
+    if step > 6:
+        raise KilledError
 
 
 def test_persistent_chains_are_part_of_the_checkpoint() -> None:

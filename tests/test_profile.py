@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment, minimize
 from scipy.stats import norm
 
 from boltzgen_diffclf.errors import InputError
-from boltzgen_diffclf.estimators import classification_loss, mbar, profile_free_energies
+from boltzgen_diffclf.estimators import chained_free_energies, classification_loss, mbar, profile_free_energies
 
 SIGMAS = np.array([0.5, 1.0, 2.0, 3.5])
 
@@ -56,6 +56,15 @@ def test_profile_is_exact_within_the_errors_of_mbar_and_solves_its_equations() -
     exact = -10 * np.log(sigmas / sigmas[0])
     assert (np.abs(found - exact)[1:] < 4 * reference.stderr[1:]).all()
     assert (reference.stderr[1:] < 0.5).all()
+
+
+def test_chain_of_neighbours_finds_the_same_and_the_constants_of_the_energies() -> None:
+    sigmas, constants = np.geomspace(0.3, 3.0, 12), 50 * np.sin(np.arange(12.0))
+    energies = gaussian_pool(sigmas, 2000, dim=10) + constants
+    own, above, below = (np.diagonal(energies, k, axis1=0, axis2=2).T for k in (0, 1, -1))
+    exact = -10 * np.log(sigmas / sigmas[0]) + constants - constants[0]
+    np.testing.assert_allclose(chained_free_energies(own, above, below), exact, atol=0.15)
+    np.testing.assert_allclose(profile_free_energies(energies[:, :200]).free_energies, exact, atol=0.5)
 
 
 def test_profile_is_the_least_loss_that_another_optimiser_finds() -> None:

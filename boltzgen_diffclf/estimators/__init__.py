@@ -3,7 +3,12 @@
 from boltzgen_diffclf.estimators.bar import bar, exponential_averaging
 from boltzgen_diffclf.estimators.estimate import Estimate, Measurement
 from boltzgen_diffclf.estimators.mbar import MbarResult, mbar
-from boltzgen_diffclf.estimators.profile import ProfiledFreeEnergies, classification_loss, profile_free_energies
+from boltzgen_diffclf.estimators.profile import (
+    ProfiledFreeEnergies,
+    chained_free_energies,
+    classification_loss,
+    profile_free_energies,
+)
 from boltzgen_diffclf.estimators.replicates import agree, combine_replicates
 from boltzgen_diffclf.estimators.reweighting import free_energy_from_weights
 from boltzgen_diffclf.estimators.thermodynamic_integration import thermodynamic_integration
@@ -15,6 +20,7 @@ __all__ = [
     "ProfiledFreeEnergies",
     "agree",
     "bar",
+    "chained_free_energies",
     "classification_loss",
     "combine_replicates",
     "exponential_averaging",

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from scipy.special import logsumexp
 
 from boltzgen_diffclf.errors import InputError, RunFailedError
+from boltzgen_diffclf.estimators.bar import bar
 from boltzgen_diffclf.estimators.estimate import Measurement
 
 _TOLERANCE = 1e-9
@@ -108,6 +109,31 @@ def profile_free_energies(energies: Float[np.ndarray, "levels pool levels"]) -> 
     free_energies = _newton(rows, free_energies, _TOLERANCE)
     free_energies = free_energies - free_energies[0]
     return ProfiledFreeEnergies(free_energies, classification_loss(energies, free_energies))
+
+
+def chained_free_energies(
+    own: Float[np.ndarray, "levels pool"],
+    above: Float[np.ndarray, "gaps pool"],
+    below: Float[np.ndarray, "gaps pool"],
+) -> Float[np.ndarray, " levels"]:
+    """Return F [kT] of the levels, the first zero, by BAR between neighbours.
+
+    Of frozen energies that are right up to a constant a level this finds the same as :func:`profile_free_energies`,
+    at three energies a sample.
+
+    Args:
+        own: energies of the samples of each level there.
+        above: of those of all but the last level, one level up.
+        below: of those of all but the first level, one level down.
+
+    Raises:
+        InputError: energies that are not finite.
+    """
+    gaps = [
+        bar(up - here, down - there).value
+        for here, up, there, down in zip(own[:-1], above, own[1:], below, strict=True)
+    ]
+    return np.concatenate([[0.0], np.cumsum(gaps)])
 
 
 def _mean_work_chain(energies: Float[np.ndarray, "levels pool levels"]) -> Float[np.ndarray, " levels"]:

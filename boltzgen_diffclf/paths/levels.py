@@ -145,11 +145,9 @@ def gap_probabilities(length_at_levels: Float[Tensor, " levels"], target_gap: fl
         raise ValueError("pairs of levels need two or more, at ascending thermodynamic lengths")
     if not target_gap > 0:
         raise ValueError(f"target_gap must be positive, got {target_gap}")
-    step = torch.cat([length_at_levels.new_zeros(1), length_at_levels.diff(), length_at_levels.new_zeros(1)])
-    share = 0.5 * (step[:-1] + step[1:])
     distance = (length_at_levels[:, None] - length_at_levels).abs()
     # A level's distance to itself has the logarithm -inf, and so no probability.
-    log_weight = share.log() - 0.5 * ((distance / target_gap).log() / _GAP_SPREAD).square()
+    log_weight = _shares(length_at_levels).log() - 0.5 * ((distance / target_gap).log() / _GAP_SPREAD).square()
     partner = log_weight.softmax(dim=1) / len(length_at_levels)
     return (partner + partner.T).triu(1)
 
@@ -171,6 +169,12 @@ def gap_aware_pairs(
     probability = gap_probabilities(length_at_levels, target_gap)
     drawn = torch.multinomial(probability.flatten(), n_pairs, replacement=True, generator=generator)
     return torch.stack([drawn // len(length_at_levels), drawn % len(length_at_levels)], dim=1)
+
+
+def _shares(place: Tensor) -> Tensor:
+    """Return half the way from each level to its neighbours on both sides."""
+    step = torch.cat([place.new_zeros(1), place.diff(), place.new_zeros(1)])
+    return 0.5 * (step[:-1] + step[1:])
 
 
 def _interpolate(x: Tensor, nodes: Tensor, values: Tensor) -> Tensor:
@@ -214,6 +218,28 @@ def neighbour_groups(
     start = torch.randint(-overhang, n_levels - group_size + overhang + 1, (n_groups,), generator=generator)
     start = start.clamp(0, n_levels - group_size)
     return start[:, None] + torch.arange(group_size)
+
+
+def placed_groups(
+    place: Float[Tensor, " levels"], group_size: int, n_groups: int, generator: torch.Generator
+) -> Int[Tensor, "groups size"]:
+    """Draw groups of consecutive level indices about levels drawn evenly in ``place``, not in their number.
+
+    Args:
+        place: of every level, ascending, e.g. its thermodynamic length: a level stands for half the way to its
+            neighbours.
+        group_size: consecutive levels a group; at most as many as there are.
+        n_groups: groups drawn.
+        generator: the stream for the draw.
+
+    Raises:
+        ValueError: places that do not ascend.
+    """
+    if not bool((place.diff() > 0).all()):
+        raise ValueError("places of levels must ascend")
+    centre = torch.multinomial(_shares(place), n_groups, replacement=True, generator=generator)
+    start = centre - torch.randint(group_size, (n_groups,), generator=generator)
+    return start.clamp(0, len(place) - group_size)[:, None] + torch.arange(group_size)
 
 
 def scattered_groups(

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.errors import InputError, nearest_name
-from boltzgen_diffclf.paths import gap_aware_pairs, neighbour_groups, scattered_groups
+from boltzgen_diffclf.paths import gap_aware_pairs, neighbour_groups, placed_groups, scattered_groups
 
 NEAR_SHARE = 0.75
 """Share of the mixed groups whose levels are neighbours."""
@@ -28,7 +28,8 @@ class LevelSampler:
 
     Attributes:
         draw: from where each level lies, levels a group, groups and a CPU stream to the groups.
-        needs_length: whether levels must be placed by their thermodynamic length; any other place will do where not.
+        needs_length: whether levels must be placed by their thermodynamic length; where not, any place that ascends
+            will do.
     """
 
     draw: Callable[[Float[Tensor, " levels"], int, int, torch.Generator], LevelIndices]
@@ -46,10 +47,14 @@ def scattered(place: Float[Tensor, " levels"], size: int, groups: int, generator
 
 
 def mixed(place: Float[Tensor, " levels"], size: int, groups: int, generator: torch.Generator) -> LevelIndices:
-    """Draw :data:`NEAR_SHARE` of the groups as neighbours, and the others from all over the path."""
+    """Draw :data:`NEAR_SHARE` of the groups as neighbours, and the others from all over the path.
+
+    Half of the neighbours are drawn evenly in place: where few levels span much of the path, all of it is seen.
+    """
     n_near = round(NEAR_SHARE * groups)
-    near = neighbours(place, size, n_near, generator)
-    return torch.cat([near, scattered(place, size, groups - n_near, generator)])
+    near = neighbours(place, size, n_near - n_near // 2, generator)
+    placed = placed_groups(place, size, n_near // 2, generator)
+    return torch.cat([near, placed, scattered(place, size, groups - n_near, generator)])
 
 
 def gap_aware(place: Float[Tensor, " levels"], size: int, groups: int, generator: torch.Generator) -> LevelIndices:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from boltzgen_diffclf.compilation import fuse
 from boltzgen_diffclf.energy import TimeEnergy
 from boltzgen_diffclf.errors import InputError
-from boltzgen_diffclf.estimators.profile import profile_free_energies
+from boltzgen_diffclf.estimators.profile import chained_free_energies
 from boltzgen_diffclf.nets import MultiLevelNet
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import DiffusionPath, thermodynamic_length
@@ -32,11 +33,14 @@ class NoisedObjective:
         weights: by name of the loss, see :data:`NOISED_LOSSES`.
         group_size: levels a group; None leaves it to the settings.
         level_sampler: how they are chosen, one of ``LEVEL_SAMPLERS``; None leaves it to the settings.
+        pretraining: share of the steps in which denoising score matching alone prepares the network. Where the
+            densities are far apart, energies that know nothing are wrong by hundreds of kT, and naming levels shouts.
     """
 
     weights: Mapping[str, float]
     group_size: int | None = None
     level_sampler: str | None = None
+    pretraining: float = 0.0
 
     def balanced(self, dimension: int) -> NoisedObjective:
         """Return the objective with its classification losses over the root of the dimension.
@@ -77,6 +81,7 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
         held_out: other samples, never learned from.
         settings: sizes of a batch.
         length: thermodynamic length at every level, see :func:`energy_length`; only where levels are chosen by it.
+            Else the log-SNR that the data resolves is their place.
 
     Raises:
         InputError: groups of more levels than there are, an unknown level sampler, or one that lacks the length.
@@ -103,16 +108,16 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
             raise InputError(f"groups of {self.group_size} levels need as many, and there are {len(levels)}")
         if self._sampler.needs_length and length is None:
             raise InputError(f"level sampler {self.level_sampler} needs the length of the path; give it, or take mixed")
-        self._place = (levels if length is None else length).cpu()
+        self._length = None if length is None else length.cpu()
         self._losses: Callable[[NoisedEnergyModel, NoisedBatch], Tensor] = fuse(self._evaluate, levels.device)
 
     def draw(self, model: NoisedEnergyModel, generator: torch.Generator) -> NoisedBatch:
         """See :meth:`Problem.draw`."""
-        return self._draw(self.data, generator)
+        return self._draw(model, self.data, generator)
 
     def draw_held_out(self, model: NoisedEnergyModel, generator: torch.Generator) -> NoisedBatch:
         """See :meth:`Problem.draw_held_out`."""
-        return self._draw(self.held_out, generator)
+        return self._draw(model, self.held_out, generator)
 
     def losses(self, model: NoisedEnergyModel, batch: NoisedBatch) -> Float[Tensor, " losses"]:
         """See :meth:`Problem.losses`."""
@@ -139,8 +144,9 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
     def _evaluate(self, model: NoisedEnergyModel, batch: NoisedBatch) -> Tensor:
         return torch.stack([NOISED_LOSSES[name].mean(model, batch, self.setting) for name in self.names])
 
-    def _draw(self, data: CleanData, generator: torch.Generator) -> NoisedBatch:
-        level = self._sampler.draw(self._place, self.group_size, self.settings.groups, generator)
+    def _draw(self, model: NoisedEnergyModel, data: CleanData, generator: torch.Generator) -> NoisedBatch:
+        place = model.net_time(self.setting.levels).cpu() if self._length is None else self._length
+        level = self._sampler.draw(place, self.group_size, self.settings.groups, generator)
         clean = data.draw(len(level), generator)
         return noised_batch(clean.x, clean.score, level, self.setting, generator)
 
@@ -166,10 +172,10 @@ def noised_batch(
 def profile_curve(
     model: NoisedEnergyModel, data: CleanData, setting: Setting, pool: int, generator: torch.Generator
 ) -> None:
-    """Give the model the level free energies that minimise the classification loss of its energies on ``data``.
+    """Give the model the level free energies that its energies have on ``data``, by BAR from level to level.
 
-    Energies have constants of their own at every level, so the learned ``F`` trails behind them: this is the exact
-    answer for the energies as they are.
+    Energies have constants of their own at every level, so the learned ``F`` trails behind them: this is the answer
+    for the energies as they are. Every sample is evaluated at three levels, not at all, so that many can be.
 
     Args:
         model: whose curve is set; its levels are those of ``setting``.
@@ -180,9 +186,22 @@ def profile_curve(
     """
     y = _pool_of_every_level(data, setting, pool, generator)
     with torch.no_grad():
-        energies = torch.cat([model.level_energies(part, setting.levels) for part in y.flatten(0, 1).split(256)])
-        matrix = energies.unflatten(0, y.shape[:2]).double().cpu().numpy()
-        model.curve.values.copy_(torch.as_tensor(profile_free_energies(matrix).free_energies))
+        curve = chained_free_energies(*neighbour_energies(model, y, setting.levels))
+        model.curve.values.copy_(torch.as_tensor(curve))
+
+
+def neighbour_energies(
+    model: NoisedEnergyModel, y: Float[Tensor, "levels pool dim"], levels: Float[Tensor, " levels"]
+) -> tuple[Float[np.ndarray, "levels pool"], Float[np.ndarray, "gaps pool"], Float[np.ndarray, "gaps pool"]]:
+    """Return what :func:`chained_free_energies` takes, ``U`` [kT] of the samples of each level there and next to it."""
+
+    def at(samples: Tensor, t: Tensor) -> Float[np.ndarray, "rows pool"]:
+        rows, times = samples.flatten(0, 1).split(4096), t.repeat_interleave(samples.shape[1]).split(4096)
+        energies = torch.cat([model.energy(*part) for part in zip(rows, times, strict=True)])
+        return energies.unflatten(0, samples.shape[:2]).double().cpu().numpy()
+
+    with torch.no_grad():
+        return at(y, levels), at(y[:-1], levels[1:]), at(y[1:], levels[:-1])
 
 
 def energy_length(

@@ -21,9 +21,11 @@ NOISED_OBJECTIVES: Mapping[str, NoisedObjective] = {
     "diffclf_binary": NoisedObjective({"classification": 1.0}, group_size=2),
     "diffclf": NoisedObjective({"classification": 1.0}),
     "diffclf_all": NoisedObjective({"classification_among_all": 1.0}, level_sampler="scattered"),
-    "dsm_diffclf_binary": NoisedObjective({"denoising": 1.0, "classification": 1.0}, group_size=2),
-    "dsm_diffclf": NoisedObjective({"denoising": 1.0, "classification": 1.0}),
-    "dsm_diffclf_all": NoisedObjective({"denoising": 1.0, "classification_among_all": 1.0}, level_sampler="scattered"),
+    "dsm_diffclf_binary": NoisedObjective({"denoising": 1.0, "classification": 1.0}, group_size=2, pretraining=0.5),
+    "dsm_diffclf": NoisedObjective({"denoising": 1.0, "classification": 1.0}, pretraining=0.5),
+    "dsm_diffclf_all": NoisedObjective(
+        {"denoising": 1.0, "classification_among_all": 1.0}, level_sampler="scattered", pretraining=0.5
+    ),
     "ctsm": NoisedObjective({"time_score": 1.0}),
     "dsm_ctsm": NoisedObjective({"denoising": 1.0, "time_score": 1.0}),
     "fokker_planck": NoisedObjective({"denoising": 1.0, "fokker_planck": 0.1}),

@@ -19,9 +19,9 @@ OBJECTIVES = {
 }
 SIZES = {
     "samples": 60_000,
-    "steps": 2000,
+    "steps": 4000,
     "groups": 512,
-    "averaged_steps": 200,
+    "averaged_steps": 400,
     "hidden": 64,
     "layers": 3,
     "levels": 18,

@@ -41,8 +41,8 @@ WEIGHTS: Mapping[str, ClassifierWeights] = {
     "cdm_cross_entropy": ClassifierWeights(denoising=0.0, cross_entropy=1.0),
     "cdm_denoising": ClassifierWeights(denoising=1.0, cross_entropy=0.0),
 }
-"""Objectives of classification diffusion. Of 0.1, 1 and 10, the cross-entropy weight 1 had the least held-out
-cross-entropy in one and two dimensions; the 0.001 of the paper is for the many coordinates of an image."""
+"""Objectives of classification diffusion. The cross-entropy weight 1 had a lower held-out cross-entropy than
+0.1 in one and two dimensions, and than 10 in two; the 0.001 of the paper is for the many coordinates of an image."""
 
 ENERGY_PATH = VariancePreserving(t_min=1e-3, t_max=1 - 1e-4)
 """Noising of the energy that is compared; at its first level the noise is 0.01, a twentieth of the narrowest mode."""

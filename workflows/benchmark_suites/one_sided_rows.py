@@ -19,7 +19,7 @@ SMALL = {
 }
 """On the line and in the plane, a quick run."""
 
-SMALL_FULL = {**SMALL, "samples": 60_000, "steps": 5000, "groups": 128, "averaged_steps": 1000}
+SMALL_FULL = {**SMALL, "samples": 60_000, "steps": 5000, "groups": 128, "averaged_steps": 500}
 """On the line and in the plane, what a table needs."""
 
 LARGE = {
@@ -42,7 +42,7 @@ LARGE_FULL = {
     "steps": 6000,
     "hidden": 256,
     "layers": 4,
-    "averaged_steps": 1000,
+    "averaged_steps": 300,
     "level_pool": 32,
     "measured": 2048,
 }

@@ -15,7 +15,7 @@ from torch import Tensor
 from boltzgen_diffclf.data_energy import DataEnergyModel
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk
-from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
+from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel, data_resolution
 from boltzgen_diffclf.paths import DiffusionPath, Edm, VarianceExploding, VariancePreserving, log_snr_levels
 from boltzgen_diffclf.paths import uniform_levels as evenly_timed
 from boltzgen_diffclf.streams import named_generator, split_seed
@@ -81,6 +81,7 @@ class OneSidedSizes:
         levels: of noise.
         samples: clean ones, that training draws from.
         level_pool: samples a level for the classification loss, and as many to profile F on.
+        profile_pool: samples a level that the model's own F is profiled on, and as many to hold it against.
         measured: samples at each level where scores and weights are measured, and of the reverse process.
         particles: of sequential Monte Carlo.
     """
@@ -95,6 +96,7 @@ class OneSidedSizes:
     levels: int = 128
     samples: int = 60_000
     level_pool: int = 32
+    profile_pool: int = 256
     measured: int = 2048
     particles: int = 512
 
@@ -192,10 +194,15 @@ class _Run(NamedTuple):
     checkpoint: Path | None
     progress: Progress | None
 
-    @property
-    def state(self) -> dict[str, Any]:
-        """How the loop is to keep its state."""
-        return {"checkpoint": self.checkpoint, "identity": self.identity, "progress": self.progress}
+    def state(self, steps: range) -> dict[str, Any]:
+        """Return how the loop is to keep its state and to tell of it, in these of all steps."""
+        tell, total = self.progress, self.sizes.steps
+        name = f"{self.checkpoint.stem}-from-{steps.start}{self.checkpoint.suffix}" if self.checkpoint else ""
+        return {
+            "checkpoint": self.checkpoint and self.checkpoint.with_name(name),
+            "identity": self.identity,
+            "progress": tell and (lambda step, _, record: tell(steps.start + step, total, record)),
+        }
 
 
 def _train_noised(
@@ -203,24 +210,46 @@ def _train_noised(
 ) -> tuple[TrainingResult[NoisedEnergyModel], Float[Tensor, " levels"]]:
     """Return the trained model in float64, with its profiled curve, and the learned curve."""
     sizes, levels = run.sizes, path_levels(path, run.sizes.levels).float()
+    resolution = data_resolution(run.training.samples.x, named_generator(run.seed, "resolution"))
+    net = _noised_net(objective, len(run.data.mean), run.seed, sizes)
+    model = NoisedEnergyModel(net, path, run.data, levels, resolution)
+    early = round(objective.pretraining * sizes.steps)
+    prepared = 0
+    if early:
+        denoising = replace(objective, weights={"denoising": 1.0})
+        result = _phase(model, denoising, path, run, range(early))
+        model, prepared = result.model.requires_grad_(True).train(), result.network_evaluations
+        _profile(model, path, levels, run)
+    result = _phase(model, objective, path, run, range(early, sizes.steps))
+    model, times = result.model.double(), levels.double()
+    learned = model.free_energy(times).detach()
+    _profile(model, path, times, run)
+    return replace(result, model=model, network_evaluations=prepared + result.network_evaluations), learned
+
+
+def _phase(
+    model: NoisedEnergyModel, objective: NoisedObjective, path: DiffusionPath, run: _Run, steps: range
+) -> TrainingResult[NoisedEnergyModel]:
+    """Train one objective for some of the steps, with a checkpoint and a schedule of its own."""
+    sizes, levels = run.sizes, model.curve.levels
     settings = NoisedSettings(
-        sizes.steps,
+        len(steps),
         learning_rate=sizes.learning_rate,
-        ema_decay=1 - 1 / sizes.averaged_steps,
-        seed=run.seed,
+        ema_decay=1 - 1 / min(sizes.averaged_steps, max(2, len(steps) // 10)),
+        seed=split_seed(run.seed, f"phase from {steps.start}"),
         groups=sizes.groups,
         group_size=sizes.group_size,
     )
     sampler = named_level_sampler(objective.level_sampler or settings.level_sampler)
     length = _exact_length(run, Setting(path, levels.double())) if sampler.needs_length else None
     problem = NoisedProblem(objective, path, levels, run.training, run.held_out, settings, length)
-    fresh = NoisedEnergyModel(_noised_net(objective, len(run.data.mean), run.seed, sizes), path, run.data, levels)
-    result = optimise(fresh, problem, settings, **run.state)
-    model, times = result.model.double(), levels.double()
-    learned = model.free_energy(times).detach()
-    pool, stream = max(8, sizes.level_pool), named_generator(run.seed, "profile")
-    profile_curve(model, run.training, Setting(path, times), pool, stream)
-    return replace(result, model=model), learned
+    return optimise(model, problem, settings, **run.state(steps))
+
+
+def _profile(model: NoisedEnergyModel, path: DiffusionPath, times: Float[Tensor, " levels"], run: _Run) -> None:
+    profile_curve(
+        model, run.training, Setting(path, times), run.sizes.profile_pool, named_generator(run.seed, "profile")
+    )
 
 
 def _exact_length(run: _Run, setting: Setting) -> Float[Tensor, " levels"]:
@@ -242,7 +271,7 @@ def _train_data_energy(objective: DataObjective, run: _Run) -> TrainingResult[Da
     net = MlpEnergyNet(len(mean), named_generator(run.seed, "weights"), hidden=sizes.hidden, layers=sizes.layers)
     settings = objective.settled(settings)
     problem = objective.problem(mean, run.training, run.held_out, settings)
-    result = optimise(DataEnergyModel(net, run.data), problem, settings, **run.state)
+    result = optimise(DataEnergyModel(net, run.data), problem, settings, **run.state(range(sizes.steps)))
     if not problem.learns_normaliser:
         # Where nothing was learned the density is known up to a factor alone.
         result.model.log_normaliser.fill_(torch.nan)
