@@ -22,10 +22,10 @@ MASSES = (0.95, 0.5)
 
 Series = tuple[str, str, str, str]
 SERIES: tuple[Series, ...] = (
-    (EXACT, "reverse", "Reverse diffusion, exact scores", GREY),
-    (EXACT, "smc", "SMC, exact energies", INK),
-    ("dsm", "smc", "SMC, dsm", ORANGE),
-    ("dsm_diffclf", "smc", "SMC, dsm_diffclf", BLUE),
+    (EXACT, "reverse", "Reverse diffusion,\nexact scores", GREY),
+    (EXACT, "smc", "SMC,\nexact energies", INK),
+    ("dsm", "smc", "SMC,\ndsm", ORANGE),
+    ("dsm_diffclf", "smc", "SMC,\ndsm_diffclf", BLUE),
 )
 """Objective, sampler, title and colour of each column."""
 
