@@ -84,7 +84,7 @@ def _draw_density(axis: Axes, metrics: Mapping[str, TableRow], sampler: str, col
     top = max(row.limit or 0.0 for name, row in metrics.items() if name.startswith("density@"))
     axis.pcolormesh(edges, edges, density.T, cmap=_shades(colour), vmin=0.0, vmax=top, rasterized=True)
     error = metrics[f"{sampler}_region_total_variation"].value
-    axis.text(0.03, 0.03, f"regions off by {error:.3f}", transform=axis.transAxes, fontsize=8, color=INK)
+    axis.set_xlabel(f"regions off by {error:.3f}", fontsize=8)
 
 
 def _cells(metrics: Mapping[str, TableRow], name: str) -> Float[np.ndarray, "cells cells"]:
