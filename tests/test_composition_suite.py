@@ -94,6 +94,7 @@ def test_without_the_weights_the_regions_are_wrong(monkeypatch: pytest.MonkeyPat
 
 def test_rules_share_their_members_and_a_row_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = {"levels": 9, "groups": 8, "hidden": 8, "layers": 1, "level_pool": 4, "measured": 60, "particles": 20}
+    monkeypatch.setattr(composed, "POPULATIONS", 2)
     for preset in COMPOSITION.presets.values():
         monkeypatch.setitem(preset.__dict__, "sizes", {**preset.sizes, **tiny})
     config = BenchmarkConfig(

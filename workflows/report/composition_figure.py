@@ -22,10 +22,10 @@ MASSES = (0.95, 0.5)
 
 Series = tuple[str, str, str, str]
 SERIES: tuple[Series, ...] = (
-    (EXACT, "reverse", "Reverse diffusion, exact scores", GREY),
-    (EXACT, "smc", "SMC, exact energies", INK),
-    ("dsm", "smc", "SMC, dsm", ORANGE),
-    ("dsm_diffclf", "smc", "SMC, dsm_diffclf", BLUE),
+    (EXACT, "reverse", "Reverse diffusion,\nexact scores", GREY),
+    (EXACT, "smc", "SMC,\nexact energies", INK),
+    ("dsm", "smc", "SMC,\ndsm", ORANGE),
+    ("dsm_diffclf", "smc", "SMC,\ndsm_diffclf", BLUE),
 )
 """Objective, sampler, title and colour of each column."""
 
@@ -84,7 +84,7 @@ def _draw_density(axis: Axes, metrics: Mapping[str, TableRow], sampler: str, col
     top = max(row.limit or 0.0 for name, row in metrics.items() if name.startswith("density@"))
     axis.pcolormesh(edges, edges, density.T, cmap=_shades(colour), vmin=0.0, vmax=top, rasterized=True)
     error = metrics[f"{sampler}_region_total_variation"].value
-    axis.text(0.03, 0.03, f"regions off by {error:.3f}", transform=axis.transAxes, fontsize=8, color=INK)
+    axis.set_xlabel(f"regions off by {error:.3f}", fontsize=8)
 
 
 def _cells(metrics: Mapping[str, TableRow], name: str) -> Float[np.ndarray, "cells cells"]:
