@@ -13,9 +13,11 @@ from boltzgen_diffclf.nets.time_embedding import FourierTimeFeatures
 
 
 class MlpEnergyNet(nn.Module):
-    """Energy ``u(x, t) = <x, f(x, t)> + g(x, t)`` [kT] of a vector, exactly zero before training.
+    """Energy ``u(x, t) = h(x, t) |x|^2 / 2 + <x, f(x, t)> + g(x, t)`` [kT] of a vector, zero before training.
 
-    The inner product lets the energy grow quadratically, as a Gaussian's does; ``f`` and ``g`` share one trunk.
+    ``h``, ``f`` and ``g`` share one trunk. Where they are constant the energy is a Gaussian's, of any width and centre,
+    so that for separated modes the trunk need only say which mode it is. ``h`` is bounded: the energy grows
+    quadratically, as a Gaussian's does.
 
     Args:
         dim: length of ``x``; its columns should have a scale of about one.
@@ -46,6 +48,7 @@ class MlpEnergyNet(nn.Module):
         trunk = [linear(*pair, generator) for pair in pairwise(widths)]
         self.trunk = nn.ModuleList(trunk)
         self.readout = zero_linear(hidden, dim + 1)
+        self.curvature = zero_linear(hidden, 1)
 
     def forward(self, x: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return ``u(x, t)`` [kT]."""
@@ -53,4 +56,5 @@ class MlpEnergyNet(nn.Module):
         for layer in self.trunk:
             features = nn.functional.gelu(layer(features))
         output = self.readout(features)
-        return (x * output[:, :-1]).sum(-1) + output[:, -1]
+        curvature = self.curvature(torch.tanh(features))[:, 0]
+        return 0.5 * curvature * x.square().sum(-1) + (x * output[:, :-1]).sum(-1) + output[:, -1]

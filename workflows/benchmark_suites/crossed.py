@@ -31,7 +31,7 @@ SIZES = {
     "anneal_particles": 1000,
 }
 PRESETS = {
-    "quick": Preset((Block(TARGET, (20,), ("bar", "ais", "dsm", "dsm_diffclf")),), SIZES),
+    "quick": Preset((Block(TARGET, (20, 50), ("bar", "ais", "dsm", "diffclf", "dsm_diffclf")),), SIZES),
     "standard": Preset((Block(TARGET, (20, 50), tuple(OBJECTIVES)),), {**SIZES, "steps": 5000, "hidden": 128}),
 }
 

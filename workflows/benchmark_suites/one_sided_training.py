@@ -62,6 +62,9 @@ PATHS: Mapping[str, DiffusionPath] = {
 }
 """Noisings by name."""
 
+REFINING = 0.2
+"""Learning rate after pretraining, in that of the start: a faster one forgets the scores it begins with."""
+
 _LENGTH_POOL = 256
 """Samples a level for the thermodynamic length."""
 
@@ -234,7 +237,7 @@ def _phase(
     sizes, levels = run.sizes, model.curve.levels
     settings = NoisedSettings(
         len(steps),
-        learning_rate=sizes.learning_rate,
+        learning_rate=sizes.learning_rate * (REFINING if steps.start else 1.0),
         ema_decay=1 - 1 / min(sizes.averaged_steps, max(2, len(steps) // 10)),
         seed=split_seed(run.seed, f"phase from {steps.start}"),
         groups=sizes.groups,
