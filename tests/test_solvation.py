@@ -17,7 +17,7 @@ import pytest
 TINY = shlex.split(
     "--leg total --walkers 6 --exchange-temperatures 2 --frames-per-walker 12 --steps-per-frame 10 "
     "--equilibration-frames 2 --path-levels 5 --pool 100 --training-steps 20 --batch-groups 4 --levels-per-group 4 "
-    "--training-seeds 2 --hidden 8 8 --anneal-levels 3 --anneal-particles 8 --threads 1"
+    "--training-seeds 2 --hidden 8 8 --anneal-levels 3 --anneal-particles 8 --relaxation-steps 30 --threads 1"
 )
 ENVIRONMENT = {**os.environ, "BOLTZGEN_EAGER": "1", "OMP_NUM_THREADS": "1"}
 

@@ -28,7 +28,9 @@ def test_names_of_rows_and_of_estimators_are_the_same() -> None:
 @pytest.mark.parametrize("name", AFTER_TRAINING)
 def test_the_full_objective_is_trained_for_rows_that_start_from_it(name: str) -> None:
     leg = systems.load("aldp").require_leg("polar")
-    assert solvation_pipeline._objectives(SolvationConfig(estimators=(name,)), leg) == (FULL_LEARNED,)
+    assert solvation_pipeline._objectives(SolvationConfig(estimators=(name,), relaxation_steps=5), leg) == (
+        FULL_LEARNED,
+    )
 
 
 def test_objectives_of_a_leg_are_those_asked_for() -> None:
@@ -44,7 +46,7 @@ def test_settings_of_every_single_estimator_are_refused_or_give_its_row() -> Non
     system = systems.load("aldp")
     for name, leg, steps in itertools.product(ESTIMATORS, ("all", "total", "polar", "nonpolar"), (0, 5)):
         try:
-            config = SolvationConfig(estimators=(name,), leg=leg, cartesian_steps=steps)
+            config = SolvationConfig(estimators=(name,), leg=leg, cartesian_steps=steps, relaxation_steps=steps)
         except ValueError as error:
             assert "add" in str(error)  # noqa: PT017 - what to add is the point
             continue

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workflows.solvation_settings import SolvationConfig
 
 ESTIMATORS = (
     "mbar",
@@ -35,28 +39,26 @@ CARTESIAN_LEGS = ("polar",)
 """Legs of the Cartesian route: the one that the published figure is of."""
 
 
-def what_is_missing(name: str, legs: Collection[str], ablation_legs: Sequence[str], cartesian_steps: int) -> str | None:
-    """Return why no leg would have a row of this name, and what to add; None where one has.
+def what_is_missing(name: str, config: SolvationConfig) -> str | None:
+    """Return why no leg would have a row of this name, one of :data:`ESTIMATORS`, and what to add; None where one has.
 
-    Args:
-        name: one of :data:`ESTIMATORS`.
-        legs: to compute.
-        ablation_legs: on which the ablation rows are trained.
-        cartesian_steps: of the Cartesian network.
-
-    >>> what_is_missing("cartesian", ("total", "polar"), ("total",), 0)
+    >>> from workflows.solvation_settings import SolvationConfig
+    >>> what_is_missing("cartesian", SolvationConfig())
     'the Cartesian network has no steps: add --cartesian-steps 600'
     """
-    asked = " ".join(legs)
-    if name in ABLATIONS and not set(legs) & set(ablation_legs):
-        return f"it is trained on --ablation-legs alone ({_listed(ablation_legs)}): add --ablation-legs {asked}"
-    if name == "bar" and set(legs) <= set(ONE_SIDED_LEGS):
+    legs, ablation_legs = set(config.legs), set(config.ablation_legs)
+    asked = " ".join(config.legs)
+    if name in ABLATIONS and not legs & ablation_legs:
+        return f"it is trained on --ablation-legs alone ({_listed(config.ablation_legs)}): add --ablation-legs {asked}"
+    if name == "bar" and legs <= set(ONE_SIDED_LEGS):
         return f"the {asked} leg has frames of one end alone: name fep in its place, or add another --leg"
-    if name == "fep" and not set(legs) & set(ONE_SIDED_LEGS):
+    if name == "fep" and not legs & set(ONE_SIDED_LEGS):
         return f"the {asked} leg has frames of both ends: name bar in its place, or add --leg {ONE_SIDED_LEGS[0]}"
-    if name == "cartesian" and not set(legs) & set(CARTESIAN_LEGS):
+    if name == "relaxed_mbar" and config.relaxation_steps == 0:
+        return "nothing is relaxed: add --relaxation-steps 30"
+    if name == "cartesian" and not legs & set(CARTESIAN_LEGS):
         return f"that route is taken on the {_listed(CARTESIAN_LEGS)} leg alone: add --leg {CARTESIAN_LEGS[0]}"
-    if name == "cartesian" and cartesian_steps == 0:
+    if name == "cartesian" and config.cartesian_steps == 0:
         return "the Cartesian network has no steps: add --cartesian-steps 600"
     return None
 

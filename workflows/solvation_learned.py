@@ -43,8 +43,8 @@ OBJECTIVES: Mapping[str, ObjectiveWeights] = {
 }
 """What the networks of each row are trained with."""
 
-RELAXED_LEVELS, RELAXED_CONFIGURATIONS, RELAXATION_STEPS = 9, 500, 30
-"""Most that the relaxed row takes; its cost is the product."""
+RELAXED_LEVELS, RELAXED_CONFIGURATIONS = 9, 500
+"""Most that the relaxed row takes; its cost is their product with ``--relaxation-steps``."""
 
 EXACT_END_STRIDE = 4
 """Levels that the exact-ends classifier skips: MBAR grows with the square of their number."""
@@ -117,11 +117,13 @@ def _keep_classifier(arrays: dict[str, np.ndarray], facts: dict[str, Any], model
 def _keep_relaxed(
     stages: SolvationStages, facts: dict[str, Any], model: EnergyModel, leg: Leg, pools: Pools, seed: int
 ) -> None:
-    if not stages.config.wants("relaxed_mbar"):
+    if not stages.config.wants("relaxed_mbar") or stages.config.relaxation_steps == 0:
         return
     n_levels, pool, _ = pools.evaluation.y.shape
     settings = RelaxationSettings(
-        levels=min(RELAXED_LEVELS, n_levels), configurations=min(RELAXED_CONFIGURATIONS, pool), steps=RELAXATION_STEPS
+        levels=min(RELAXED_LEVELS, n_levels),
+        configurations=min(RELAXED_CONFIGURATIONS, pool),
+        steps=stages.config.relaxation_steps,
     )
     relaxed = relaxed_mbar(model, stages.space(leg), pools.evaluation, settings, named_generator(seed, "relaxation"))
     facts["relaxed_mbar"] = _after_training(facts, relaxed.estimate, relaxed.cost)

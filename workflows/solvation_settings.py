@@ -129,6 +129,9 @@ class SolvationConfig:
             description="Particles a replicate and direction on the learned path; 8 times as many on the straight one.",
         ),
     ] = PRESETS["quick"]["anneal_particles"]
+    relaxation_steps: Annotated[
+        int, Field(ge=0, description="MALA steps on the learned energies before MBAR; 0 leaves that row out.")
+    ] = PRESETS["quick"]["relaxation_steps"]
     cartesian_steps: Annotated[
         int, Field(ge=0, description="Optimiser steps of the Cartesian network; 0 leaves that route out.")
     ] = PRESETS["quick"]["cartesian_steps"]
@@ -217,8 +220,7 @@ class SolvationConfig:
     @model_validator(mode="after")
     def _rows_come_about(self) -> SolvationConfig:
         for name in self.estimators:
-            missing = name != "all" and what_is_missing(name, self.legs, self.ablation_legs, self.cartesian_steps)
-            if missing:
+            if name != "all" and (missing := what_is_missing(name, self)):
                 raise ValueError(f"--estimators {name} would give no row: {missing}")
         return self
 
