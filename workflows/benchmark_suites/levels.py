@@ -95,11 +95,14 @@ PRESETS = {
 
 
 def row_objective(choice: LevelChoice) -> NoisedObjective:
-    """Return the objective of a row, its levels chosen as the row says."""
+    """Return the objective of a row, its levels chosen as the row says, and learned from the first step.
+
+    Preparing by denoising alone would cost a row of small groups more than one of large groups.
+    """
     from boltzgen_diffclf.training.objectives import NOISED_OBJECTIVES
 
     named = NOISED_OBJECTIVES[choice.objective]
-    return replace(named, group_size=choice.group_size, level_sampler=choice.level_sampler)
+    return replace(named, group_size=choice.group_size, level_sampler=choice.level_sampler, pretraining=0.0)
 
 
 def row_sizes(choice: LevelChoice, sizes: Mapping[str, int]) -> OneSidedSizes:
