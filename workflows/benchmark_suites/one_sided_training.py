@@ -196,10 +196,11 @@ class _Run(NamedTuple):
 
     def state(self, steps: range) -> dict[str, Any]:
         """Return how the loop is to keep its state and to tell of it, in these of all steps."""
-        tell, total = self.progress, self.sizes.steps
-        name = f"{self.checkpoint.stem}-from-{steps.start}{self.checkpoint.suffix}" if self.checkpoint else ""
+        tell, total, file = self.progress, self.sizes.steps, self.checkpoint
+        if file and steps.start:
+            file = file.with_name(f"{file.stem}-from-{steps.start}{file.suffix}")
         return {
-            "checkpoint": self.checkpoint and self.checkpoint.with_name(name),
+            "checkpoint": file,
             "identity": self.identity,
             "progress": tell and (lambda step, _, record: tell(steps.start + step, total, record)),
         }
