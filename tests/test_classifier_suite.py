@@ -31,6 +31,7 @@ from boltzgen_diffclf.training.level_problem import (
 )
 from boltzgen_diffclf.training.loop import TrainingResult, optimise
 from systems.analytic import GaussianMixture
+from tests.metric_names import by_name
 from workflows.benchmark import BenchmarkConfig, run
 from workflows.benchmark_suites.classifier import OBJECTIVES
 from workflows.benchmark_suites.classifier_measures import measure
@@ -51,20 +52,7 @@ ALPHA_BAR = cosine_alpha_bar(8)
 TINY = ClassifierSizes(steps=4, groups=16, hidden=8, layers=1, levels=6, samples=200, measured=100, averaged_steps=2)
 
 
-@pytest.fixture(autouse=True)
-def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    from boltzgen_diffclf.compilation import can_fuse
-
-    monkeypatch.setenv("BOLTZGEN_EAGER", "1")
-    can_fuse.cache_clear()
-    yield
-    can_fuse.cache_clear()
-
-
-def by_name(metrics: list[Metric]) -> dict[str, Metric]:
-    found = {metric.name: metric for metric in metrics}
-    assert len(found) == len(metrics)
-    return found
+pytestmark = pytest.mark.usefixtures("eager_mode")
 
 
 def measured(model: nn.Module, dim: int, n: int = 500) -> dict[str, Metric]:

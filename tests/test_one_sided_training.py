@@ -23,6 +23,7 @@ from boltzgen_diffclf.training.noised_losses import Setting
 from boltzgen_diffclf.training.noised_problem import NoisedObjective, NoisedProblem, NoisedSettings, profile_curve
 from boltzgen_diffclf.training.objectives import DATA_OBJECTIVES, NOISED_OBJECTIVES, named_objective
 from systems.analytic import GaussianMixture, MixtureMarginals, mixture_1d
+from tests.metric_names import by_name
 from workflows.benchmark_suites.line_density import PATH as LATE_PATH
 from workflows.benchmark_suites.line_density import density_metrics
 from workflows.benchmark_suites.mog40 import MOG40
@@ -35,7 +36,6 @@ from workflows.benchmark_suites.one_sided_training import (
     path_levels,
     train_one_sided,
 )
-from workflows.benchmark_suites.suite import Metric
 
 PATH = VariancePreserving(t_max=1 - 1e-4)
 LEVELS = uniform_levels(12, 1e-2, 0.99).float()
@@ -46,20 +46,7 @@ TINY = OneSidedSizes(
 )
 
 
-@pytest.fixture(autouse=True)
-def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    from boltzgen_diffclf.compilation import can_fuse
-
-    monkeypatch.setenv("BOLTZGEN_EAGER", "1")
-    can_fuse.cache_clear()
-    yield
-    can_fuse.cache_clear()
-
-
-def by_name(metrics: list[Metric]) -> dict[str, Metric]:
-    found = {metric.name: metric for metric in metrics}
-    assert len(found) == len(metrics)
-    return found
+pytestmark = pytest.mark.usefixtures("eager_mode")
 
 
 def gaussian(target: GaussianMixture = TARGET) -> DataGaussian:

@@ -16,6 +16,7 @@ from boltzgen_diffclf.paths import DiffusionPath
 from boltzgen_diffclf.training.data_problem import DataSettings
 from boltzgen_diffclf.training.objectives import DATA_OBJECTIVES
 from systems.analytic import GaussianMixture, MixtureMarginals
+from tests.metric_names import by_name
 from workflows.benchmark import BenchmarkConfig, run
 from workflows.benchmark_suites import SUITES
 from workflows.benchmark_suites.learned_density import LearnedDensity, late_path
@@ -29,26 +30,12 @@ from workflows.benchmark_suites.one_sided_training import (
     train_one_sided,
 )
 from workflows.benchmark_suites.plane_density import likelihood_metrics, plane_density, quadrature_metrics
-from workflows.benchmark_suites.suite import Metric
 from workflows.report.plane_figures import costs_figure, mode_weights_figure
 
 TINY = {"groups": 8, "hidden": 8, "layers": 1, "levels": 9, "level_pool": 8, "measured": 200, "particles": 40}
 
 
-@pytest.fixture(autouse=True)
-def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    from boltzgen_diffclf.compilation import can_fuse
-
-    monkeypatch.setenv("BOLTZGEN_EAGER", "1")
-    can_fuse.cache_clear()
-    yield
-    can_fuse.cache_clear()
-
-
-def by_name(metrics: list[Metric]) -> dict[str, Metric]:
-    found = {metric.name: metric for metric in metrics}
-    assert len(found) == len(metrics)
-    return found
+pytestmark = pytest.mark.usefixtures("eager_mode")
 
 
 class OfData(torch.nn.Module):
