@@ -8,13 +8,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
-from boltzgen_diffclf.errors import nearest_name
-from systems.registry import names
 from workflows.command_line import run_command
+from workflows.shared_settings import filled_from_preset, known_system
 
 if TYPE_CHECKING:
     from systems.ensemble import ReferenceEnsemble
@@ -39,7 +38,7 @@ class ReferenceConfig:
     units, seed and the fingerprint of the force field.
     """
 
-    system: Annotated[str, Field(description="Molecular system, by name.")] = "aldp"
+    system: Annotated[str, AfterValidator(known_system), Field(description="Molecular system, by name.")] = "aldp"
     state: Annotated[
         str | None, Field(description="Thermodynamic state, by name (the system's first where not given).")
     ] = None
@@ -89,16 +88,7 @@ class ReferenceConfig:
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, given: ArgsKwargs) -> ArgsKwargs:
-        named = dict(given.kwargs or {})
-        preset = PRESETS.get(str(named.get("preset", "quick")), {})
-        return ArgsKwargs(given.args, {**preset, **named})
-
-    @field_validator("system")
-    @classmethod
-    def _known_system(cls, system: str) -> str:
-        if system not in names():
-            raise ValueError(f"unknown system (valid: {', '.join(names())}){nearest_name(system, list(names()))}")
-        return system
+        return filled_from_preset(given, PRESETS)
 
     @model_validator(mode="after")
     def _ladder_goes_up(self) -> ReferenceConfig:

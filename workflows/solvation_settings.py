@@ -6,12 +6,12 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from boltzgen_diffclf.errors import nearest_name
-from systems.registry import names
+from workflows.shared_settings import filled_from_preset, known_system
 from workflows.solvation_estimators import ESTIMATORS, what_is_missing
 from workflows.solvation_presets import PRESETS
 
@@ -35,7 +35,7 @@ class SolvationConfig:
 
     # A preset fills what is not given when the object is made: dataclasses.replace keeps the numbers it had.
 
-    system: Annotated[str, Field(description="Molecular system, by name.")] = "aldp"
+    system: Annotated[str, AfterValidator(known_system), Field(description="Molecular system, by name.")] = "aldp"
     preset: Annotated[
         Literal["quick", "standard", "paper"],
         Field(description="Size of the run: minutes on a laptop, larger, or the published sizes on a GPU."),
@@ -139,16 +139,7 @@ class SolvationConfig:
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, given: ArgsKwargs) -> ArgsKwargs:
-        named = dict(given.kwargs or {})
-        preset = PRESETS.get(str(named.get("preset", "quick")), {})
-        return ArgsKwargs(given.args, {**preset, **named})
-
-    @field_validator("system")
-    @classmethod
-    def _known_system(cls, system: str) -> str:
-        if system not in names():
-            raise ValueError(f"unknown system (valid: {', '.join(names())}){nearest_name(system, list(names()))}")
-        return system
+        return filled_from_preset(given, PRESETS)
 
     @field_validator("estimators")
     @classmethod
