@@ -260,6 +260,13 @@ class NoisedEnergyModel(nn.Module):
         """Return ``c(t)``: the log-SNR that the data resolves, 0 at the first level and 1 at the last."""
         return (self.input_ends[0] - self._resolved_log_snr(t)) / (self.input_ends[0] - self.input_ends[1])
 
+    def information(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        r"""Return ``log(1 + s^2) / 2``, what ``y`` tells of Gaussian data down to its resolution [nats a coordinate].
+
+        It falls from ``log(mean v / rho^2) / 2`` to zero, and stands still where more or less noise changes nothing.
+        """
+        return 0.5 * torch.log1p(self.net_weight(t).square())
+
     def _resolved_sigma(self, t: Tensor) -> Tensor:
         return torch.hypot(self.path.sigma(t), self.path.alpha(t) * self.resolution)
 

@@ -294,6 +294,18 @@ def test_noise_below_the_resolution_changes_neither_factor_nor_time_of_the_netwo
     torch.testing.assert_close(resolved.net_weight(times)[-1], blind.net_weight(times)[-1], rtol=0.05, atol=0)
 
 
+def test_information_is_that_of_gaussian_data_and_ends_at_the_resolution() -> None:
+    path, data = Preserving(), DataGaussian(MEAN, COVARIANCES["scalar"])
+    times = torch.tensor([1e-4, 1e-3, 0.1, 0.9], dtype=torch.float64)
+    blind, resolved = (NoisedEnergyModel(conditional(), path, data, times, rho) for rho in (0.0, 0.5))
+    # The entropy of y less that of its noise, for one coordinate.
+    noisy = path.alpha(times).square() * data.variance.mean() + path.sigma(times).square()
+    exact = (noisy / path.sigma(times).square()).log() / 2
+    torch.testing.assert_close(blind.information(times), exact)
+    below = resolved.information(times)[:2]
+    torch.testing.assert_close(below, (1 + data.variance.mean() / 0.25).log().expand(2) / 2, rtol=0.01, atol=0)
+
+
 def test_resolution_is_the_width_of_separated_modes_and_vanishes_where_samples_crowd() -> None:
     def width(n: int, dim: int) -> float:
         draw = generator(3)

@@ -43,11 +43,8 @@ class NoisedObjective:
     pretraining: float = 0.0
 
     def balanced(self, dimension: int) -> NoisedObjective:
-        """Return the objective with its classification losses over the root of the dimension.
-
-        Denoising is a mean over coordinates, whose noise falls like that root; the noise of naming a level does not.
-        """
-        factors = {name: dimension**-0.5 if name.startswith("classification") else 1.0 for name in self.weights}
+        """Return the objective with its classification losses a coordinate, as denoising is a mean over coordinates."""
+        factors = {name: 1 / dimension if name.startswith("classification") else 1.0 for name in self.weights}
         return replace(self, weights={name: factors[name] * weight for name, weight in self.weights.items()})
 
     def evaluations(self, sizes: Sizes) -> int:
@@ -81,7 +78,7 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
         held_out: other samples, never learned from.
         settings: sizes of a batch.
         length: thermodynamic length at every level, see :func:`energy_length`; only where levels are chosen by it.
-            Else the log-SNR that the data resolves is their place.
+            Else their place is :meth:`NoisedEnergyModel.information`, turned round.
 
     Raises:
         InputError: groups of more levels than there are, an unknown level sampler, or one that lacks the length.
@@ -145,7 +142,7 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
         return torch.stack([NOISED_LOSSES[name].mean(model, batch, self.setting) for name in self.names])
 
     def _draw(self, model: NoisedEnergyModel, data: CleanData, generator: torch.Generator) -> NoisedBatch:
-        place = model.net_time(self.setting.levels).cpu() if self._length is None else self._length
+        place = -model.information(self.setting.levels.double()).cpu() if self._length is None else self._length
         level = self._sampler.draw(place, self.group_size, self.settings.groups, generator)
         clean = data.draw(len(level), generator)
         return noised_batch(clean.x, clean.score, level, self.setting, generator)
