@@ -1,6 +1,7 @@
 """Samplers: one set of kernels for every ladder, replica exchange, annealing, resampling."""
 
 from boltzgen_diffclf.samplers.annealing import Annealing, AnnealingResult, AnnealingState, anneal, next_lambda
+from boltzgen_diffclf.samplers.diffusion_smc import WeightedSamples, sample_reverse_weighted
 from boltzgen_diffclf.samplers.kernels import (
     HamiltonianMonteCarlo,
     Kernel,
@@ -27,9 +28,11 @@ __all__ = [
     "ReplicaExchange",
     "ReplicaExchangeInfo",
     "ReplicaExchangeState",
+    "WeightedSamples",
     "anneal",
     "next_lambda",
     "reverse_step",
     "sample_reverse",
+    "sample_reverse_weighted",
     "tune_step_size",
 ]

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from boltzgen_diffclf.composition import TimeEnergyLadder
 from boltzgen_diffclf.data_energy import DataEnergyModel
 from boltzgen_diffclf.estimators.estimate import Measurement
 from boltzgen_diffclf.estimators.profile import (
@@ -34,7 +33,7 @@ from boltzgen_diffclf.observables import (
     squared_mmd,
 )
 from boltzgen_diffclf.paths import DiffusionPath
-from boltzgen_diffclf.samplers import Annealing, Mala, anneal, sample_reverse
+from boltzgen_diffclf.samplers import sample_reverse, sample_reverse_weighted
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.noised_problem import NoisedObjective, neighbour_energies
 from systems.analytic import GaussianMixture, MixtureMarginals
@@ -240,28 +239,36 @@ def annealing_metrics(
     sizes: OneSidedSizes,
     seed: int,
 ) -> list[Metric]:
-    """Return the weights of the modes by sequential Monte Carlo down the learned energies, from exact noise.
+    """Return the weights of the modes by sequential Monte Carlo on the learned energies, from exact noise.
 
-    Where the reverse process follows scores, this compares energies: it is right only if they are.
+    Where the reverse process follows scores, its weights compare energies: they are right only if these are.
     """
-    stream = named_generator(seed, "annealing")
-    sigma, alpha, variance = model.path.sigma(levels), model.path.alpha(levels), model.data.variance.mean()
-    # The width of x known from y, which no mode of y is narrower than, at the scaling of MALA in many dimensions.
-    width = sigma.square() * variance / (alpha.square() * variance + sigma.square())
-    kernel = Mala(0.3 * oracle.dimension ** (-1 / 3) * width, levels.new_ones(()))
-    annealing = Annealing(kernel, range(len(levels) - 1, -1, -1), steps_per_level=2, resample_below=0.5)
-    start = oracle.at(float(levels[-1])).sample(sizes.particles, stream)
-    result = anneal(annealing, TimeEnergyLadder(model, levels, oracle.dimension), start, stream)
-    exact, weights = oracle.at(float(levels[0])), result.log_weights.softmax(0)
-    errors = mode_errors(
-        (weights @ exact.responsibilities(result.particles.position)).log().numpy(), exact.weights.numpy()
-    )
+    stream, times = named_generator(seed, "annealing"), informed_levels(model, levels, sizes.annealing_levels)
+    start = oracle.at(float(times[-1])).sample(sizes.particles, stream)
+    with torch.no_grad():
+        result = sample_reverse_weighted(
+            model.energy_and_gradient, oracle.path, times, start, stream, resolution=float(model.resolution)
+        )
+    exact, weights = oracle.at(float(times[0])), result.log_weights.softmax(0)
+    errors = mode_errors((weights @ exact.responsibilities(result.position)).log().numpy(), exact.weights.numpy())
     floor = mode_error_floor(exact.weights.numpy(), sizes.particles)
     fraction = float(result.effective_sample_size.min()) / sizes.particles
     return [
         Metric("smc_mode_total_variation", errors.total_variation, None, floor.total_variation),
         Metric("smc_least_effective_fraction", fraction, None, 1.0),
     ]
+
+
+def informed_levels(model: NoisedEnergyModel, levels: Float[Tensor, " levels"], n: int) -> Float[Tensor, " times"]:
+    """Return ``n`` times between the first and the last level, evenly in :meth:`NoisedEnergyModel.information`.
+
+    Neighbours then overlap as well everywhere, also where the given levels leap over the width of the modes.
+    """
+    log_times = torch.linspace(math.log(float(levels[0])), math.log(float(levels[-1])), 4096, dtype=levels.dtype)
+    fine = log_times.exp().clamp(levels[0], levels[-1])
+    given = -model.information(fine).numpy()
+    inner = np.interp(np.linspace(given[0], given[-1], n)[1:-1], given, fine.numpy())
+    return torch.cat([levels[:1], levels.new_tensor(inner), levels[-1:]])
 
 
 def _mode_metrics(name: str, weights: ModeWeights, exact: GaussianMixture, n: int) -> list[Metric]:

@@ -84,6 +84,7 @@ class OneSidedSizes:
         profile_pool: samples a level that the model's own F is profiled on, and as many to hold it against.
         measured: samples at each level where scores and weights are measured, and of the reverse process.
         particles: of sequential Monte Carlo.
+        annealing_levels: that it goes through.
     """
 
     steps: int = 2000
@@ -99,6 +100,7 @@ class OneSidedSizes:
     profile_pool: int = 256
     measured: int = 2048
     particles: int = 512
+    annealing_levels: int = 256
 
 
 @dataclass(frozen=True, eq=False)
