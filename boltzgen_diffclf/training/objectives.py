@@ -30,6 +30,7 @@ NOISED_OBJECTIVES: Mapping[str, NoisedObjective] = {
     "dsm_ctsm": NoisedObjective({"denoising": 1.0, "time_score": 1.0}),
     "fokker_planck": NoisedObjective({"denoising": 1.0, "fokker_planck": 0.1}),
     "rne": NoisedObjective({"denoising": 1.0, "kernel_ratio": 0.1}),
+    "dsm_diffclf_rne": NoisedObjective({"denoising": 1.0, "classification": 1.0, "kernel_ratio": 0.1}, pretraining=0.5),
     "cnce": NoisedObjective({"conditional_noise": 1.0}),
 }
 """Objectives of a noised energy. The Fokker-Planck and kernel-ratio losses know nothing of the data: they come with

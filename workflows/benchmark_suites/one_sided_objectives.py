@@ -15,6 +15,7 @@ NOISED = {
     "dsm_ctsm": "denoising and conditional time score matching",
     "fokker_planck": "denoising score matching, and the residual of the Fokker-Planck equation",
     "rne": "denoising score matching, and the ratio of forward and reverse kernels",
+    "dsm_diffclf_rne": "denoising score matching, classification among a group of levels, and the ratio of kernels",
     "cnce": "conditional noise contrastive estimation",
 }
 """Of an energy of the noised data, at every level."""
