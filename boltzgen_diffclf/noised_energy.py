@@ -227,7 +227,9 @@ class NoisedEnergyModel(nn.Module):
 
     def time_derivative(self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return ``dU/dt`` [kT] at fixed y."""
-        return torch.func.jvp(lambda time: self.energy(y, time), (t,), (torch.ones_like(t),))[1]
+        # Forward mode would be as good, but torch 2.13 compiles the zero tangents of weights to tensors it then writes to.
+        value, pullback = torch.func.vjp(lambda time: self.energy(y, time), t)
+        return pullback(torch.ones_like(value))[0]
 
     def free_energy(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Return ``F(t)`` [kT]; zero at the last level."""

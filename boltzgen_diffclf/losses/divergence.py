@@ -23,7 +23,8 @@ def directional_slopes(
     >>> directional_slopes(lambda x: 3 * x, y, torch.ones(1, 1, 2)).tolist()
     [[6.0]]
     """
-    return torch.func.vmap(lambda v: (torch.func.jvp(field, (y,), (v,))[1] * v).sum(-1))(directions)
+    pullback = torch.func.vjp(field, y)[1]
+    return torch.func.vmap(lambda v: (pullback(v)[0] * v).sum(-1))(directions)
 
 
 def divergence(field: Callable[[Tensor], Tensor], y: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:

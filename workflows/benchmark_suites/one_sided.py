@@ -264,8 +264,8 @@ def informed_levels(model: NoisedEnergyModel, levels: Float[Tensor, " levels"], 
 
     Neighbours then overlap as well everywhere, also where the given levels leap over the width of the modes.
     """
-    log_times = torch.linspace(math.log(float(levels[0])), math.log(float(levels[-1])), 4096, dtype=levels.dtype)
-    fine = log_times.exp().clamp(levels[0], levels[-1])
+    index = np.arange(len(levels))
+    fine = levels.new_tensor(np.interp(np.linspace(0, index[-1], 64 * index[-1] + 1), index, levels.numpy()))
     given = -model.information(fine).numpy()
     inner = np.interp(np.linspace(given[0], given[-1], n)[1:-1], given, fine.numpy())
     return torch.cat([levels[:1], levels.new_tensor(inner), levels[-1:]])
