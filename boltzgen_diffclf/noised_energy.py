@@ -227,7 +227,7 @@ class NoisedEnergyModel(nn.Module):
 
     def time_derivative(self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return ``dU/dt`` [kT] at fixed y."""
-        # Forward mode would be as good, but torch 2.13 compiles the zero tangents of weights to tensors it then writes to.
+        # Not forward mode: torch 2.13 compiles its zero tangents of weights to a tensor that it then writes to.
         value, pullback = torch.func.vjp(lambda time: self.energy(y, time), t)
         return pullback(torch.ones_like(value))[0]
 

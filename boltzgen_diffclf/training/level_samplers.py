@@ -49,11 +49,12 @@ def scattered(place: Float[Tensor, " levels"], size: int, groups: int, generator
 def mixed(place: Float[Tensor, " levels"], size: int, groups: int, generator: torch.Generator) -> LevelIndices:
     """Draw :data:`NEAR_SHARE` of the groups as neighbours, and the others from all over the path.
 
-    Neighbours are drawn evenly in place: where few levels span much of the path, all of it is seen.
+    Half of the neighbours are drawn evenly in place: where few levels span much of the path, all of it is seen.
     """
     n_near = round(NEAR_SHARE * groups)
-    near = placed_groups(place, size, n_near, generator)
-    return torch.cat([near, scattered(place, size, groups - n_near, generator)])
+    near = neighbours(place, size, n_near - n_near // 2, generator)
+    placed = placed_groups(place, size, n_near // 2, generator)
+    return torch.cat([near, placed, scattered(place, size, groups - n_near, generator)])
 
 
 def gap_aware(place: Float[Tensor, " levels"], size: int, groups: int, generator: torch.Generator) -> LevelIndices:

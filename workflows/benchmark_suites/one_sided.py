@@ -34,6 +34,7 @@ from boltzgen_diffclf.observables import (
 )
 from boltzgen_diffclf.paths import DiffusionPath
 from boltzgen_diffclf.samplers import sample_reverse, sample_reverse_weighted
+from boltzgen_diffclf.samplers.diffusion_smc import EnergyAndGradient
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.noised_problem import NoisedObjective, neighbour_energies
 from systems.analytic import GaussianMixture, MixtureMarginals
@@ -247,7 +248,7 @@ def annealing_metrics(
     start = oracle.at(float(times[-1])).sample(sizes.particles, stream)
     with torch.no_grad():
         result = sample_reverse_weighted(
-            model.energy_and_gradient, oracle.path, times, start, stream, resolution=float(model.resolution)
+            _between(model, levels), oracle.path, times, start, stream, resolution=float(model.resolution)
         )
     exact, weights = oracle.at(float(times[0])), result.log_weights.softmax(0)
     errors = mode_errors((weights @ exact.responsibilities(result.position)).log().numpy(), exact.weights.numpy())
@@ -269,6 +270,20 @@ def informed_levels(model: NoisedEnergyModel, levels: Float[Tensor, " levels"], 
     given = -model.information(fine).numpy()
     inner = np.interp(np.linspace(given[0], given[-1], n)[1:-1], given, fine.numpy())
     return torch.cat([levels[:1], levels.new_tensor(inner), levels[-1:]])
+
+
+def _between(model: NoisedEnergyModel, levels: Float[Tensor, " levels"]) -> EnergyAndGradient:
+    """Return energy and gradient at any time, from the two levels about it: only at levels has the network learned."""
+
+    def energy_and_gradient(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        after = torch.searchsorted(levels, t).clamp(1, len(levels) - 1)
+        low, high = levels[after - 1], levels[after]
+        information = [model.information(time) for time in (low, t, high)]
+        share = (information[0] - information[1]) / (information[0] - information[2])
+        (energy, gradient), (other, slope) = (model.energy_and_gradient(y, time) for time in (low, high))
+        return torch.lerp(energy, other, share), torch.lerp(gradient, slope, share[:, None])
+
+    return energy_and_gradient
 
 
 def _mode_metrics(name: str, weights: ModeWeights, exact: GaussianMixture, n: int) -> list[Metric]:
