@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -310,3 +314,40 @@ def test_target_score_matching_is_stationary_at_the_exact_energy() -> None:
     assert float(slope.abs()) < 4 * float(slopes.std()) / math.sqrt(n)
     wrong = target_score_matching_loss(factor * oracle.gradient(y, t), TARGET.score(x), torch.ones(n).double(), 1)
     assert float(torch.autograd.grad(wrong.mean(), factor)[0].abs()) > 0.1
+
+
+COMPILED_STEP = """
+import torch
+from boltzgen_diffclf.nets import MlpEnergyNet
+from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
+from boltzgen_diffclf.paths import VariancePreserving, uniform_levels
+from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
+from boltzgen_diffclf.training.noised_problem import NoisedProblem, NoisedSettings
+from boltzgen_diffclf.training.objectives import NOISED_OBJECTIVES
+
+path, levels = VariancePreserving(t_max=1 - 1e-4), uniform_levels(12, 1e-2, 0.99).float()
+draw = torch.Generator().manual_seed(0)
+samples = torch.randn(64, 8, generator=draw)
+pool = FixedPool(CleanSamples(samples, -samples))
+net = MlpEnergyNet(8, draw, hidden=256, layers=4)
+model = NoisedEnergyModel(net, path, DataGaussian(torch.zeros(8), torch.ones(8)), levels)
+problem = NoisedProblem(NOISED_OBJECTIVES["dsm_ctsm"], path, levels, pool, pool, NoisedSettings(2, groups=128))
+losses = problem.losses(model, problem.draw(model, draw))
+losses.sum().backward()
+assert bool(losses.isfinite().all())
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiles")
+def test_time_scores_of_a_wide_network_survive_compilation() -> None:
+    # In a process of its own: the run-time checks of types do not compile.
+    surroundings = {name: value for name, value in os.environ.items() if name != "BOLTZGEN_EAGER"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED_STEP],
+        env=surroundings,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

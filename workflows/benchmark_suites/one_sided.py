@@ -276,7 +276,7 @@ def _between(model: NoisedEnergyModel, levels: Float[Tensor, " levels"]) -> Ener
     """Return energy and gradient at any time, from the two levels about it: only at levels has the network learned."""
 
     def energy_and_gradient(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        after = torch.searchsorted(levels, t).clamp(1, len(levels) - 1)
+        after = torch.searchsorted(levels, t.contiguous()).clamp(1, len(levels) - 1)
         low, high = levels[after - 1], levels[after]
         information = [model.information(time) for time in (low, t, high)]
         share = (information[0] - information[1]) / (information[0] - information[2])
