@@ -228,8 +228,8 @@ class NoisedEnergyModel(nn.Module):
     def time_derivative(self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return ``dU/dt`` [kT] at fixed y."""
         # Not forward mode: torch 2.13 compiles its zero tangents of weights to a tensor that it then writes to.
-        value, pullback = torch.func.vjp(lambda time: self.energy(y, time), t)
-        return pullback(torch.ones_like(value))[0]
+        pullback = torch.func.vjp(lambda time: self.energy(y, time), t)[1]
+        return pullback(torch.ones_like(t))[0]
 
     def free_energy(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Return ``F(t)`` [kT]; zero at the last level."""
