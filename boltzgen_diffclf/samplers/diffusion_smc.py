@@ -27,6 +27,7 @@ from torch import Tensor
 
 from boltzgen_diffclf.paths import DiffusionPath, unknown_share
 from boltzgen_diffclf.samplers.resampling import Resampling, effective_sample_size, systematic
+from boltzgen_diffclf.samplers.reverse import reverse_step
 
 EnergyAndGradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """``(y, t) -> U [kT], dU/dy``, shapes ``(batch, dim)``, ``(batch,)`` to ``(batch,)``, ``(batch, dim)``."""
@@ -111,7 +112,8 @@ def _reverse_normal(
     fresh = sigma_s.square() * unknown_share(path, s, t)
     kept = (sigma_s.square() - fresh).sqrt() / sigma_t
     unknown = (sigma_t * resolution).square() / (sigma_t.square() + (alpha_t * resolution).square())
-    mean = alpha_s * clean + kept * (y - alpha_t * clean)
+    n = len(y)
+    mean = reverse_step(path, y, clean, t.expand(n), s.expand(n), torch.zeros_like(y), churn=1.0)
     return mean, fresh + (alpha_s - kept * alpha_t).square() * unknown
 
 
