@@ -19,7 +19,7 @@ from boltzgen_diffclf.paths import (
     gap_probabilities,
     length_at,
     log_snr_levels,
-    placed_groups,
+    spaced_groups,
     thermodynamic_length,
     thermodynamic_levels,
     uniform_levels,
@@ -193,17 +193,26 @@ def test_gaps_are_around_the_target_however_dense_the_levels(crowding: float) ->
         assert spread == pytest.approx(0.5, abs=0.01)
 
 
-def test_placed_groups_follow_the_place_and_not_the_number_of_levels() -> None:
-    place = torch.cat([torch.tensor([0.0, 5.0]), torch.linspace(5.1, 10.0, 50)]).double()
-    groups = placed_groups(place, 1, 20_000, torch.Generator().manual_seed(0))[:, 0]
-    share = torch.bincount(groups, minlength=52) / len(groups)
-    assert float(share[0]) == pytest.approx(0.25, abs=0.02)
-    assert float(share[1]) == pytest.approx(0.255, abs=0.02)
-    wide = placed_groups(place, 4, 500, torch.Generator().manual_seed(1))
-    assert bool((wide.diff(dim=1) == 1).all())
-    assert (int(wide.min()), int(wide.max())) == (0, 51)
+def test_spaced_groups_keep_their_gap_where_levels_are_dense_and_step_over_holes() -> None:
+    length = torch.cat([torch.tensor([0.0, 5.0]), torch.linspace(5.1, 25.0, 400)]).double()
+    groups = spaced_groups(length, 2.0, 4, 5000, torch.Generator().manual_seed(0))
+    assert bool((groups.diff(dim=1) > 0).all())
+    assert (int(groups.min()), int(groups.max())) == (0, len(length) - 1)
+    dense = groups[groups[:, 0] > 1]
+    gaps = length[dense].diff(dim=1)
+    assert bool((gaps > 2.0 / 1.3 - 0.06).all() & (gaps < 2.0 * 1.3 + 0.06).all())
+    # The first level alone stands for a fifth of the length, and half of the groups are drawn by it.
+    assert float((groups[:, 0] == 0).double().mean()) > 0.05
+
+
+def test_spaced_groups_reach_every_level_of_a_path_that_is_too_short_for_their_gap() -> None:
+    groups = spaced_groups(torch.linspace(0.0, 1.0, 21).double(), 2.0, 3, 1000, torch.Generator().manual_seed(0))
+    assert groups.diff(dim=1).unique().tolist() == [5]
+    assert groups.unique().tolist() == list(range(21))
+    assert spaced_groups(torch.arange(3.0), 2.0, 3, 10, torch.Generator()).tolist() == [[0, 1, 2]] * 10
+    assert spaced_groups(torch.arange(3.0), 2.0, 1, 10, torch.Generator()).shape == (10, 1)
     with pytest.raises(ValueError, match="ascend"):
-        placed_groups(place.flip(0), 4, 5, torch.Generator())
+        spaced_groups(torch.arange(3.0).flip(0), 2.0, 2, 5, torch.Generator())
 
 
 def test_pair_probabilities_of_three_levels_by_hand() -> None:

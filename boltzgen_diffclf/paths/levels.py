@@ -17,6 +17,9 @@ from boltzgen_diffclf.paths.diffusion import DiffusionPath
 _GAP_SPREAD = 0.5
 """Standard deviation of the logarithm of a drawn gap, up to the skew of the linear measure."""
 
+_GAP_STRETCH = 1.3
+"""Largest factor between the gap of a group and the one asked for."""
+
 
 def uniform_levels(n_levels: int, t_min: float = 0.0, t_max: float = 1.0) -> Float[Tensor, " levels"]:
     """Return evenly spaced times from ``t_min`` to ``t_max``, both included.
@@ -220,26 +223,44 @@ def neighbour_groups(
     return start[:, None] + torch.arange(group_size)
 
 
-def placed_groups(
-    place: Float[Tensor, " levels"], group_size: int, n_groups: int, generator: torch.Generator
+def spaced_groups(
+    length: Float[Tensor, " levels"], gap: float, group_size: int, n_groups: int, generator: torch.Generator
 ) -> Int[Tensor, "groups size"]:
-    """Draw groups of consecutive level indices about levels drawn evenly in ``place``, not in their number.
+    """Draw groups of levels about ``gap`` apart in ``length``, the gap of each group its own.
+
+    Half of the groups lie about levels drawn evenly in number, half about places drawn evenly in length: where few
+    levels span much of the path, all of it is seen. What the constants of the energy are worth adds up from gap to
+    gap, each known as well as ``E[p (1 - p)]`` of its posteriors: best at a gap of 2, where that of consecutive levels
+    may be a tenth.
 
     Args:
-        place: of every level, ascending, e.g. its thermodynamic length: a level stands for half the way to its
-            neighbours.
-        group_size: consecutive levels a group; at most as many as there are.
+        length: thermodynamic length at every level, ascending.
+        gap: the middle one; the groups' own are within a factor of 1.3 of it, and no group spans more than
+            half of the path.
+        group_size: levels a group; at most as many as there are.
         n_groups: groups drawn.
         generator: the stream for the draw.
 
     Raises:
-        ValueError: places that do not ascend.
+        ValueError: lengths that do not ascend.
     """
-    if not bool((place.diff() > 0).all()):
-        raise ValueError("places of levels must ascend")
-    centre = torch.multinomial(_shares(place), n_groups, replacement=True, generator=generator)
-    start = centre - torch.randint(group_size, (n_groups,), generator=generator)
-    return start.clamp(0, len(place) - group_size)[:, None] + torch.arange(group_size)
+    if not bool((length.diff() > 0).all()):
+        raise ValueError("lengths at levels must ascend")
+    n_levels, total, rank = len(length), length[-1] - length[0], torch.arange(group_size)
+    centre, stretch, shift = torch.rand(3, n_groups, generator=generator, dtype=length.dtype)
+    by_number = length[(centre * n_levels).long()]
+    middle = torch.where(torch.arange(n_groups) % 2 == 0, by_number, length[0] + centre * total)
+    span = (gap * _GAP_STRETCH ** (2 * stretch - 1) * (group_size - 1)).clamp(max=0.5 * float(total))
+    first = torch.minimum((middle - shift * span).clamp(min=length[0]), length[-1] - span)
+    wanted = first[:, None] + span[:, None] * rank / max(1, group_size - 1)
+    # A level may be nearest to two places of a group: the later one takes the next level.
+    distinct = (_nearest(wanted, length) - rank).cummax(dim=1).values.clamp(0, n_levels - group_size)
+    return distinct + rank
+
+
+def _nearest(wanted: Tensor, place: Tensor) -> Tensor:
+    upper = torch.searchsorted(place, wanted.contiguous()).clamp(1, len(place) - 1)
+    return upper - (wanted - place[upper - 1] < place[upper] - wanted).long()
 
 
 def scattered_groups(

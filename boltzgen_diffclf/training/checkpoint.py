@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.files import atomic_path
 
-FORMAT = "boltzgen-diffclf checkpoint 1"
+FORMAT = "boltzgen-diffclf checkpoint 2"
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -77,19 +77,23 @@ def _first_difference(name: str, found: Any, wanted: Any) -> tuple[str, Any, Any
     return name, found, wanted
 
 
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimiser's per-parameter state as flat named tensors."""
-    states = optimiser.state_dict()["state"]
-    return {f"optimiser.{index}.{key}": value for index, state in states.items() for key, value in state.items()}
+def optimiser_tensors(optimisers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """Return the per-parameter state of all optimisers as flat named tensors."""
+    return {
+        f"optimiser.{place}.{index}.{key}": value
+        for place, optimiser in enumerate(optimisers)
+        for index, state in optimiser.state_dict()["state"].items()
+        for key, value in state.items()
+    }
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimisers(optimisers: Sequence[torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
     """Put back what :func:`optimiser_tensors` took out."""
-    content = optimiser.state_dict()
-    states: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, key = name.split(".", 2)
-            states.setdefault(int(index), {})[key] = value
-    content["state"] = states
-    optimiser.load_state_dict(content)
+    for place, optimiser in enumerate(optimisers):
+        content, states = optimiser.state_dict(), dict[int, dict[str, Tensor]]()
+        for name, value in tensors.items():
+            if name.startswith(f"optimiser.{place}."):
+                index, key = name.split(".", 3)[2:]
+                states.setdefault(int(index), {})[key] = value
+        content["state"] = states
+        optimiser.load_state_dict(content)

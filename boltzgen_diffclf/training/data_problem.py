@@ -259,8 +259,8 @@ class DataObjective:
 
     def settled(self, settings: DataSettings) -> DataSettings:
         """Return the settings with the sizes that the objective has."""
-        own = {"draws": self.draws, "chain_steps": self.chain_steps}
-        return replace(settings, **{name: size for name, size in own.items() if size is not None})
+        draws, chain_steps = self.draws or settings.draws, self.chain_steps or settings.chain_steps
+        return replace(settings, draws=draws, chain_steps=chain_steps)
 
 
 def device_stream(generator: torch.Generator, like: Tensor) -> torch.Generator:

@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.errors import InputError, nearest_name
-from boltzgen_diffclf.paths import gap_aware_pairs, neighbour_groups, placed_groups, scattered_groups
+from boltzgen_diffclf.paths import gap_aware_pairs, neighbour_groups, scattered_groups, spaced_groups
 
-NEAR_SHARE = 0.75
-"""Share of the mixed groups whose levels are neighbours."""
+SPACING = 2.0
+"""Thermodynamic length between the levels of spaced groups, at which their free energies are known best."""
 
 TARGET_GAP = 1.0
 """Likeliest thermodynamic length between the two levels of a gap-aware pair."""
@@ -27,9 +27,8 @@ class LevelSampler:
     """A way to choose the levels of a group.
 
     Attributes:
-        draw: from where each level lies, levels a group, groups and a CPU stream to the groups.
-        needs_length: whether levels must be placed by their thermodynamic length; where not, any place that ascends
-            will do.
+        draw: from the thermodynamic length at each level, levels a group, groups and a CPU stream to the groups.
+        needs_length: whether that length must have been measured; where not, that of the data's Gaussian will do.
     """
 
     draw: Callable[[Float[Tensor, " levels"], int, int, torch.Generator], LevelIndices]
@@ -46,15 +45,9 @@ def scattered(place: Float[Tensor, " levels"], size: int, groups: int, generator
     return scattered_groups(len(place), size, groups, generator)
 
 
-def mixed(place: Float[Tensor, " levels"], size: int, groups: int, generator: torch.Generator) -> LevelIndices:
-    """Draw :data:`NEAR_SHARE` of the groups as neighbours, and the others from all over the path.
-
-    Half of the neighbours are drawn evenly in place: where few levels span much of the path, all of it is seen.
-    """
-    n_near = round(NEAR_SHARE * groups)
-    near = neighbours(place, size, n_near - n_near // 2, generator)
-    placed = placed_groups(place, size, n_near // 2, generator)
-    return torch.cat([near, placed, scattered(place, size, groups - n_near, generator)])
+def spaced(place: Float[Tensor, " levels"], size: int, groups: int, generator: torch.Generator) -> LevelIndices:
+    """Draw groups of levels about :data:`SPACING` apart in thermodynamic length, from all over the path."""
+    return spaced_groups(place, SPACING, size, groups, generator)
 
 
 def gap_aware(place: Float[Tensor, " levels"], size: int, groups: int, generator: torch.Generator) -> LevelIndices:
@@ -71,7 +64,7 @@ def gap_aware(place: Float[Tensor, " levels"], size: int, groups: int, generator
 LEVEL_SAMPLERS: Mapping[str, LevelSampler] = {
     "neighbours": LevelSampler(neighbours),
     "scattered": LevelSampler(scattered),
-    "mixed": LevelSampler(mixed),
+    "spaced": LevelSampler(spaced),
     "gap_aware": LevelSampler(gap_aware, needs_length=True),
 }
 """Ways to choose levels by name."""

@@ -19,9 +19,10 @@ from boltzgen_diffclf.training import parallel
 from boltzgen_diffclf.training.checkpoint import (
     load_checkpoint,
     optimiser_tensors,
-    restore_optimiser,
+    restore_optimisers,
     save_checkpoint,
 )
+from boltzgen_diffclf.training.optimisers import named_optimisers
 from boltzgen_diffclf.training.problem import Batch, Model, Problem
 
 History = list[dict[str, float]]
@@ -36,7 +37,8 @@ class LoopSettings:
         steps: optimiser steps.
         learning_rate: peak, for the network.
         curve_learning_rate: peak, for the level free energies, which must move by kT.
-        weight_decay: AdamW's.
+        optimiser: one of ``OPTIMISERS``.
+        weight_decay: decoupled, of the network.
         warm_up: fraction of the steps.
         clip: largest gradient norm.
         ema_decay: of the averaged weights, which are the result.
@@ -48,6 +50,7 @@ class LoopSettings:
     steps: int
     learning_rate: float = 2e-3
     curve_learning_rate: float = 2e-2
+    optimiser: str = "adamw"
     weight_decay: float = 1e-4
     warm_up: float = 0.05
     clip: float = 1.0
@@ -135,15 +138,8 @@ class _Trainer(Generic[Model, Batch]):
         self.identity = {**identity, **problem.identity, **as_settings, **_shape_of(model)}
         self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
         self.net_parameters = list(model.get_submodule("net").parameters())
-        of_net = {id(parameter) for parameter in self.net_parameters}
-        others = [parameter for parameter in model.parameters() if id(parameter) not in of_net]
-        self.optimiser = torch.optim.AdamW(
-            [
-                {"params": self.net_parameters, "peak": settings.learning_rate},
-                {"params": others, "peak": settings.curve_learning_rate, "weight_decay": 0.0},
-            ],
-            weight_decay=settings.weight_decay,
-        )
+        peaks = (settings.learning_rate, settings.curve_learning_rate)
+        self.optimisers = named_optimisers(settings.optimiser, model, peaks, settings.weight_decay)
         self.generator = named_generator(settings.seed, "batches")
         self.watched_curve = problem.free_energies(model).detach()
         self.step = 0
@@ -158,12 +154,12 @@ class _Trainer(Generic[Model, Batch]):
         """Take one optimiser step, record and save where it is due."""
         settings = self.settings
         batch = _share(self.problem.draw(self.model, self.generator))
-        for group in self.optimiser.param_groups:
+        for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
             group["lr"] = group["peak"] * settings.rate(self.step)
         is_due = (self.step + 1) % settings.log_every == 0 or self.step + 1 == settings.steps
         record = self._gradient_norms(batch) if is_due else {}
         losses = self.problem.losses(self.model, batch)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         (self.problem.weights * losses).sum().backward()
         parallel.average_gradients(self.model)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
@@ -171,7 +167,8 @@ class _Trainer(Generic[Model, Batch]):
             raise TrainingDivergedError(
                 f"training diverged at step {self.step}: gradient norm {norm.item()}; lower the learning rate"
             )
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.averaged.update_parameters(self.model)
         self.step += 1
         if is_due:
@@ -185,7 +182,7 @@ class _Trainer(Generic[Model, Batch]):
             return
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
-        tensors |= optimiser_tensors(self.optimiser)
+        tensors |= optimiser_tensors(self.optimisers)
         tensors |= {f"problem.{name}": value for name, value in self.problem.state.items()}
         tensors |= {"generator": self.generator.get_state(), "watched_curve": self.watched_curve}
         metadata = {"identity": self.identity, "step": self.step, "history": self.history}
@@ -198,7 +195,7 @@ class _Trainer(Generic[Model, Batch]):
         tensors, metadata = load_checkpoint(self.checkpoint, self.identity)
         self.model.load_state_dict(_strip(tensors, "model."))
         self.averaged.load_state_dict(_strip(tensors, "averaged."))
-        restore_optimiser(self.optimiser, tensors)
+        restore_optimisers(self.optimisers, tensors)
         self.problem.restore(_strip(tensors, "problem."))
         self.generator.set_state(tensors["generator"])
         self.watched_curve = tensors["watched_curve"].to(self.watched_curve)

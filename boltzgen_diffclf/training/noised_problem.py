@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -64,7 +65,8 @@ class NoisedSettings(LoopSettings):
 
     groups: int = 128
     group_size: int = 4
-    level_sampler: str = "mixed"
+    level_sampler: str = "spaced"
+    optimiser: str = "muon"
 
 
 class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
@@ -78,7 +80,7 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
         held_out: other samples, never learned from.
         settings: sizes of a batch.
         length: thermodynamic length at every level, see :func:`energy_length`; only where levels are chosen by it.
-            Else their place is :meth:`NoisedEnergyModel.information`, turned round.
+            Else :func:`gaussian_length` stands in for it.
 
     Raises:
         InputError: groups of more levels than there are, an unknown level sampler, or one that lacks the length.
@@ -104,7 +106,9 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
         if self.group_size > len(levels):
             raise InputError(f"groups of {self.group_size} levels need as many, and there are {len(levels)}")
         if self._sampler.needs_length and length is None:
-            raise InputError(f"level sampler {self.level_sampler} needs the length of the path; give it, or take mixed")
+            raise InputError(
+                f"level sampler {self.level_sampler} needs the length of the path; give it, or take spaced"
+            )
         self._length = None if length is None else length.cpu()
         self._losses: Callable[[NoisedEnergyModel, NoisedBatch], Tensor] = fuse(self._evaluate, levels.device)
 
@@ -142,8 +146,8 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
         return torch.stack([NOISED_LOSSES[name].mean(model, batch, self.setting) for name in self.names])
 
     def _draw(self, model: NoisedEnergyModel, data: CleanData, generator: torch.Generator) -> NoisedBatch:
-        place = -model.information(self.setting.levels.double()).cpu() if self._length is None else self._length
-        level = self._sampler.draw(place, self.group_size, self.settings.groups, generator)
+        length = gaussian_length(model, self.setting.levels) if self._length is None else self._length
+        level = self._sampler.draw(length, self.group_size, self.settings.groups, generator)
         clean = data.draw(len(level), generator)
         return noised_batch(clean.x, clean.score, level, self.setting, generator)
 
@@ -199,6 +203,16 @@ def neighbour_energies(
 
     with torch.no_grad():
         return at(y, levels), at(y[:-1], levels[1:]), at(y[1:], levels[:-1])
+
+
+def gaussian_length(model: NoisedEnergyModel, levels: Float[Tensor, " levels"]) -> Float[Tensor, " levels"]:
+    r"""Return the thermodynamic length up to each level as the width of the data's modes has it, on the CPU.
+
+    The noised modes of ``dim`` degrees of freedom have the variance ``c = alpha^2 rho^2 + sigma^2`` each, and the
+    length element of a Gaussian is ``sqrt(dim / 2) |d log c|``; under a fixed spread of all the data that is
+    ``sqrt(2 dim)`` times the change of :meth:`NoisedEnergyModel.information`.
+    """
+    return -math.sqrt(2 * len(model.data.variance)) * model.information(levels.double()).cpu()
 
 
 def energy_length(

@@ -41,7 +41,7 @@ class LevelChoice:
     """
 
     group_size: int
-    level_sampler: str = "mixed"
+    level_sampler: str = "spaced"
     objective: str = "dsm_diffclf"
 
 
@@ -61,8 +61,8 @@ PLACED = ("n2", "n2_gap_aware", "n4", "n4_neighbours", "n4_scattered")
 
 OBJECTIVES = {
     **{
-        name: f"denoising score matching, and classification among groups of {one.group_size} levels, three quarters "
-        "of the groups neighbours and the others from all over the path"
+        name: f"denoising score matching, and classification among groups of {one.group_size} levels, "
+        "about two units of thermodynamic length apart"
         for name, one in NUMBERS.items()
     },
     ONE_PASS: "the same among all levels, from one pass of a network whose trunk does not see the level",

@@ -1,0 +1,50 @@
+"""Every optimiser steps every parameter once, at its own rate."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.training.optimisers import OPTIMISERS, named_optimisers
+
+
+class WithCurve(nn.Module):
+    """A network and a parameter beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(12, 16), nn.Linear(16, 1))
+        self.curve = nn.Parameter(torch.zeros(5))
+
+
+@pytest.mark.parametrize("name", list(OPTIMISERS))
+def test_every_parameter_is_stepped_once_at_its_own_peak(name: str) -> None:
+    model = WithCurve()
+    groups = [group for one in named_optimisers(name, model, (1e-3, 1e-1), 1e-4) for group in one.param_groups]
+    stepped = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(stepped) == sorted(id(parameter) for parameter in model.parameters())
+    (curve,) = [group for group in groups if any(parameter is model.curve for parameter in group["params"])]
+    assert (curve["peak"], curve["weight_decay"]) == (1e-1, 0.0)
+
+
+def test_muon_steps_as_far_along_weak_directions_as_along_strong_ones() -> None:
+    model = WithCurve()
+    before = model.net[0].weight.detach().clone()
+    strong, weak = torch.zeros(16, 12), torch.zeros(16, 12)
+    strong[0, 0], weak[1, 1] = 1.0, 1e-3
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    model.net[0].weight.grad = strong + weak
+    for one in named_optimisers("muon", model, (1e-2, 1e-2), 0.0):
+        for group in one.param_groups:
+            group["lr"] = group["peak"]
+        one.step()
+    step = (model.net[0].weight - before).detach()
+    assert float(step[1, 1] / step[0, 0]) > 0.05
+
+
+def test_an_unknown_optimiser_is_refused() -> None:
+    with pytest.raises(InputError, match=r"no optimiser 'mun' .*muon"):
+        named_optimisers("mun", WithCurve(), (1e-3, 1e-1), 0.0)
