@@ -1,6 +1,7 @@
 """Observables: torsions, Ramachandran surfaces, basin populations, and how far a model is from the truth."""
 
 from boltzgen_diffclf.observables.basins import in_basin, population
+from boltzgen_diffclf.observables.chirality import handedness, stereocentres
 from boltzgen_diffclf.observables.discrepancy import (
     root_wasserstein_1,
     sliced_kolmogorov_smirnov,
@@ -15,6 +16,7 @@ from boltzgen_diffclf.observables.divergences import (
     ramachandran_pmf_error,
 )
 from boltzgen_diffclf.observables.fisher import FisherDivergence, fisher_divergence
+from boltzgen_diffclf.observables.integrity import Integrity, integrity
 from boltzgen_diffclf.observables.likelihood import kullback_leibler, level_effective_fractions
 from boltzgen_diffclf.observables.modes import (
     ModeErrors,
@@ -31,13 +33,16 @@ from boltzgen_diffclf.observables.torsions import paired_torsions, torsion_angle
 __all__ = [
     "FisherDivergence",
     "FreeEnergySurface",
+    "Integrity",
     "ModeErrors",
     "ModeWeights",
     "assigned_modes",
     "energy_mode_weights",
     "fisher_divergence",
     "free_energy_surface",
+    "handedness",
     "in_basin",
+    "integrity",
     "kullback_leibler",
     "level_effective_fractions",
     "mode_error_floor",
@@ -52,6 +57,7 @@ __all__ = [
     "sliced_kolmogorov_smirnov",
     "sliced_wasserstein_2",
     "squared_mmd",
+    "stereocentres",
     "surface_difference",
     "torsion_angles",
     "wasserstein_1",
