@@ -86,7 +86,7 @@ def _molecule(
         openmm_systems={"vacuum": vacuum, "nonpolar": without_polarisation(implicit), "implicit": implicit},
         torsions={"phi": (4, 6, 8, 14), "psi": (6, 8, 14, 16)},
         legs={leg.name: leg for leg in legs},
-        basins={"phi > 0": Basin("phi", 0.0, 2.15)},
+        basins={"phi > 0": Basin("phi", 0.0, 2.15), "helical": Basin("psi", -2.0, 1.4)},
         reweighted={"nonpolar": "vacuum"},
     )
 

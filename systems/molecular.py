@@ -161,6 +161,15 @@ class MolecularSystem:
             )
         return self.legs[name]
 
+    def require_basin(self, name: str) -> Basin:
+        """Return the basin of this name, or raise an InputError that lists the valid ones."""
+        if name not in self.basins:
+            raise InputError(
+                f"system '{self.name}' has no basin '{name}': choose one of "
+                f"{', '.join(self.basins)}{nearest_name(name, list(self.basins))}"
+            )
+        return self.basins[name]
+
     def openmm_system(self, state: str) -> openmm.System:
         """Return a copy of the OpenMM System of ``state``."""
         self.require_state(state)

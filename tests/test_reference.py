@@ -119,7 +119,7 @@ def test_file_holds_what_was_sampled(tmp_path, aldp):
     assert ensemble.positions.mean(1).abs().max() < 1e-6
     assert ensemble.provenance.settings["timestep_fs"] == 1.0
     assert not (tmp_path / "vacuum.h5.parts").exists()
-    assert ensemble.diagnostics["populations"].keys() == {"phi > 0"}
+    assert ensemble.diagnostics["populations"].keys() == {"phi > 0", "helical"}
 
 
 def test_seeds_and_states_have_streams_of_their_own(tmp_path, aldp):

@@ -11,8 +11,10 @@ import torch
 from openmm import unit
 
 import systems
-from boltzgen_diffclf.observables import in_basin, population, torsion_angles
+from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.observables import conformer_free_energy, in_basin, population, torsion_angles
 from boltzgen_diffclf.units import thermal_energy_kj_per_mol
+from systems.conformers import basin_free_energy
 from systems.molecular import MolecularSystem
 
 TEMPERATURE_KELVIN = 310.0
@@ -87,3 +89,14 @@ def test_its_legs_form_a_cycle(system):
     ends = {name: (leg.state_a, leg.state_b) for name, leg in system.legs.items()}
     assert ends["total"] == (ends["nonpolar"][0], ends["polar"][1])
     assert ends["nonpolar"][1] == ends["polar"][0]
+
+
+def test_its_conformers_are_compared_by_name(system):
+    frames = np.random.default_rng(0).normal(size=(400, system.n_atoms, 3))
+    log_w, labels = np.linspace(-1, 1, 400), np.arange(400) % 20
+    for name, basin in system.basins.items():
+        found = basin_free_energy(system, name, frames, labels, log_w)
+        angle = torsion_angles(frames, np.array([system.torsions[basin.torsion]]))[:, 0]
+        assert found == conformer_free_energy(angle, basin.low, basin.high, groups=labels, log_w=log_w)
+    with pytest.raises(InputError, match=f"has no basin 'helix': choose one of {', '.join(system.basins)}"):
+        basin_free_energy(system, "helix", frames)

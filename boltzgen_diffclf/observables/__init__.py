@@ -1,6 +1,6 @@
 """Observables: torsions, Ramachandran surfaces, basin populations, and how far a model is from the truth."""
 
-from boltzgen_diffclf.observables.basins import in_basin, population
+from boltzgen_diffclf.observables.basins import conformer_free_energy, in_basin, population
 from boltzgen_diffclf.observables.chirality import handedness, stereocentres
 from boltzgen_diffclf.observables.discrepancy import (
     root_wasserstein_1,
@@ -11,7 +11,10 @@ from boltzgen_diffclf.observables.discrepancy import (
     wasserstein_2,
 )
 from boltzgen_diffclf.observables.divergences import (
+    AboveFloor,
+    divergence_above_floor,
     noise_floor,
+    pooled_range_jensen_shannon,
     ramachandran_jensen_shannon,
     ramachandran_pmf_error,
 )
@@ -27,7 +30,13 @@ from boltzgen_diffclf.observables.modes import (
     mode_errors,
     sampled_mode_weights,
 )
-from boltzgen_diffclf.observables.ramachandran import FreeEnergySurface, free_energy_surface, surface_difference
+from boltzgen_diffclf.observables.ramachandran import (
+    FreeEnergyProfile,
+    FreeEnergySurface,
+    free_energy_profile,
+    free_energy_surface,
+    surface_difference,
+)
 from boltzgen_diffclf.observables.torsions import paired_torsions, torsion_angles
 
 __all__ = [
