@@ -40,14 +40,19 @@ from boltzgen_diffclf.observables.ramachandran import (
 from boltzgen_diffclf.observables.torsions import paired_torsions, torsion_angles
 
 __all__ = [
+    "AboveFloor",
     "FisherDivergence",
+    "FreeEnergyProfile",
     "FreeEnergySurface",
     "Integrity",
     "ModeErrors",
     "ModeWeights",
     "assigned_modes",
+    "conformer_free_energy",
+    "divergence_above_floor",
     "energy_mode_weights",
     "fisher_divergence",
+    "free_energy_profile",
     "free_energy_surface",
     "handedness",
     "in_basin",
@@ -58,6 +63,7 @@ __all__ = [
     "mode_errors",
     "noise_floor",
     "paired_torsions",
+    "pooled_range_jensen_shannon",
     "population",
     "ramachandran_jensen_shannon",
     "ramachandran_pmf_error",

@@ -72,10 +72,10 @@ def pooled_range_jensen_shannon(
     """
     pooled = np.concatenate([torsions_p, torsions_q])
     refuse_nan(pooled, "torsions")
-    limits = [(float(angle.min()), float(angle.max())) for angle in pooled.T]
+    edges = [np.linspace(angle.min(), angle.max(), _JS_BINS + 1) for angle in pooled.T]
     weights = None if log_w_p is None else normalised_weights(log_w_p)
-    p, _, _ = np.histogram2d(*torsions_p.T, bins=_JS_BINS, range=limits, weights=weights)
-    q, _, _ = np.histogram2d(*torsions_q.T, bins=_JS_BINS, range=limits)
+    p, _ = np.histogramdd(torsions_p, edges, weights=weights)
+    q, _ = np.histogramdd(torsions_q, edges)
     return jensen_shannon(p, q)
 
 
