@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.groups import refuse_nan
 from boltzgen_diffclf.observables.chirality import handedness, reference_handedness, stereocentres
+from boltzgen_diffclf.observables.geometry import distances
 
 LARGEST_STRETCH = 0.25
 """Change of a bond's length, as a share of it, that breaks it: nine standard deviations of a C-H bond at 300 K."""
@@ -100,15 +101,15 @@ def integrity(
     if centres is None:
         centres = stereocentres(elements, bonds)
     bonded = np.array(bonds, dtype=np.int64).reshape(-1, 2)
-    lengths = _distances(reference[None], bonded)[0]
+    lengths = distances(reference[None], bonded)[0]
     hands = reference_handedness(reference, centres)
     pairs, limits = _contact_limits(elements, bonds)
-    if (_distances(reference[None], pairs)[0] < limits).any():
+    if (distances(reference[None], pairs)[0] < limits).any():
         raise InputError("the reference configuration has a clash; give one that is a molecule")
     parts = np.array_split(positions, -(-len(positions) // _FRAMES_AT_ONCE))
     return Integrity(
         np.concatenate([_is_stretched(part, bonded, lengths) for part in parts]),
-        np.concatenate([(_distances(part, pairs) < limits).any(axis=1) for part in parts]),
+        np.concatenate([(distances(part, pairs) < limits).any(axis=1) for part in parts]),
         np.concatenate([(handedness(part, centres) != hands).any(axis=1) for part in parts]),
     )
 
@@ -118,7 +119,7 @@ def _is_stretched(
     bonds: Int[np.ndarray, "bonds 2"],
     lengths: Float[np.ndarray, " bonds"],
 ) -> Bool[np.ndarray, " frames"]:
-    change = np.abs(_distances(positions, bonds) / lengths - 1)
+    change = np.abs(distances(positions, bonds) / lengths - 1)
     return np.asarray((change > LARGEST_STRETCH).any(axis=1))
 
 
@@ -134,9 +135,3 @@ def _contact_limits(
     apart = [pair for pair in itertools.combinations(range(len(elements)), 2) if pair not in bonded]
     pairs = np.array(apart, dtype=np.int64).reshape(-1, 2)
     return pairs, radii[pairs].sum(axis=1) + BONDING_TOLERANCE_NM
-
-
-def _distances(
-    positions: Float[np.ndarray, "frames atoms 3"], pairs: Int[np.ndarray, "pairs 2"]
-) -> Float[np.ndarray, "frames pairs"]:
-    return np.linalg.norm(positions[:, pairs[:, 0]] - positions[:, pairs[:, 1]], axis=-1)
