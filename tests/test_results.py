@@ -188,3 +188,9 @@ def test_weights_that_rest_on_few_samples_fail():
     assert "(limit 0.70)" in tail
     assert "(at least 100 wanted)" in size
     assert "5000 samples of generator" in tail
+
+
+def test_a_missing_conformer_fails():
+    assert trust.failures([trust.check_coverage("generator", 0.002)]) == ()
+    (sentence,) = trust.failures([trust.check_coverage("generator", 0.25)])
+    assert "25.0 % of the reference weighs more than any sample of generator" in sentence

@@ -31,6 +31,8 @@ LARGEST_STILL_FALLING = 0.1
 LARGEST_REPLICATE_EXCESS = 3.0
 SMALLEST_WEIGHTED_SIZE = 100.0
 """Kish's effective size that weighted means want at least (Vehtari et al. 2021, Bayesian Anal. 16:667)."""
+LARGEST_UNSEEN_SHARE = 0.01
+"""Of the target's mass that weighs more than any sample of the generator."""
 LARGEST_BROKEN_SHARE = 0.05
 """Of generated configurations that are broken or mirrored, before weights put that right."""
 
@@ -191,6 +193,17 @@ def check_weights(name: str, weights: WeightDiagnostics) -> Check:
         f"the weights of the {weights.n_samples} samples of {name} cannot be believed: {' and '.join(reasons)}, the "
         f"largest carries {100 * weights.maximum_weight:.2g} %; train longer, draw more samples, or anneal to the "
         "true energy",
+    )
+
+
+def check_coverage(name: str, unseen: float) -> Check:
+    """Gate on the share of the target's mass that no sample of a generator stands for."""
+    return Check(
+        f"coverage of {name}",
+        unseen <= LARGEST_UNSEEN_SHARE,
+        f"{100 * unseen:.1f} % of the reference weighs more than any sample of {name} (limit "
+        f"{100 * LARGEST_UNSEEN_SHARE:.0f} %): a conformer is missing, which weights cannot put right; train on frames "
+        "of all conformers",
     )
 
 
