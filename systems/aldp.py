@@ -24,6 +24,12 @@ _POLAR_VALUES = (
     PublishedValue(-29.02, 0.41, "neural TI with DiffCLF", _DIFFCLF),
 )
 
+_CONFORMER_VALUES = (
+    PublishedValue(4.25, 0.05, "reference", _FEAT),
+    PublishedValue(4.78, 0.32, "target-FEP", _FEAT),
+    PublishedValue(4.56, 0.08, "FEAT", _FEAT),
+)
+
 _ILDN = "amber99sbildn.xml"
 
 
@@ -43,7 +49,7 @@ def alanine_dipeptide() -> MolecularSystem:
     parameters, positions = _of_openmmtools()
     vacuum = parameters.createSystem(implicitSolvent=None, constraints=None)
     implicit = parameters.createSystem(implicitSolvent=app.OBC1, constraints=None)
-    return _molecule("aldp", parameters.topology, positions, vacuum, implicit, _POLAR_VALUES)
+    return _molecule("aldp", parameters.topology, positions, vacuum, implicit, _POLAR_VALUES, _CONFORMER_VALUES)
 
 
 def alanine_dipeptide_ildn() -> MolecularSystem:
@@ -73,6 +79,7 @@ def _molecule(
     vacuum: openmm.System,
     implicit: openmm.System,
     polar_values: tuple[PublishedValue, ...] = (),
+    conformer_values: tuple[PublishedValue, ...] = (),
 ) -> MolecularSystem:
     legs = (
         Leg("total", "vacuum", "implicit"),
@@ -86,7 +93,10 @@ def _molecule(
         openmm_systems={"vacuum": vacuum, "nonpolar": without_polarisation(implicit), "implicit": implicit},
         torsions={"phi": (4, 6, 8, 14), "psi": (6, 8, 14, 16)},
         legs={leg.name: leg for leg in legs},
-        basins={"phi > 0": Basin("phi", 0.0, 2.15), "helical": Basin("psi", -2.0, 1.4)},
+        basins={
+            "phi > 0": Basin("phi", 0.0, 2.15, {"nonpolar": conformer_values}),
+            "helical": Basin("psi", -2.0, 1.4),
+        },
         reweighted={"nonpolar": "vacuum"},
     )
 

@@ -53,11 +53,19 @@ class Leg:
 
 @dataclass(frozen=True)
 class Basin:
-    """An arc of a named torsion [rad], from ``low`` up to ``high``, through pi where low > high."""
+    """An arc of a named torsion [rad], from ``low`` up to ``high``, through pi where low > high.
+
+    Attributes:
+        torsion: name of the torsion.
+        low: lower end.
+        high: upper end.
+        published: of each state, figures for the free energy of the basin (B) against all the rest (A).
+    """
 
     torsion: str
     low: float
     high: float
+    published: Mapping[str, tuple[PublishedValue, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +123,9 @@ class MolecularSystem:
         for state, source in self.reweighted.items():
             self.require_state(state)
             self.require_state(source)
+        for basin in self.basins.values():
+            for state in basin.published:
+                self.require_state(state)
 
     @property
     def states(self) -> tuple[str, ...]:

@@ -152,6 +152,7 @@ def test_legs_are_b_minus_a_and_add_up(aldp):
     }
     assert aldp.reweighted == {"nonpolar": "vacuum"}
     assert aldp.require_leg("polar").published[0].value == -29.43
+    assert aldp.require_basin("phi > 0").published["nonpolar"][0].value == 4.25
 
 
 def test_hash_changes_with_parameters_and_not_with_bookkeeping(aldp):
@@ -208,3 +209,6 @@ def test_pieces_that_do_not_fit_are_refused(aldp):
         MolecularSystem(**pieces, legs={"total": Leg("total", "vacuum", "water")})
     with pytest.raises(InputError, match="no state 'water'"):
         MolecularSystem(**pieces, reweighted={"vacuum": "water"})
+    left = Basin("chi", 0.0, 1.0, {"water": ()})
+    with pytest.raises(InputError, match="no state 'water'"):
+        MolecularSystem(**pieces, torsions={"chi": (0, 1, 2, 3)}, basins={"left": left})
