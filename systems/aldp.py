@@ -6,7 +6,9 @@ import importlib.util
 from pathlib import Path
 
 import openmm
+from jaxtyping import Float
 from openmm import app
+from torch import Tensor
 
 from boltzgen_diffclf.errors import InputError
 from systems.molecular import Basin, Leg, MolecularSystem, PublishedValue, positions_from_quantity
@@ -22,6 +24,14 @@ _POLAR_VALUES = (
     PublishedValue(-29.02, 0.41, "neural TI with DiffCLF", _DIFFCLF),
 )
 
+_CONFORMER_VALUES = (
+    PublishedValue(4.25, 0.05, "reference", _FEAT),
+    PublishedValue(4.78, 0.32, "target-FEP", _FEAT),
+    PublishedValue(4.56, 0.08, "FEAT", _FEAT),
+)
+
+_ILDN = "amber99sbildn.xml"
+
 
 def alanine_dipeptide() -> MolecularSystem:
     """Return ACE-ALA-NME with Amber ff96, 22 atoms, no constraints.
@@ -36,27 +46,57 @@ def alanine_dipeptide() -> MolecularSystem:
         Onufriev, Bashford & Case 2004, doi:10.1002/prot.20033 (OBC1).
         Schaefer, Bartels & Karplus 1998, doi:10.1006/jmbi.1998.2172 (ACE).
     """
-    folder = _parameter_folder()
-    parameters = app.AmberPrmtopFile(str(folder / "alanine-dipeptide.prmtop"))
-    positions = app.AmberInpcrdFile(str(folder / "alanine-dipeptide.crd")).getPositions()
+    parameters, positions = _of_openmmtools()
+    vacuum = parameters.createSystem(implicitSolvent=None, constraints=None)
     implicit = parameters.createSystem(implicitSolvent=app.OBC1, constraints=None)
+    return _molecule("aldp", parameters.topology, positions, vacuum, implicit, _POLAR_VALUES, _CONFORMER_VALUES)
+
+
+def alanine_dipeptide_ildn() -> MolecularSystem:
+    """Return ACE-ALA-NME with Amber ff99SB-ILDN, in the atoms and their order of :func:`alanine_dipeptide`.
+
+    States: ``vacuum``; ``nonpolar``, the vacuum plus the ACE surface-area energy; ``implicit``, the
+    ``amber99_obc.xml`` of OpenMM: OBC2 generalised Born with that surface term, radii after Tinker, and a dielectric
+    constant of 78.3. The score-based models of alanine dipeptide are published for ``implicit``.
+
+    Raises:
+        InputError: the parameter files of openmmtools are missing.
+
+    References:
+        Lindorff-Larsen et al. 2010, doi:10.1002/prot.22711 (ff99SB-ILDN).
+        Onufriev, Bashford & Case 2004, doi:10.1002/prot.20033 (OBC2).
+    """
+    parameters, positions = _of_openmmtools()
+    in_vacuum, in_solvent = app.ForceField(_ILDN), app.ForceField(_ILDN, "amber99_obc.xml")
+    vacuum, implicit = (field.createSystem(parameters.topology, constraints=None) for field in (in_vacuum, in_solvent))
+    return _molecule("aldp-ildn", parameters.topology, positions, vacuum, implicit)
+
+
+def _molecule(
+    name: str,
+    topology: app.Topology,
+    positions: Float[Tensor, "atoms 3"],
+    vacuum: openmm.System,
+    implicit: openmm.System,
+    polar_values: tuple[PublishedValue, ...] = (),
+    conformer_values: tuple[PublishedValue, ...] = (),
+) -> MolecularSystem:
     legs = (
         Leg("total", "vacuum", "implicit"),
         Leg("nonpolar", "vacuum", "nonpolar"),
-        Leg("polar", "nonpolar", "implicit", _POLAR_VALUES),
+        Leg("polar", "nonpolar", "implicit", polar_values),
     )
     return MolecularSystem(
-        name="aldp",
-        topology=parameters.topology,
-        positions=positions_from_quantity(positions),
-        openmm_systems={
-            "vacuum": parameters.createSystem(implicitSolvent=None, constraints=None),
-            "nonpolar": without_polarisation(implicit),
-            "implicit": implicit,
-        },
+        name=name,
+        topology=topology,
+        positions=positions,
+        openmm_systems={"vacuum": vacuum, "nonpolar": without_polarisation(implicit), "implicit": implicit},
         torsions={"phi": (4, 6, 8, 14), "psi": (6, 8, 14, 16)},
         legs={leg.name: leg for leg in legs},
-        basins={"phi > 0": Basin("phi", 0.0, 2.15)},
+        basins={
+            "phi > 0": Basin("phi", 0.0, 2.15, {"nonpolar": conformer_values}),
+            "helical": Basin("psi", -2.0, 1.4),
+        },
         reweighted={"nonpolar": "vacuum"},
     )
 
@@ -70,6 +110,8 @@ def without_polarisation(system: openmm.System) -> openmm.System:
     for force in copy.getForces():
         if isinstance(force, openmm.CustomGBForce):
             _zero_charges(force)
+        elif isinstance(force, openmm.GBSAOBCForce):
+            _zero_charges_of_obc(force)
     return copy
 
 
@@ -80,6 +122,18 @@ def _zero_charges(force: openmm.CustomGBForce) -> None:
         values = list(force.getParticleParameters(particle))
         values[charge] = 0.0
         force.setParticleParameters(particle, values)
+
+
+def _zero_charges_of_obc(force: openmm.GBSAOBCForce) -> None:
+    for particle in range(force.getNumParticles()):
+        _, radius, scale = force.getParticleParameters(particle)
+        force.setParticleParameters(particle, 0.0, radius, scale)
+
+
+def _of_openmmtools() -> tuple[app.AmberPrmtopFile, Float[Tensor, "atoms 3"]]:
+    folder = _parameter_folder()
+    positions = app.AmberInpcrdFile(str(folder / "alanine-dipeptide.crd")).getPositions()
+    return app.AmberPrmtopFile(str(folder / "alanine-dipeptide.prmtop")), positions_from_quantity(positions)
 
 
 def _parameter_folder() -> Path:

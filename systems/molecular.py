@@ -53,11 +53,19 @@ class Leg:
 
 @dataclass(frozen=True)
 class Basin:
-    """An arc of a named torsion [rad], from ``low`` up to ``high``, through pi where low > high."""
+    """An arc of a named torsion [rad], from ``low`` up to ``high``, through pi where low > high.
+
+    Attributes:
+        torsion: name of the torsion.
+        low: lower end.
+        high: upper end.
+        published: of each state, figures for the free energy of the basin (B) against all the rest (A).
+    """
 
     torsion: str
     low: float
     high: float
+    published: Mapping[str, tuple[PublishedValue, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +123,9 @@ class MolecularSystem:
         for state, source in self.reweighted.items():
             self.require_state(state)
             self.require_state(source)
+        for basin in self.basins.values():
+            for state in basin.published:
+                self.require_state(state)
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -160,6 +171,15 @@ class MolecularSystem:
                 f"{', '.join(self.legs)}{nearest_name(name, list(self.legs))}"
             )
         return self.legs[name]
+
+    def require_basin(self, name: str) -> Basin:
+        """Return the basin of this name, or raise an InputError that lists the valid ones."""
+        if name not in self.basins:
+            raise InputError(
+                f"system '{self.name}' has no basin '{name}': choose one of "
+                f"{', '.join(self.basins)}{nearest_name(name, list(self.basins))}"
+            )
+        return self.basins[name]
 
     def openmm_system(self, state: str) -> openmm.System:
         """Return a copy of the OpenMM System of ``state``."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _BUILDERS = {
     "aldp": "systems.aldp:alanine_dipeptide",
+    "aldp-ildn": "systems.aldp:alanine_dipeptide_ildn",
 }
 
 
@@ -20,7 +21,7 @@ def names() -> tuple[str, ...]:
     """Return the valid names of :func:`load`.
 
     >>> names()
-    ('aldp',)
+    ('aldp', 'aldp-ildn')
     """
     return tuple(_BUILDERS)
 

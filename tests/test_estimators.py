@@ -20,10 +20,17 @@ from boltzgen_diffclf.estimators import (
     mbar,
     thermodynamic_integration,
 )
-from boltzgen_diffclf.estimators.frames import dhdl_frame, u_nk_frame
+from boltzgen_diffclf.estimators.frames import dhdl_frame, generated_u_kn, u_nk_frame, write_u_kn
 from boltzgen_diffclf.estimators.groups import block_labels, group_index
 from boltzgen_diffclf.estimators.replicates import combined_errors_apart, student_factor
-from boltzgen_diffclf.estimators.reweighting import diagnose_weights, pareto_smoothed, reweighted_mean
+from boltzgen_diffclf.estimators.reweighting import (
+    clipped_weights,
+    diagnose_weights,
+    normalised_weights,
+    pareto_smoothed,
+    reweighted_mean,
+    unseen_share,
+)
 from boltzgen_diffclf.estimators.thermodynamic_integration import gauss_legendre_nodes, integration_matrix
 from boltzgen_diffclf.estimators.time_series import (
     decorrelated_indices,
@@ -408,6 +415,56 @@ def test_pareto_smoothing_tames_the_tail():
     assert diagnose_weights(np.array([0.0, -np.inf, -np.inf])).maximum_weight == 1.0
 
 
+def test_a_heavy_tail_is_believed_the_less_the_fewer_samples_there_are():
+    """``min(1 - 1 / log10(n), 0.7)`` by hand, and the same tail on either side of it."""
+    limits = {n: diagnose_weights(np.arange(n) % 2 * 1e-3).largest_pareto_k for n in (100, 1000, 10_000)}
+    assert limits == pytest.approx({100: 0.5, 1000: 2 / 3, 10_000: 0.7})
+    few, many = (diagnose_weights(-0.62 * np.log((np.arange(n) + 0.5) / n)) for n in (100, 20_000))
+    assert few.pareto_k == pytest.approx(many.pareto_k, abs=0.07)
+    assert 0.5 < few.pareto_k < 0.7
+    assert not few.reliable
+    assert many.reliable
+    assert not diagnose_weights(np.zeros(10)).reliable
+    assert diagnose_weights(np.zeros(100)).reliable
+
+
+def test_weights_that_are_none_or_extreme_are_counted():
+    weights = np.array([1.0] * 98 + [0.0, 30.0])
+    with np.errstate(divide="ignore"):
+        log_w = np.log(weights) - 500.0
+    found = diagnose_weights(log_w)
+    assert (found.n_samples, found.n_zero, found.n_clipped) == (100, 1, 1)
+    assert found.effective_fraction == pytest.approx(128**2 / (98 + 900) / 100)
+    clipped = np.exp(clipped_weights(log_w))
+    # The mean is 1.28, so a weight counts at most ten times that.
+    assert clipped[-1] == pytest.approx(12.8 / (98 + 12.8))
+    assert clipped[-2] == 0
+    np.testing.assert_allclose(clipped[:98], 1 / (98 + 12.8))
+
+
+def test_a_mode_that_no_sample_has_seen_is_found_by_the_reference_alone():
+    """The target has a quarter of its mass 30 sigma away; the generators have none of it, or a hundredth."""
+    rng = np.random.default_rng(22)
+    n, far = 5000, 30.0
+
+    def log_density(x, share):
+        with np.errstate(divide="ignore"):
+            return np.logaddexp(np.log(1 - share) - x**2 / 2, np.log(share) - (x - far) ** 2 / 2)
+
+    def drawn(share):
+        return rng.normal(size=n) + far * (rng.random(n) < share)
+
+    reference = drawn(0.25)
+    for share, expected in ((0.0, 0.25), (1e-2, 0.0)):
+        samples = drawn(share)
+        log_w, log_w_reference = (log_density(x, 0.25) - log_density(x, share) + 3.0 for x in (samples, reference))
+        assert unseen_share(log_w, log_w_reference) == pytest.approx(expected, abs=4 * math.sqrt(0.19 / n))
+        if share == 0.0:
+            assert diagnose_weights(log_w).effective_fraction > 0.99
+    with pytest.raises(InputError, match="1 NaN"):
+        unseen_share(log_w, np.array([np.nan]))
+
+
 def test_reweighted_mean_of_an_oscillator():
     x = A.sample(5000, 1, np.random.default_rng(15))
     result = reweighted_mean(x, A.energy(x) - B.energy(x))
@@ -487,3 +544,27 @@ def test_frames_are_read_by_alchemlyb():
     assert fitted.d_delta_f_.loc[0.0, 1.0] == pytest.approx(integral.stderr, rel=1e-8)
     with pytest.raises(InputError, match="different lambdas"):
         u_nk_frame(u_kn, n_k, np.array([0.0, 0.0, 1.0]), 300.0)
+
+
+def test_weighted_samples_are_read_by_pymbar_and_alchemlyb(tmp_path):
+    """Samples of A with the weights of B: both programs find ``-ln mean(w)``, and pymbar the weights themselves."""
+    import pymbar
+    from alchemlyb.estimators import MBAR
+
+    x = A.sample(2000, 1, np.random.default_rng(21))
+    log_w = A.energy(x) - B.energy(x) + 7.0
+    u_kn, n_k = generated_u_kn(log_w, B.energy(x))
+    write_u_kn(tmp_path / "u.npz", u_kn, n_k, ["generator", "target"], 300.0)
+    with np.load(tmp_path / "u.npz") as file:
+        theirs = pymbar.MBAR(file["u_kn"], file["N_k"])
+        assert file["states"].tolist() == ["generator", "target"]
+        assert (str(file["unit"]), float(file["temperature_kelvin"])) == ("kT", 300.0)
+    ours = free_energy_from_weights(log_w)
+    assert theirs.compute_free_energy_differences()["Delta_f"][0, 1] == pytest.approx(ours.value, abs=1e-7)
+    np.testing.assert_allclose(theirs.W_nk[:, 1], normalised_weights(log_w), rtol=1e-6)
+    fitted = MBAR().fit(u_nk_frame(u_kn, n_k, np.array([0.0, 1.0]), 300.0))
+    assert fitted.delta_f_.loc[0.0, 1.0] == pytest.approx(ours.value, abs=1e-6)
+    with pytest.raises(InputError, match="1 NaN"):
+        generated_u_kn(np.where(np.arange(2000) == 5, np.nan, log_w), B.energy(x))
+    with pytest.raises(InputError, match="give one a state"):
+        write_u_kn(tmp_path / "u.npz", u_kn, n_k, ["generator"], 300.0)

@@ -30,11 +30,22 @@ def perturbed(system, seed=0, scale=0.005):
     return system.positions + scale * torch.randn(system.positions.shape, generator=generator, dtype=torch.float64)
 
 
+def born_parameters(openmm_system):
+    """Offset and scaled radii [nm] of the atoms, and the three constants of the Born radii."""
+    for force in openmm_system.getForces():
+        if isinstance(force, openmm.CustomGBForce):
+            parameters = np.array([force.getParticleParameters(i) for i in range(force.getNumParticles())])
+            return parameters[:, 1], parameters[:, 2], (0.0, 0.8, 2.909125)
+        if isinstance(force, openmm.GBSAOBCForce):
+            parameters = [force.getParticleParameters(i) for i in range(force.getNumParticles())]
+            offset_radius = np.array([radius.value_in_unit(unit.nanometer) - 0.009 for _, radius, _ in parameters])
+            return offset_radius, offset_radius * [scale for _, _, scale in parameters], (-0.8, 1.0, 4.85)
+    raise AssertionError("no Born model")
+
+
 def surface_energy(openmm_system, positions):
-    """The ACE term alone, from the definition and the Born radii that OBC1 gives."""
-    (force,) = [force for force in openmm_system.getForces() if isinstance(force, openmm.CustomGBForce)]
-    parameters = np.array([force.getParticleParameters(i) for i in range(force.getNumParticles())])
-    _, offset_radius, scaled = parameters.T
+    """The ACE term alone, from the definition and the Born radii that OBC1 or OBC2 give."""
+    offset_radius, scaled, (square, linear, cube) = born_parameters(openmm_system)
     r = torch.cdist(positions, positions).numpy() + np.diag(np.full(len(positions), np.nan))
     rho = offset_radius[:, None]
     lower, upper = np.maximum(rho, np.abs(r - scaled)), r + scaled
@@ -46,7 +57,7 @@ def surface_energy(openmm_system, positions):
     )
     psi = np.nansum(np.where(r + scaled > rho, integral, 0.0), axis=1) * offset_radius
     radius = offset_radius + 0.009
-    born = 1 / (1 / offset_radius - np.tanh(0.8 * psi + 2.909125 * psi**3) / radius)
+    born = 1 / (1 / offset_radius - np.tanh(linear * psi + square * psi**2 + cube * psi**3) / radius)
     return float(np.sum(28.3919551 * (radius + 0.14) ** 2 * (radius / born) ** 6))
 
 
@@ -64,19 +75,35 @@ def test_aldp_is_the_molecule_of_openmmtools(aldp):
     np.testing.assert_allclose(aldp.positions, implicit.positions.value_in_unit(unit.nanometer), atol=1e-12)
 
 
-def test_torsions_are_phi_and_psi_of_the_alanine(aldp):
-    names = [f"{atom.residue.name}-{atom.name}" for atom in aldp.topology.atoms()]
-    assert [names[index] for index in aldp.torsions["phi"]] == ["ACE-C", "ALA-N", "ALA-CA", "ALA-C"]
-    assert [names[index] for index in aldp.torsions["psi"]] == ["ALA-N", "ALA-CA", "ALA-C", "NME-N"]
+@pytest.mark.parametrize("name", ["aldp", "aldp-ildn"])
+def test_torsions_are_phi_and_psi_of_the_alanine(name):
+    dipeptide = systems.load(name)
+    names = [f"{atom.residue.name}-{atom.name}" for atom in dipeptide.topology.atoms()]
+    assert [names[index] for index in dipeptide.torsions["phi"]] == ["ACE-C", "ALA-N", "ALA-CA", "ALA-C"]
+    assert [names[index] for index in dipeptide.torsions["psi"]] == ["ALA-N", "ALA-CA", "ALA-C", "NME-N"]
 
 
-def test_nonpolar_is_vacuum_plus_the_surface_term(aldp):
+@pytest.mark.parametrize("name", ["aldp", "aldp-ildn"])
+def test_nonpolar_is_vacuum_plus_the_surface_term(name):
+    dipeptide = systems.load(name)
     for seed in range(3):
-        positions = perturbed(aldp, seed)
-        energy = {state: reference_energy(aldp.openmm_system(state), positions) for state in aldp.states}
-        surface = surface_energy(aldp.openmm_system("implicit"), positions)
+        positions = perturbed(dipeptide, seed)
+        energy = {state: reference_energy(dipeptide.openmm_system(state), positions) for state in dipeptide.states}
+        surface = surface_energy(dipeptide.openmm_system("implicit"), positions)
         assert energy["nonpolar"] - energy["vacuum"] == pytest.approx(surface, rel=1e-6)
         assert abs(energy["implicit"] - energy["nonpolar"]) > 10.0
+
+
+def test_the_ildn_dipeptide_has_the_solvent_of_its_publications():
+    """OBC2 as OpenMM's own force writes it, each atom with its own charge, and no other torsion than ILDN's."""
+    system = systems.load("aldp-ildn").openmm_system("implicit")
+    forces = {type(force).__name__: force for force in system.getForces()}
+    solvent, nonbonded = forces["GBSAOBCForce"], forces["NonbondedForce"]
+    assert (solvent.getSolventDielectric(), solvent.getSoluteDielectric()) == (78.3, 1.0)
+    for atom in range(22):
+        assert solvent.getParticleParameters(atom)[0] == nonbonded.getParticleParameters(atom)[0]
+    assert systems.load("aldp-ildn").elements == systems.load("aldp").elements
+    assert systems.load("aldp-ildn").bonds == systems.load("aldp").bonds
 
 
 def test_polarisation_vanishes_without_charges(aldp):
@@ -125,6 +152,7 @@ def test_legs_are_b_minus_a_and_add_up(aldp):
     }
     assert aldp.reweighted == {"nonpolar": "vacuum"}
     assert aldp.require_leg("polar").published[0].value == -29.43
+    assert aldp.require_basin("phi > 0").published["nonpolar"][0].value == 4.25
 
 
 def test_hash_changes_with_parameters_and_not_with_bookkeeping(aldp):
@@ -181,3 +209,6 @@ def test_pieces_that_do_not_fit_are_refused(aldp):
         MolecularSystem(**pieces, legs={"total": Leg("total", "vacuum", "water")})
     with pytest.raises(InputError, match="no state 'water'"):
         MolecularSystem(**pieces, reweighted={"vacuum": "water"})
+    left = Basin("chi", 0.0, 1.0, {"water": ()})
+    with pytest.raises(InputError, match="no state 'water'"):
+        MolecularSystem(**pieces, torsions={"chi": (0, 1, 2, 3)}, basins={"left": left})

@@ -6,15 +6,20 @@ import math
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import jensenshannon
 from scipy.special import i0
 from scipy.stats import vonmises
 
-from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.errors import InputError, NotTrustworthyError
 from boltzgen_diffclf.observables import (
+    conformer_free_energy,
+    divergence_above_floor,
+    free_energy_profile,
     free_energy_surface,
     in_basin,
     noise_floor,
     paired_torsions,
+    pooled_range_jensen_shannon,
     population,
     ramachandran_jensen_shannon,
     ramachandran_pmf_error,
@@ -116,6 +121,61 @@ def test_weights_turn_one_surface_into_another():
     assert abs(z.var() - 1) < 4 * math.sqrt(2 / z.size)
 
 
+def weighted_walkers(rng, walkers=60, frames=50):
+    """Torsions spread about a mean of each walker, weighted towards a von Mises law of the whole circle."""
+    centre = np.repeat(rng.uniform(-np.pi, np.pi, walkers), frames)
+    angle = wrap(centre + 0.4 * rng.normal(size=walkers * frames))
+    return angle, 0.7 * np.cos(angle), np.repeat(np.arange(walkers), frames)
+
+
+def test_errors_of_weighted_walkers_are_their_scatter():
+    """Profile and conformers of independent repeats: unbiased, and as scattered as each one says."""
+    edges = np.linspace(-np.pi, np.pi, 9)
+    exact = -np.log(np.diff(vonmises.cdf(edges, 0.7)))
+    share = vonmises.cdf(2.15, 0.7) - vonmises.cdf(0.0, 0.7)
+    conformers = math.log1p(-share) - math.log(share)
+    z_profile, z_conformer = [], []
+    for seed in range(150):
+        angle, log_w, labels = weighted_walkers(np.random.default_rng(seed))
+        profile = free_energy_profile(angle, groups=labels, log_w=log_w, bins=8)
+        z_profile.append((-np.log(profile.probability) - exact) / profile.stderr)
+        found = conformer_free_energy(angle, 0.0, 2.15, groups=labels, log_w=log_w)
+        z_conformer.append((found.value - conformers) / found.stderr)
+    assert np.std(z_profile) == pytest.approx(1.0, abs=0.15)
+    assert np.std(z_conformer) == pytest.approx(1.0, abs=4 / math.sqrt(300))
+    assert abs(np.mean(z_conformer)) < 4 / math.sqrt(150)
+    naive = conformer_free_energy(angle, 0.0, 2.15, log_w=log_w)
+    assert naive.value == found.value
+    assert naive.stderr < 0.3 * found.stderr
+    assert found.n_effective < 0.1 * naive.n_effective < 300
+
+
+def test_profile_is_the_margin_of_the_surface():
+    rng = np.random.default_rng(7)
+    phi, psi = von_mises_sample(20_000, rng)
+    profile, surface = free_energy_profile(phi, bins=16), free_energy_surface(phi, psi, bins=16)
+    np.testing.assert_allclose(profile.probability, surface.probability.sum(axis=1))
+    np.testing.assert_array_equal(profile.edges, surface.edges)
+    assert profile.free_energy.min() == 0
+    assert np.isinf(free_energy_profile(np.full(5, 1.0), bins=4).stderr[0])
+    with pytest.raises(InputError, match="1 NaN"):
+        free_energy_profile(np.array([np.nan, 0.0]))
+
+
+def test_free_energy_of_a_conformer_is_b_minus_a():
+    """One sample of four in B, so it costs ln 3; through pi as well."""
+    angle = np.array([1.0, -1.0, -1.0, -1.0])
+    assert conformer_free_energy(angle, 0.0, 2.15).value == pytest.approx(math.log(3))
+    assert conformer_free_energy(angle, 2.15, 0.0).value == pytest.approx(-math.log(3))
+    fair = conformer_free_energy(angle, 0.0, 2.15, log_w=np.log(np.array([3.0, 1.0, 1.0, 1.0])))
+    assert fair.value == pytest.approx(0.0, abs=1e-12)
+    many = conformer_free_energy(np.tile(angle, 1000), 0.0, 2.15)
+    assert many.stderr == pytest.approx(1 / math.sqrt(4000 * 0.25 * 0.75), rel=1e-3)
+    assert many.n_effective == pytest.approx(4000, rel=1e-3)
+    with pytest.raises(NotTrustworthyError, match="holds 0 % of 4 samples"):
+        conformer_free_energy(angle, 2.0, 2.15)
+
+
 def test_difference_has_its_sign_and_its_gaps():
     a = free_energy_surface(np.array([-1.0, -1.0, 1.0, 2.0]), np.zeros(4), bins=2)
     b = free_energy_surface(np.array([-1.0, 1.0, 1.0, 2.0]), np.zeros(4), bins=2)
@@ -181,6 +241,59 @@ def test_divergences_of_torsions_use_fixed_limits():
     assert ramachandran_pmf_error(near, near + 1e-3) == 0
     with pytest.raises(InputError, match="NaN"):
         ramachandran_pmf_error(near * np.nan, near)
+
+
+@pytest.mark.parametrize(
+    "divergence", [ramachandran_jensen_shannon, ramachandran_pmf_error, pooled_range_jensen_shannon]
+)
+def test_a_weight_of_three_is_three_samples(divergence):
+    rng = np.random.default_rng(8)
+    sample, reference = (np.column_stack(von_mises_sample(n, rng)) for n in (500, 1500))
+    copies = rng.integers(1, 4, 500)
+    repeated = np.repeat(sample, copies, axis=0)
+    weighted = divergence(sample, reference, np.log(copies) - 40.0)
+    assert weighted == pytest.approx(divergence(repeated, reference))
+    assert weighted != pytest.approx(divergence(sample, reference))
+
+
+def test_pooled_range_is_the_published_definition():
+    """``scipy``'s distance squared on 64 x 64 bins from the smallest to the largest angle of both sets."""
+    rng = np.random.default_rng(9)
+    p, q = 0.3 * rng.normal(size=(3000, 2)), 0.3 * rng.normal(size=(2000, 2)) + 0.2
+    pooled = np.concatenate([p, q])
+    limits = list(zip(pooled.min(0), pooled.max(0), strict=True))
+    histograms = [np.histogram2d(*each.T, bins=64, range=limits)[0].ravel() for each in (p, q)]
+    assert pooled_range_jensen_shannon(p, q) == pytest.approx(jensenshannon(*histograms) ** 2)
+    # Narrow laws fill few of the fixed bins, so the two definitions differ.
+    assert pooled_range_jensen_shannon(p, q) > 1.5 * ramachandran_jensen_shannon(p, q)
+
+
+def test_a_perfect_model_is_at_the_floor_and_a_wrong_one_above_it():
+    rng = np.random.default_rng(10)
+    reference, labels = np.column_stack(von_mises_sample(20_000, rng)), np.repeat(np.arange(40), 500)
+    excess = []
+    for seed in range(12):
+        sample = np.column_stack(von_mises_sample(14_000, np.random.default_rng(100 + seed)))
+        found = divergence_above_floor(
+            ramachandran_jensen_shannon, sample, reference, labels, np.random.default_rng(seed), n_splits=4
+        )
+        assert found.n_samples == 10_000
+        excess.append(found.excess)
+    assert abs(np.mean(excess)) < 4 * np.std(excess) / math.sqrt(12) < 0.05 * found.floor
+    shifted = divergence_above_floor(
+        ramachandran_jensen_shannon, wrap(sample + 0.5), reference, labels, np.random.default_rng(0)
+    )
+    assert shifted.excess > 10 * shifted.stderr > 0
+    uniform = rng.uniform(-np.pi, np.pi, (14_000, 2))
+    plain, weighted = (
+        divergence_above_floor(ramachandran_jensen_shannon, uniform, reference, labels, np.random.default_rng(0), log_w)
+        for log_w in (None, np.cos(uniform[:, 0]))
+    )
+    assert weighted.excess < 0.3 * plain.excess
+    with pytest.raises(InputError, match="at least two"):
+        divergence_above_floor(
+            ramachandran_jensen_shannon, sample, reference, labels, np.random.default_rng(0), n_splits=1
+        )
 
 
 def test_noise_floor_falls_with_the_number_of_samples():

@@ -21,6 +21,7 @@ from systems.molecular import MolecularSystem
 from systems.openmm_engine import OpenMMSettings, generate_with_openmm
 from systems.reference import ReferenceSettings, generate, geometric_ladder, masses_with_hydrogens
 from systems.store import load_ensemble, read_ensemble
+from workflows.reference import ReferenceConfig, summary
 
 TINY = ReferenceSettings(
     walkers=4,
@@ -119,7 +120,7 @@ def test_file_holds_what_was_sampled(tmp_path, aldp):
     assert ensemble.positions.mean(1).abs().max() < 1e-6
     assert ensemble.provenance.settings["timestep_fs"] == 1.0
     assert not (tmp_path / "vacuum.h5.parts").exists()
-    assert ensemble.diagnostics["populations"].keys() == {"phi > 0"}
+    assert ensemble.diagnostics["populations"].keys() == {"phi > 0", "helical"}
 
 
 def test_seeds_and_states_have_streams_of_their_own(tmp_path, aldp):
@@ -300,3 +301,22 @@ def test_openmm_resumes_with_the_same_stream(tmp_path, aldp, short_parts):
 def test_unknown_platform_is_refused():
     with pytest.raises(InputError, match="no platform 'Quantum' here: choose one of Reference"):
         replace(OPENMM, platform="Quantum")
+
+
+def test_the_standard_ensemble_has_the_frames_that_figures_are_published_for():
+    """200,000 of the implicit solvent, at least 0.1 ps apart; 3.4e8 walker-steps are half an hour on two cores."""
+    config = ReferenceConfig(preset="standard")
+    assert config.state == "implicit"
+    assert config.walkers * config.frames_per_walker >= 200_000
+    assert config.steps_per_frame * config.timestep_fs >= 100
+    steps = config.steps_per_frame * (config.frames_per_walker + config.equilibration_frames)
+    assert config.walkers * config.exchange_temperatures * steps < 3.5e8
+
+
+@pytest.mark.parametrize("name", systems.names())
+def test_any_system_is_sampled_and_summed_up(tmp_path, name):
+    system, file = systems.load(name), tmp_path / "implicit.h5"
+    ensemble = generate(system, "implicit", 300.0, TINY, file)
+    first = summary(ensemble, file)[0]
+    assert f"48 frames of {name}, state implicit, 300 K, 0.004 ps apart, from 4 independent groups" in first
+    assert len(read_ensemble(file, system, "implicit")) == 48

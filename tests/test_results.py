@@ -2,11 +2,13 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.estimators.reweighting import diagnose_weights
 from tests.report_example import result
 from workflows import results, trust
 from workflows.results import EstimatorRow, SolvationResult, judged, most_precise
@@ -173,3 +175,22 @@ def test_the_yardstick_is_the_most_precise_row_of_its_kind():
     assert most_precise(estimators, "classical") == "bar"
     assert most_precise(estimators, "learned") == "dsm_diffclf"
     assert most_precise({"x": estimators["no_network"]}, "ablation") is None
+
+
+def test_weights_that_rest_on_few_samples_fail():
+    """Even weights pass; a heavy tail and a small effective size are each named with the limit."""
+    rng = np.random.default_rng(0)
+    even = trust.check_weights("generator", diagnose_weights(0.3 * rng.normal(size=5000)))
+    assert trust.failures([even]) == ()
+    heavy = diagnose_weights(1.2 * rng.exponential(size=5000))
+    few = diagnose_weights(0.3 * rng.normal(size=60))
+    tail, size = trust.failures([trust.check_weights("generator", found) for found in (heavy, few)])
+    assert "(limit 0.70)" in tail
+    assert "(at least 100 wanted)" in size
+    assert "5000 samples of generator" in tail
+
+
+def test_a_missing_conformer_fails():
+    assert trust.failures([trust.check_coverage("generator", 0.002)]) == ()
+    (sentence,) = trust.failures([trust.check_coverage("generator", 0.25)])
+    assert "25.0 % of the reference weighs more than any sample of generator" in sentence

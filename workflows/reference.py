@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "quick": {"walkers": 64, "frames_per_walker": 400, "steps_per_frame": 200, "equilibration_frames": 40},
-        "standard": {"walkers": 128, "frames_per_walker": 800, "steps_per_frame": 400, "equilibration_frames": 40},
+        "standard": {"walkers": 250, "frames_per_walker": 800, "steps_per_frame": 400, "equilibration_frames": 40},
         "paper": {"walkers": 250, "frames_per_walker": 1000, "steps_per_frame": 2000, "equilibration_frames": 40},
     }
 )
-"""What each preset sets; ``paper`` gives the published number of frames."""
+"""What each preset sets: ``standard`` 200,000 frames 1 ps apart, ``paper`` the published 250,000, 5 ps apart."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -39,9 +39,7 @@ class ReferenceConfig:
     """
 
     system: Annotated[str, AfterValidator(known_system), Field(description="Molecular system, by name.")] = "aldp"
-    state: Annotated[
-        str | None, Field(description="Thermodynamic state, by name (the system's first where not given).")
-    ] = None
+    state: Annotated[str, Field(description="Thermodynamic state, by name.")] = "implicit"
     preset: Annotated[
         Literal["quick", "standard", "paper"],
         Field(description="Size of the run: minutes on a laptop, larger, or the published sizes."),
@@ -118,8 +116,7 @@ class ReferenceConfig:
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        state = self.state or "first"
-        return self.out or Path("runs") / f"reference-{self.system}-{state}-{self.preset}-seed{self.seed}"
+        return self.out or Path("runs") / f"reference-{self.system}-{self.state}-{self.preset}-seed{self.seed}"
 
 
 def run(config: ReferenceConfig) -> ReferenceEnsemble:
@@ -136,21 +133,20 @@ def run(config: ReferenceConfig) -> ReferenceEnsemble:
     from workflows.run_folder import open_run_folder
 
     system = systems.load(config.system)
-    state = config.state or system.states[0]
-    system.require_state(state)
+    system.require_state(config.state)
     with open_run_folder(config.folder, config) as folder, Progress(folder.path / "status.json") as progress:
         threads = int(folder.remember("threads", lambda: config.threads or torch.get_num_threads()))
         torch.set_num_threads(threads)
-        path, stage = folder.path / f"{state}.h5", f"reference {state}"
+        path, stage = folder.path / f"{config.state}.h5", f"reference {config.state}"
         progress.plan({stage: 1.0})
         with progress.stage(stage, total=config.equilibration_frames + config.frames_per_walker) as advance:
-            ensemble = _sample(config, system, state, path, threads, advance)
+            ensemble = _sample(config, system, path, threads, advance)
         print("\n".join(summary(ensemble, path)))
     return ensemble
 
 
 def _sample(
-    config: ReferenceConfig, system: MolecularSystem, state: str, path: Path, threads: int, advance: Advance
+    config: ReferenceConfig, system: MolecularSystem, path: Path, threads: int, advance: Advance
 ) -> ReferenceEnsemble:
     if config.engine == "openmm":
         from systems.openmm_engine import OpenMMSettings, generate_with_openmm
@@ -165,7 +161,7 @@ def _sample(
             threads=threads,
             seed=config.seed,
         )
-        return generate_with_openmm(system, state, config.temperature_kelvin, openmm_settings, path, advance)
+        return generate_with_openmm(system, config.state, config.temperature_kelvin, openmm_settings, path, advance)
     from systems.reference import ReferenceSettings, generate
     from workflows.solvation_pipeline import choose_device
 
@@ -182,7 +178,7 @@ def _sample(
         seed=config.seed,
     )
     device = choose_device(config.device)
-    return generate(system, state, config.temperature_kelvin, settings, path, advance, device)
+    return generate(system, config.state, config.temperature_kelvin, settings, path, advance, device)
 
 
 def summary(ensemble: ReferenceEnsemble, path: Path) -> list[str]:
@@ -190,7 +186,7 @@ def summary(ensemble: ReferenceEnsemble, path: Path) -> list[str]:
     made, measured = ensemble.provenance, ensemble.diagnostics
     lines = [
         f"{path}: {len(ensemble)} frames of {made.system}, state {made.state}, {made.temperature_kelvin:g} K, "
-        f"from {ensemble.n_groups} independent groups, seed {made.seed}"
+        f"{ensemble.frame_interval_ps:g} ps apart, from {ensemble.n_groups} independent groups, seed {made.seed}"
     ]
     if "exchange_acceptance" in measured:
         rates = " ".join(f"{rate:.2f}" for rate in measured["exchange_acceptance"])

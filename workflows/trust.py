@@ -8,8 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from workflows.results import EstimatorRow, is_finite
+
+if TYPE_CHECKING:
+    from boltzgen_diffclf.estimators.reweighting import WeightDiagnostics
+    from boltzgen_diffclf.observables.integrity import Integrity
 
 AGREEMENT_SIGMAS = 3.0
 SMALLEST_OVERLAP = 0.03
@@ -24,6 +29,12 @@ LARGEST_RISE = 0.25
 LARGEST_STILL_FALLING = 0.1
 """Of the held-out loss in the last tenth of the steps, as a share of its whole drop: the training was too short."""
 LARGEST_REPLICATE_EXCESS = 3.0
+SMALLEST_WEIGHTED_SIZE = 100.0
+"""Kish's effective size that weighted means want at least (Vehtari et al. 2021, Bayesian Anal. 16:667)."""
+LARGEST_UNSEEN_SHARE = 0.01
+"""Of the target's mass that weighs more than any sample of the generator."""
+LARGEST_BROKEN_SHARE = 0.05
+"""Of generated configurations that are broken or mirrored, before weights put that right."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +73,13 @@ def decide(
             f"the learned error bar of {learned.stderr_kT:.2g} kT is too wide to confirm anything "
             f"(limit {LARGEST_LEARNED_STDERR_KT} kT): train longer or on more frames"
         )
-    reasons += [check.sentence for check in checks if not check.passed]
+    reasons += failures(checks)
     return not reasons, tuple(reasons)
+
+
+def failures(checks: Sequence[Check]) -> tuple[str, ...]:
+    """Return one sentence for each gate that failed; a command that has any names no result and exits 3."""
+    return tuple(check.sentence for check in checks if not check.passed)
 
 
 def _missing(row: EstimatorRow | None, name: str) -> list[str]:
@@ -157,6 +173,49 @@ def check_replicates(name: str, row: EstimatorRow) -> Check:
         len(values) == len(row.replicates) and spread <= LARGEST_REPLICATE_EXCESS * expected,
         f"the {len(row.replicates)} replicates of {name} scatter by {spread:.2g} kT, and their error bar of "
         f"{row.stderr_kT:.2g} kT does not cover that: use more --training-seeds",
+    )
+
+
+def check_weights(name: str, weights: WeightDiagnostics) -> Check:
+    """Gate on importance weights: a tail light enough for their number, and enough effective samples."""
+    reasons = []
+    if not weights.reliable:
+        reasons.append(
+            f"the Pareto shape of their tail is {weights.pareto_k:.2f} (limit {weights.largest_pareto_k:.2f})"
+        )
+    if weights.n_effective < SMALLEST_WEIGHTED_SIZE:
+        reasons.append(
+            f"they are worth {weights.n_effective:.0f} samples (at least {SMALLEST_WEIGHTED_SIZE:.0f} wanted)"
+        )
+    return Check(
+        f"weights of {name}",
+        not reasons,
+        f"the weights of the {weights.n_samples} samples of {name} cannot be believed: {' and '.join(reasons)}, the "
+        f"largest carries {100 * weights.maximum_weight:.2g} %; train longer, draw more samples, or anneal to the "
+        "true energy",
+    )
+
+
+def check_coverage(name: str, unseen: float) -> Check:
+    """Gate on the share of the target's mass that no sample of a generator stands for."""
+    return Check(
+        f"coverage of {name}",
+        unseen <= LARGEST_UNSEEN_SHARE,
+        f"{100 * unseen:.1f} % of the reference weighs more than any sample of {name} (limit "
+        f"{100 * LARGEST_UNSEEN_SHARE:.0f} %): a conformer is missing, which weights cannot put right; train on frames "
+        "of all conformers",
+    )
+
+
+def check_integrity(name: str, found: Integrity) -> Check:
+    """Gate on the share of configurations that are not the molecule."""
+    return Check(
+        f"molecules of {name}",
+        found.broken_share <= LARGEST_BROKEN_SHARE,
+        f"{100 * found.broken_share:.1f} % of the {found.n_frames} configurations of {name} are not the molecule "
+        f"(limit {100 * LARGEST_BROKEN_SHARE:.0f} %): {100 * found.stretched.mean():.1f} % have a broken bond, "
+        f"{100 * found.clashing.mean():.1f} % a clash, {100 * found.mirrored.mean():.1f} % the wrong chirality; "
+        "train longer",
     )
 
 

@@ -18,14 +18,40 @@ class WeightDiagnostics:
     """What importance weights are worth.
 
     Attributes:
+        n_samples: number of samples, those without weight among them.
         n_effective: Kish's effective size, ``(sum w)^2 / sum w^2``.
         maximum_weight: largest normalised weight, 1 when one sample carries everything.
-        pareto_k: shape of the generalised Pareto tail; above 0.7 the weighted means have no usable error bar.
+        pareto_k: shape of the generalised Pareto tail; above :attr:`largest_pareto_k` the weighted means have no usable
+            error bar.
+        n_zero: samples without any weight: they are not possible in the other state.
+        n_clipped: samples whose weight exceeds ``sqrt(n)`` times the mean; see :func:`clipped_weights`.
     """
 
+    n_samples: int
     n_effective: float
     maximum_weight: float
     pareto_k: float
+    n_zero: int
+    n_clipped: int
+
+    @property
+    def effective_fraction(self) -> float:
+        """Kish's effective size as a share of the samples."""
+        return self.n_effective / self.n_samples
+
+    @property
+    def largest_pareto_k(self) -> float:
+        """Largest shape with which this many samples give a usable mean, ``min(1 - 1 / log10(n), 0.7)``.
+
+        References:
+            Vehtari et al. 2024, J. Mach. Learn. Res. 25(72), eq. 13.
+        """
+        return min(1 - 1 / float(np.log10(max(self.n_samples, 2))), 0.7)
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the tail is light enough, for this many samples, that means and error bars hold."""
+        return self.pareto_k <= self.largest_pareto_k
 
 
 @dataclass(frozen=True)
@@ -73,9 +99,50 @@ def normalised_weights(log_w: Float[np.ndarray, " samples"]) -> Float[np.ndarray
 
 
 def diagnose_weights(log_w: Float[np.ndarray, " samples"]) -> WeightDiagnostics:
-    """Return effective size, largest normalised weight and Pareto shape of the weights."""
+    """Return what weights are worth: effective size, largest weight, Pareto shape, how many are none or extreme."""
     weights = normalised_weights(log_w)
-    return WeightDiagnostics(float(1 / np.sum(weights**2)), float(weights.max()), pareto_smoothed(log_w)[1])
+    return WeightDiagnostics(
+        n_samples=len(weights),
+        n_effective=float(1 / np.sum(weights**2)),
+        maximum_weight=float(weights.max()),
+        pareto_k=pareto_smoothed(log_w)[1],
+        n_zero=int((weights == 0).sum()),
+        n_clipped=int((weights > 1 / np.sqrt(len(weights))).sum()),
+    )
+
+
+def clipped_weights(log_w: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " samples"]:
+    """Return normalised log weights none of which exceeded ``sqrt(n)`` times the mean: less variance, and a bias.
+
+    Clipping changes the normaliser: say beside the mean how many weights it touched
+    (:attr:`WeightDiagnostics.n_clipped`).
+
+    References:
+        Ionides 2008, J. Comput. Graph. Stat. 17:295.
+    """
+    weights = normalised_weights(log_w)
+    with np.errstate(divide="ignore"):
+        clipped = np.log(np.minimum(weights, 1 / np.sqrt(len(weights))))
+    return clipped - float(logsumexp(clipped))
+
+
+def unseen_share(log_w: Float[np.ndarray, " samples"], log_w_reference: Float[np.ndarray, " frames"]) -> float:
+    """Return the share of the target's mass that weighs more than any sample: a generator does not reach it.
+
+    A missing mode leaves effective size and Pareto shape of the samples as good as they were; here it counts with
+    all its mass. A generator that reaches everything scores about one in the number of its samples.
+
+    Args:
+        log_w: unnormalised log weights of the generator's samples.
+        log_w_reference: the same, with the same constant, of independent frames of the target.
+
+    Raises:
+        InputError: on NaN.
+        NotTrustworthyError: all weights of the samples are zero.
+    """
+    normalised_weights(log_w)
+    refuse_nan(log_w_reference, "log_w_reference")
+    return float((log_w_reference > log_w.max()).mean())
 
 
 def pareto_smoothed(log_w: Float[np.ndarray, " samples"]) -> tuple[Float[np.ndarray, " samples"], float]:

@@ -1,11 +1,11 @@
-"""Free-energy surfaces over two torsions, with the error of every bin from the scatter between walkers."""
+"""Free energies over one torsion or two, with the error of every bin from the scatter between walkers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.groups import group_index, refuse_nan
@@ -31,6 +31,30 @@ class FreeEnergySurface:
 
     @property
     def free_energy(self) -> Float[np.ndarray, "bins bins"]:
+        """Potential of mean force [kT] above the lowest bin, ``inf`` in empty bins."""
+        energy = _minus_log(self.probability)
+        return energy - energy.min()
+
+
+@dataclass(frozen=True)
+class FreeEnergyProfile:
+    """A profile over one torsion on [-pi, pi).
+
+    Attributes:
+        probability: share of each bin; sums to one.
+        stderr: standard error [kT] of each bin's free energy, ``inf`` in empty bins.
+    """
+
+    probability: Float[np.ndarray, " bins"]
+    stderr: Float[np.ndarray, " bins"]
+
+    @property
+    def edges(self) -> Float[np.ndarray, " edges"]:
+        """Bin edges [rad]."""
+        return np.linspace(-np.pi, np.pi, len(self.probability) + 1)
+
+    @property
+    def free_energy(self) -> Float[np.ndarray, " bins"]:
         """Potential of mean force [kT] above the lowest bin, ``inf`` in empty bins."""
         energy = _minus_log(self.probability)
         return energy - energy.min()
@@ -65,22 +89,24 @@ def free_energy_surface(
     Raises:
         InputError: on NaN.
     """
-    index, n_groups = group_index(groups, len(phi))
-    weights = _weights(log_w, len(phi))
-    cell = torsion_bins(phi, psi, bins)
-    n_cells = bins * bins
-    probability = np.bincount(cell, weights, minlength=n_cells)
-    if groups is None:
-        square = np.bincount(cell, weights**2, minlength=n_cells)
-        spread = square * (1 - 2 * probability) + probability**2 * np.sum(weights**2)
-    else:
-        by_group = np.bincount(index * n_cells + cell, weights, minlength=n_groups * n_cells).reshape(n_groups, -1)
-        group_weight = np.bincount(index, weights, minlength=n_groups)
-        spread = ((by_group - group_weight[:, None] * probability) ** 2).sum(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        stderr = np.sqrt(spread * n_groups / (n_groups - 1)) / probability
-    stderr[probability == 0] = np.inf
+    probability, stderr = _binned(torsion_bins(phi, psi, bins), bins * bins, groups, log_w)
     return FreeEnergySurface(probability.reshape(bins, bins), stderr.reshape(bins, bins))
+
+
+def free_energy_profile(
+    angle: Float[np.ndarray, " samples"],
+    *,
+    groups: Shaped[np.ndarray, " samples"] | None = None,
+    log_w: Float[np.ndarray, " samples"] | None = None,
+    bins: int = 64,
+) -> FreeEnergyProfile:
+    """Return the (weighted) free-energy profile of one torsion; see :func:`free_energy_surface`.
+
+    Raises:
+        InputError: on NaN.
+    """
+    refuse_nan(angle, "angle")
+    return FreeEnergyProfile(*_binned(_bin_of(angle, bins), bins, groups, log_w))
 
 
 def surface_difference(surface_a: FreeEnergySurface, surface_b: FreeEnergySurface) -> SurfaceDifference:
@@ -111,9 +137,36 @@ def torsion_bins(
     """
     refuse_nan(phi, "phi")
     refuse_nan(psi, "psi")
-    along = [((wrap(angle) + np.pi) * (bins / (2 * np.pi))).astype(np.int64) for angle in (phi, psi)]
+    return _bin_of(phi, bins) * bins + _bin_of(psi, bins)
+
+
+def _bin_of(angle: Float[np.ndarray, " samples"], bins: int) -> Int[np.ndarray, " samples"]:
+    along = ((wrap(angle) + np.pi) * (bins / (2 * np.pi))).astype(np.int64)
     # Rounding can put an angle just below pi on the upper edge.
-    return np.minimum(along[0], bins - 1) * bins + np.minimum(along[1], bins - 1)
+    return np.minimum(along, bins - 1)
+
+
+def _binned(
+    cell: Int[np.ndarray, " samples"],
+    n_cells: int,
+    groups: Shaped[np.ndarray, " samples"] | None,
+    log_w: Float[np.ndarray, " samples"] | None,
+) -> tuple[Float[np.ndarray, " cells"], Float[np.ndarray, " cells"]]:
+    """Return the share of each cell and the standard error of minus its logarithm."""
+    index, n_groups = group_index(groups, len(cell))
+    weights = _weights(log_w, len(cell))
+    probability = np.bincount(cell, weights, minlength=n_cells)
+    if groups is None:
+        square = np.bincount(cell, weights**2, minlength=n_cells)
+        spread = square * (1 - 2 * probability) + probability**2 * np.sum(weights**2)
+    else:
+        by_group = np.bincount(index * n_cells + cell, weights, minlength=n_groups * n_cells).reshape(n_groups, -1)
+        group_weight = np.bincount(index, weights, minlength=n_groups)
+        spread = ((by_group - group_weight[:, None] * probability) ** 2).sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        stderr = np.sqrt(spread * n_groups / (n_groups - 1)) / probability
+    stderr[probability == 0] = np.inf
+    return probability, stderr
 
 
 def _weights(log_w: Float[np.ndarray, " samples"] | None, n_samples: int) -> Float[np.ndarray, " samples"]:
@@ -124,6 +177,6 @@ def _weights(log_w: Float[np.ndarray, " samples"] | None, n_samples: int) -> Flo
     return normalised_weights(log_w)
 
 
-def _minus_log(probability: Float[np.ndarray, "bins bins"]) -> Float[np.ndarray, "bins bins"]:
+def _minus_log(probability: Float[np.ndarray, "*bins"]) -> Float[np.ndarray, "*bins"]:
     with np.errstate(divide="ignore"):
         return -np.log(probability)
