@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from boltzgen_diffclf.paths import VarianceExploding, VariancePreserving, log_snr_levels
-from boltzgen_diffclf.samplers import reverse_step, sample_reverse
+from boltzgen_diffclf.samplers import Heun, MarginalStep, reverse_step, sample_reverse
 from boltzgen_diffclf.streams import named_generator
 from systems.analytic import GaussianMixture, MixtureMarginals
 
@@ -36,7 +36,7 @@ def test_an_exact_denoiser_gives_the_mixture_back(name: str, churn: float) -> No
     marginals, times = MixtureMarginals(MIXTURE, path), log_snr_levels(path, 200)
     generator = named_generator(0, "reverse")
     start = marginals.at(float(times[-1])).sample(n, generator)
-    y = sample_reverse(exact_denoiser(marginals), path, times, start, generator, churn=churn)
+    y = sample_reverse(exact_denoiser(marginals), path, times, start, generator, solver=MarginalStep(churn))
     left = float((y < -0.7).double().mean())
     truth = float(MIXTURE.responsibilities(MIXTURE.sample(200_000, generator))[:, 0].mean())
     assert left == pytest.approx(truth, abs=4 * math.sqrt(0.21 / n) + 0.005)
@@ -62,6 +62,8 @@ def test_one_step_keeps_the_marginal_given_the_clean_sample() -> None:
 
 def test_bad_times_and_churn_are_refused() -> None:
     path, y = PATHS["preserving"], torch.zeros(1, 1)
-    for times, churn in (([0.5, 0.2], 1.0), ([0.2, 0.5], 1.5)):
-        with pytest.raises(ValueError, match="growing times and a churn"):
-            sample_reverse(lambda y, t: y, path, torch.tensor(times), y, named_generator(0, "r"), churn=churn)
+    with pytest.raises(ValueError, match="growing times"):
+        sample_reverse(lambda y, t: y, path, torch.tensor([0.5, 0.2]), y, named_generator(0, "r"))
+    for build in (lambda: MarginalStep(1.5), lambda: Heun(-0.1)):
+        with pytest.raises(ValueError, match="churn"):
+            build()

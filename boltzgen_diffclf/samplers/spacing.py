@@ -1,0 +1,172 @@
+"""Where to put the next level: as far as a chosen share of the particles still counts there.
+
+A level chosen by the particles that are weighed there makes the ratio of normalisers slightly biased. Levels found by
+a pilot run and then held fixed do not: :func:`spaced_order` and :func:`spaced_times` run the pilot.
+
+References:
+    Zhou, Johansen & Aston 2016, J. Comput. Graph. Stat. 25, 701, for the conditional effective sample size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from bisect import bisect_left
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from boltzgen_diffclf.paths import DiffusionPath
+from boltzgen_diffclf.samplers.annealing import Annealing, anneal
+from boltzgen_diffclf.samplers.diffusion_smc import (
+    EnergyAndGradient,
+    MarginalProposal,
+    Proposal,
+    ReverseSmc,
+    ReverseSmcState,
+)
+from boltzgen_diffclf.samplers.kernels import Kernel, State
+from boltzgen_diffclf.target import Ladder
+
+_MARGINAL = MarginalProposal()
+
+
+def conditional_fraction(log_weights: Float[Tensor, " batch"], log_gain: Float[Tensor, " batch"]) -> float:
+    """Return the conditional effective sample size of a reweighting, as a fraction of the particles.
+
+    Args:
+        log_weights: of the particles before.
+        log_gain: what the log weights are to take.
+
+    >>> conditional_fraction(torch.tensor([0.0, 5.0]), torch.tensor([2.0, 2.0]))
+    1.0
+    """
+    log_normalised = torch.log_softmax(log_weights, dim=0)
+    first = (log_normalised + log_gain).logsumexp(0)
+    second = (log_normalised + 2 * log_gain).logsumexp(0)
+    return float((2 * first - second).exp())
+
+
+def next_lambda(
+    difference: Float[Tensor, " batch"],
+    log_weights: Float[Tensor, " batch"],
+    current: float,
+    wanted: float,
+    tolerance: float = 1e-6,
+) -> float:
+    """Return the farthest ``lambda <= 1`` on a linear ladder that keeps the conditional effective sample size.
+
+    Args:
+        difference: ``u_B(x) - u_A(x)`` of the particles [kT].
+        log_weights: of the particles at ``current``.
+        current: their lambda.
+        wanted: :func:`conditional_fraction`.
+        tolerance: of the bisection.
+
+    Returns:
+        A value above ``current``, by ``tolerance`` at the least, so that a ladder always ends at exactly one.
+    """
+
+    def keeps(candidate: float) -> bool:
+        return conditional_fraction(log_weights, -(candidate - current) * difference) >= wanted
+
+    return _farthest(keeps, current, 1.0, tolerance)
+
+
+def spaced_order(
+    kernel: Kernel[State],
+    ladder: Ladder,
+    position: Float[Tensor, "batch *event"],
+    generator: torch.Generator,
+    *,
+    wanted: float = 0.5,
+    steps_per_level: int = 1,
+) -> list[int]:
+    """Return which levels of a fine ladder to visit, from the first to the last: the order of an ``Annealing``.
+
+    Args:
+        kernel: of the pilot's moves.
+        ladder: fine enough that neighbours keep the wanted fraction; where they do not, none is left out.
+        position: of the pilot, in equilibrium at the first level.
+        generator: of the moves and the resampling.
+        wanted: :func:`conditional_fraction` from each level to the next.
+        steps_per_level: kernel steps at each.
+    """
+    order, last = [0], ladder.n_levels - 1
+    even = torch.zeros(len(position), dtype=torch.float64, device=position.device)
+    while order[-1] < last:
+        here, x = order[-1], position
+
+        def loses(level: int, here: int = here, x: Tensor = x) -> bool:
+            energies = (ladder.energy(x, torch.full((len(x),), k, device=x.device)).double() for k in (here, level))
+            return conditional_fraction(even, next(energies) - next(energies)) < wanted
+
+        order.append(here + 1 + bisect_left(range(here + 2, last + 1), True, key=loses))
+        # Resampled at every level, so that the pilot has no weights.
+        step = Annealing(kernel, order[-2:], steps_per_level, resample_below=1.0)
+        position = anneal(step, ladder, position, generator).particles.position
+    return order
+
+
+def spaced_times(
+    energy_and_gradient: EnergyAndGradient,
+    path: DiffusionPath,
+    start: Float[Tensor, "batch dim"],
+    generator: torch.Generator,
+    *,
+    t_first: float | None = None,
+    t_last: float | None = None,
+    wanted: float = 0.8,
+    proposal: Proposal = _MARGINAL,
+    least_step: float = 0.01,
+) -> Float[Tensor, " levels"]:
+    """Return growing times for a ``ReverseSmc`` whose every step keeps the wanted fraction of the particles.
+
+    A target at the end plays no part here: what it differs by from the last level is lost however short the step.
+
+    Args:
+        energy_and_gradient: of the model or an oracle.
+        path: the noising, whose ``t_min`` and ``t_max`` stand in for times not given.
+        start: samples of ``exp(-U)`` at the last time, for the pilot.
+        generator: on the device of ``start``.
+        t_first: the first time.
+        t_last: the last time.
+        wanted: :func:`conditional_fraction` of every step.
+        proposal: of the moves.
+        least_step: in the log signal-to-noise ratio; where even that loses more, the step is made all the same.
+    """
+    ends = start.new_tensor([path.t_min if t_first is None else t_first, path.t_max if t_last is None else t_last])
+    times, end, y = [ends[1]], float(path.log_snr(ends[:1])), start
+    even = torch.zeros(len(start), dtype=torch.float64, device=start.device)
+    while times[-1] > ends[0]:
+        t = times[-1][None]
+        noise = torch.randn(y.shape, generator=generator, dtype=y.dtype, device=y.device)
+        stay = ReverseSmc(path, torch.cat([ends[:1], t]), None, proposal, resample_below=1.0)
+        state = stay.init(energy_and_gradient, y)
+
+        def keeps(
+            log_snr: float, stay: ReverseSmc = stay, state: ReverseSmcState = state, noise: Tensor = noise
+        ) -> bool:
+            s = path.time_at_log_snr(noise.new_tensor([log_snr]))
+            with torch.no_grad():
+                moved = stay.move(energy_and_gradient, state, stay.times[1:], s, noise, None)
+            return conditional_fraction(even, moved.log_gain) >= wanted
+
+        log_snr = _farthest(keeps, float(path.log_snr(t)), end, least_step)
+        s = ends[:1] if log_snr == end else path.time_at_log_snr(ends.new_tensor([log_snr]))
+        move = dataclasses.replace(stay, times=torch.cat([s, t]))
+        y = move.step(energy_and_gradient, state, generator)[0].position
+        times.append(s[0])
+    return torch.stack(times).flip(0)
+
+
+def _farthest(keeps: Callable[[float], bool], current: float, end: float, least_step: float) -> float:
+    """Return the farthest value that keeps what is wanted, by bisection; ``least_step`` from here at the least."""
+    if keeps(end):
+        return end
+    low, high = current, end
+    while high - low > least_step:
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if keeps(middle) else (low, middle)
+    return min(end, max(low, current + least_step))
