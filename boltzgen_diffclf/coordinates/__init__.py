@@ -1,5 +1,6 @@
 """Coordinates: internal coordinates with their Jacobian, the centroid-free space, alignment and pairing."""
 
+from boltzgen_diffclf.coordinates.centred import CentredCoordinates, centred_basis
 from boltzgen_diffclf.coordinates.frame import (
     chirality,
     kabsch_align,
@@ -14,12 +15,14 @@ from boltzgen_diffclf.coordinates.scaling import ScaledInternal
 from boltzgen_diffclf.coordinates.tree import Placement, ZMatrix, build_tree
 
 __all__ = [
+    "CentredCoordinates",
     "InternalCoordinates",
     "Placement",
     "ScaledInternal",
     "ZMatrix",
     "aligned_cost",
     "build_tree",
+    "centred_basis",
     "chirality",
     "kabsch_align",
     "log_normal_centred",
