@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,7 @@ from boltzgen_diffclf.samplers.diffusion_smc import (
     ReverseSmc,
     ReverseSmcState,
 )
-from boltzgen_diffclf.samplers.kernels import Kernel, State
+from boltzgen_diffclf.samplers.kernels import State
 from boltzgen_diffclf.target import Ladder
 
 _MARGINAL = MarginalProposal()
@@ -75,38 +75,48 @@ def next_lambda(
 
 
 def spaced_order(
-    kernel: Kernel[State],
+    annealing: Annealing[State],
     ladder: Ladder,
     position: Float[Tensor, "batch *event"],
     generator: torch.Generator,
     *,
-    wanted: float = 0.5,
-    steps_per_level: int = 1,
+    wanted: float = 0.9,
 ) -> list[int]:
-    """Return which levels of a fine ladder to visit, from the first to the last: the order of an ``Annealing``.
+    """Return the levels of a fine order that are worth a visit, its first and its last among them.
 
     Args:
-        kernel: of the pilot's moves.
-        ladder: fine enough that neighbours keep the wanted fraction; where they do not, none is left out.
-        position: of the pilot, in equilibrium at the first level.
+        annealing: of the pilot's moves; its order is fine enough that neighbours keep the wanted fraction, and where
+            they do not, none is left out.
+        ladder: of the levels.
+        position: of the pilot, in equilibrium at the first level of the order.
         generator: of the moves and the resampling.
         wanted: :func:`conditional_fraction` from each level to the next.
-        steps_per_level: kernel steps at each.
     """
-    order, last = [0], ladder.n_levels - 1
+    visited, here = [annealing.order[0]], 0
     even = torch.zeros(len(position), dtype=torch.float64, device=position.device)
-    while order[-1] < last:
-        here, x = order[-1], position
-
-        def loses(level: int, here: int = here, x: Tensor = x) -> bool:
-            energies = (ladder.energy(x, torch.full((len(x),), k, device=x.device)).double() for k in (here, level))
-            return conditional_fraction(even, next(energies) - next(energies)) < wanted
-
-        order.append(here + 1 + bisect_left(range(here + 2, last + 1), True, key=loses))
+    while here < len(annealing.order) - 1:
+        here += 1 + _steps_kept(annealing.order[here:], ladder, position, even, wanted)
+        visited.append(annealing.order[here])
         # Resampled at every level, so that the pilot has no weights.
-        step = Annealing(kernel, order[-2:], steps_per_level, resample_below=1.0)
+        step = dataclasses.replace(annealing, order=visited[-2:], resample_below=1.0)
         position = anneal(step, ladder, position, generator).particles.position
-    return order
+    return visited
+
+
+def _steps_kept(
+    order: Sequence[int],
+    ladder: Ladder,
+    position: Float[Tensor, "batch *event"],
+    log_weights: Float[Tensor, " batch"],
+    wanted: float,
+) -> int:
+    """Return how many levels beyond the next one keep the wanted fraction, by bisection."""
+
+    def energy(level: int) -> Tensor:
+        return ladder.energy(position, torch.full((len(position),), level, device=position.device)).double()
+
+    here = energy(order[0])
+    return bisect_left(order[2:], True, key=lambda k: conditional_fraction(log_weights, here - energy(k)) < wanted)
 
 
 def spaced_times(
@@ -117,7 +127,7 @@ def spaced_times(
     *,
     t_first: float | None = None,
     t_last: float | None = None,
-    wanted: float = 0.8,
+    wanted: float = 0.95,
     proposal: Proposal = _MARGINAL,
     least_step: float = 0.01,
 ) -> Float[Tensor, " levels"]:
