@@ -20,13 +20,16 @@ from boltzgen_diffclf.samplers import (
     UnadjustedLangevin,
     anneal,
     next_lambda,
+    spaced_order,
     tune_step_size,
 )
 from boltzgen_diffclf.samplers.resampling import (
     Resampling,
     effective_sample_size,
+    log_mean_exp,
     multinomial,
     residual,
+    select,
     stratified,
     systematic,
 )
@@ -647,6 +650,33 @@ def test_even_weights_keep_everyone_and_a_single_weight_takes_all(scheme: Resamp
     assert scheme(one, generator).tolist() == [2] * 6
     if scheme is not multinomial:
         assert scheme(torch.zeros(6), generator).sort().values.tolist() == list(range(6))
+
+
+def test_what_is_banked_and_what_is_left_is_the_mean_weight_whether_resampled_or_not(scheme: Resampling) -> None:
+    log_weights = torch.tensor([0.5, -1.0, 2.0, 0.0]).double()
+    for threshold, resampled in ((None, False), (0.1, False), (1.0, True)):
+        chosen = select(log_weights, threshold, scheme, named_generator(36, "resampling"))
+        total = chosen.banked + log_mean_exp(chosen.log_weights)
+        assert float(total) == pytest.approx(float(log_mean_exp(log_weights)))
+        assert (float(chosen.banked) != 0) == resampled
+        assert resampled or chosen.ancestors.tolist() == [0, 1, 2, 3]
+        assert float(chosen.effective_sample_size) == pytest.approx(float(effective_sample_size(log_weights)))
+
+
+def test_spaced_levels_of_an_order_begin_and_end_it_in_either_direction() -> None:
+    ladder, generator = harmonic_ladder(100), named_generator(37, "moves")
+    for levels, start in ((range(100), PAIR.state_a), (range(99, -1, -1), PAIR.state_b)):
+        fine = Annealing(Mala(torch.full((100,), 0.1), torch.ones(())), levels)
+        fewer, more = (
+            spaced_order(fine, ladder, start.sample(500, generator), generator, wanted=wanted) for wanted in (0.5, 0.95)
+        )
+        assert (fewer[0], fewer[-1]) == (more[0], more[-1]) == (levels[0], levels[-1])
+        assert 2 < len(fewer) < len(more) < 40
+    # Where nothing is lost, nothing is visited in between; where no neighbour is near enough, every level is.
+    still, far = (TemperatureLadder(GaussianTarget(1), [300.0 * ratio**k for k in range(5)]) for ratio in (1, 1000))
+    x = torch.randn(300, 1, generator=generator, dtype=torch.float64)
+    assert spaced_order(Annealing(langevin(), range(5)), still, x, generator) == [0, 4]
+    assert spaced_order(Annealing(langevin(), range(5)), far, x, generator, wanted=0.999) == [0, 1, 2, 3, 4]
 
 
 def test_broken_weights_are_refused_by_name(scheme: Resampling) -> None:
