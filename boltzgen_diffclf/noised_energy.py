@@ -34,7 +34,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from boltzgen_diffclf.coordinates.centred import centred_basis
 from boltzgen_diffclf.energy import FreeEnergyCurve
 from boltzgen_diffclf.nets.multi_level import MultiLevelNet
 
@@ -88,7 +87,7 @@ class DataGaussian(nn.Module):
             matrix = variance if variance.ndim == 2 else variance.diag()
             if not torch.allclose(matrix, matrix.T, atol=1e-6 * float(matrix.abs().max())):
                 raise ValueError("the covariance is not symmetric; give the full matrix or only the variances")
-            basis = (centred_basis(len(mean) // 3) if centred else torch.eye(len(mean))).to(mean)
+            basis = _centred_basis(mean) if centred else torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
             variance, rotation = torch.linalg.eigh(basis.T @ matrix @ basis)
             axes, mean = basis @ rotation, basis @ (basis.T @ mean)
         # Rounding leaves a zero eigenvalue at about eps times the largest, of either sign.
@@ -124,6 +123,12 @@ def data_resolution(x: Float[Tensor, "samples dim"], generator: torch.Generator,
     distances = torch.cat([torch.cdist(part, x) for part in x[chosen].split(64)])
     distances[torch.arange(len(chosen), device=x.device), chosen] = math.inf
     return float(distances.amin(1).median()) / math.sqrt(2 * x.shape[1])
+
+
+def _centred_basis(mean: Float[Tensor, " dim"]) -> Float[Tensor, "dim axes"]:
+    """Return orthonormal columns that span the positions without a centroid."""
+    complement = torch.linalg.svd(mean.new_ones(1, len(mean) // 3)).Vh[1:].T.contiguous()
+    return torch.kron(complement, torch.eye(3, dtype=mean.dtype, device=mean.device))
 
 
 class _Place(NamedTuple):

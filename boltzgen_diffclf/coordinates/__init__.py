@@ -1,6 +1,6 @@
 """Coordinates: internal coordinates with their Jacobian, the centroid-free space, alignment and pairing."""
 
-from boltzgen_diffclf.coordinates.centred import CentredCoordinates, centred_basis
+from boltzgen_diffclf.coordinates.centred import CentredCoordinates
 from boltzgen_diffclf.coordinates.frame import (
     chirality,
     kabsch_align,
@@ -22,7 +22,6 @@ __all__ = [
     "ZMatrix",
     "aligned_cost",
     "build_tree",
-    "centred_basis",
     "chirality",
     "kabsch_align",
     "log_normal_centred",

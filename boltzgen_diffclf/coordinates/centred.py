@@ -1,73 +1,66 @@
-"""Positions without a centroid in an orthonormal basis: 3(N-1) coordinates in which every sampler is right."""
+"""Positions without their centroid as plain vectors: what a diffusion sees of a molecule."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
-def centred_basis(
-    n_atoms: int, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
-) -> Float[Tensor, "dim axes"]:
-    """Return orthonormal columns that span the flat positions without a centroid, ``(3 N, 3 (N - 1))``."""
-    complement = torch.linalg.svd(torch.ones(1, n_atoms, dtype=dtype, device=device)).Vh[1:].T.contiguous()
-    return torch.kron(complement, torch.eye(3, dtype=dtype, device=device))
+class CentredCoordinates(nn.Module):
+    r"""Positions ``x`` without their centroid as ``3 (atoms - 1)`` numbers, ``y = B^T x / length``.
 
-
-class CentredCoordinates:
-    """The components of centred positions along an orthonormal basis, in which nothing else is left to move.
-
-    Standard normal noise in these coordinates is centred noise of positions, and a density in them is the density in
-    the 3(N-1) dimensional subspace: kernels, reverse processes and their weights need not know of the centroid.
-    A molecular target goes in by :class:`~boltzgen_diffclf.target.TransformedTarget`, a denoiser, score or energy of
-    flat positions by :meth:`field` and :meth:`energy_and_gradient`.
+    The columns of ``B`` are orthonormal and span the vectors over atoms that sum to zero. So every column of ``y`` is
+    a degree of freedom: independent normal noise of ``y`` is noise of ``x`` that moves no centroid, and normalisers and
+    weights that count columns count ``3 (atoms - 1)``. Rotations act on ``x`` and on ``y`` alike (``B`` mixes atoms,
+    never directions): a density that is invariant in the one is so in the other.
 
     Args:
-        n_atoms: N, two or more.
-        dtype: of the positions.
-        device: of the positions.
+        n_atoms: two or more.
+        length_nm: unit of ``y`` [nm].
 
     Raises:
-        ValueError: fewer than two atoms.
+        ValueError: fewer than two atoms, or a length that is not positive.
 
-    >>> CentredCoordinates(4).dimension
-    9
+    >>> coordinates = CentredCoordinates(3, 0.5)
+    >>> x = torch.tensor([[[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]])
+    >>> coordinates.positions(coordinates.from_cartesian(x)).sub(x).abs().max().item() < 1e-6
+    True
     """
 
-    def __init__(self, n_atoms: int, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> None:
-        if n_atoms < 2:
-            raise ValueError(f"centred positions need two atoms or more, got {n_atoms}")
-        self.basis = centred_basis(n_atoms, dtype, device)
-        self.dimension = 3 * (n_atoms - 1)
+    basis: Tensor
+    length_nm: Tensor
+
+    def __init__(self, n_atoms: int, length_nm: float) -> None:
+        super().__init__()
+        if n_atoms < 2 or not length_nm > 0:
+            raise ValueError(f"centred positions need two atoms and a positive length, got {n_atoms} and {length_nm}")
+        self.n_atoms, self.dimension = n_atoms, 3 * (n_atoms - 1)
+        self.register_buffer("basis", _helmert_basis(n_atoms).float(), persistent=False)
+        self.register_buffer("length_nm", torch.tensor(length_nm))
+
+    def from_cartesian(self, x: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, "batch dim"]:
+        """Return the coordinates of positions [nm]; the centroid drops out."""
+        return (self.basis.T @ x).flatten(1) / self.length_nm
+
+    def positions(self, y: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch atoms 3"]:
+        """Return centred positions [nm]."""
+        return self.length_nm * (self.basis @ y.unflatten(1, (-1, 3)))
 
     def to_cartesian(
         self, y: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "batch atoms 3"], Float[Tensor, " batch"]]:
-        """Return centred positions and ``log |dx/dy|``, which is zero."""
-        return self.to_flat(y).unflatten(1, (-1, 3)), y.new_zeros(len(y))
+        """Return centred positions [nm] and ``log |dx/dy|`` in the space without a centroid."""
+        return self.positions(y), (self.dimension * self.length_nm.log()).expand(len(y))
 
-    def from_cartesian(self, x: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, "batch dim"]:
-        """Return the components of positions; their centroid is lost."""
-        return x.flatten(1) @ self.basis
 
-    def to_flat(self, y: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch columns"]:
-        """Return centred positions of ``3 N`` columns."""
-        return y @ self.basis.T
-
-    def field(self, field: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return a denoiser, score or gradient ``(y, t)`` of flat positions in these coordinates."""
-        return lambda y, t: field(self.to_flat(y), t) @ self.basis
-
-    def energy_and_gradient(
-        self, energy_and_gradient: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Return energy and gradient ``(y, t)`` of flat positions in these coordinates."""
-
-        def inner(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            energy, gradient = energy_and_gradient(self.to_flat(y), t)
-            return energy, gradient @ self.basis
-
-        return inner
+def _helmert_basis(n_atoms: int) -> Float[Tensor, "atoms axes"]:
+    """Return orthonormal columns that sum to zero: atom ``k`` against the mean of those before it."""
+    columns = []
+    for k in range(1, n_atoms):
+        column = torch.zeros(n_atoms, dtype=torch.float64)
+        column[:k], column[k] = 1.0, -float(k)
+        columns.append(column / math.sqrt(k * (k + 1)))
+    return torch.stack(columns, dim=1)

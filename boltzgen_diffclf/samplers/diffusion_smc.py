@@ -181,11 +181,11 @@ class ReverseSmc:
         if target is None:
             energy, gradient = energy_and_gradient(moved, s.expand(len(y)))
         else:
-            energy, gradient = target.energy(moved).to(state.energy), state.gradient
+            energy, gradient = target.energy(moved.to(target.dtype)), state.gradient
         scale, spread = forward_kernel(self.path, s, t)
-        forward = _log_normal(y, scale * moved, spread.square())
-        log_gain = forward - _log_normal(moved, mean, variance) - energy + state.energy
-        return Moved(moved, energy, gradient, log_gain.double())
+        kernels = _log_normal(y, scale * moved, spread.square()) - _log_normal(moved, mean, variance)
+        log_gain = kernels.double() - energy.double() + state.energy.double()
+        return Moved(moved, energy.to(state.energy), gradient, log_gain)
 
 
 @dataclass(frozen=True, eq=False)
