@@ -107,18 +107,15 @@ def test_a_target_at_the_end_takes_the_place_of_the_last_energy() -> None:
 
 
 def test_a_target_in_double_precision_weighs_single_precision_particles_in_double() -> None:
-    path, far = PATHS["exploding"], 1e8
-    mixture, times = MIXTURE.to(dtype=torch.float32), log_snr_levels(path, 3).float()
-    target = GaussianMixture(MIXTURE.weights, MIXTURE.means, MIXTURE.sigmas, log_normaliser=-far)
-    smc, stream = ReverseSmc(path, times, target, resample_below=None), named_generator(7, "double")
-    state = smc.init(exact_energy(path, mixture), torch.randn(20, 2, generator=stream))
-    ends = []
-    for normaliser in (-far, 0.0):
-        stream.manual_seed(0)
-        target._log_normaliser, end = normaliser, state
+    path, far, ends = PATHS["exploding"], 1e8, []
+    energy, times = exact_energy(path, MIXTURE.to(dtype=torch.float32)), log_snr_levels(path, 3).float()
+    for log_normaliser in (-far, 0.0):
+        target = GaussianMixture(MIXTURE.weights, MIXTURE.means, MIXTURE.sigmas, log_normaliser)
+        smc, stream = ReverseSmc(path, times, target, resample_below=None), named_generator(7, "double")
+        state = smc.init(energy, torch.randn(20, 2, generator=stream))
         for _ in times[1:]:
-            end, _ = smc.step(exact_energy(path, mixture), end, stream)
-        ends.append(end)
+            state, _ = smc.step(energy, state, stream)
+        ends.append(state)
     assert ends[0].position.dtype == ends[0].energy.dtype == torch.float32
     torch.testing.assert_close(ends[0].log_weights + far, ends[1].log_weights, atol=1e-6, rtol=0)
 
