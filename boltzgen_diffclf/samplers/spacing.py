@@ -1,7 +1,8 @@
 """Where to put the next level: as far as a chosen share of the particles still counts there.
 
 A level chosen by the particles that are weighed there makes the ratio of normalisers slightly biased. Levels found by
-a pilot run and then held fixed do not: :func:`spaced_order` and :func:`spaced_times` run the pilot.
+a pilot run and then held fixed do not: :func:`spaced_order` and :func:`spaced_times` run the pilot. Ask for much: the
+share is counted by particles that came, and those that a step misses do not vote.
 
 References:
     Zhou, Johansen & Aston 2016, J. Comput. Graph. Stat. 25, 701, for the conditional effective sample size.
@@ -147,28 +148,40 @@ def spaced_times(
         least_step: in the log signal-to-noise ratio; where even that loses more, the step is made all the same.
     """
     ends = start.new_tensor([path.t_min if t_first is None else t_first, path.t_max if t_last is None else t_last])
-    times, end, y = [ends[1]], float(path.log_snr(ends[:1])), start
-    even = torch.zeros(len(start), dtype=torch.float64, device=start.device)
-    while times[-1] > ends[0]:
-        t = times[-1][None]
-        noise = torch.randn(y.shape, generator=generator, dtype=y.dtype, device=y.device)
-        stay = ReverseSmc(path, torch.cat([ends[:1], t]), None, proposal, resample_below=1.0)
-        state = stay.init(energy_and_gradient, y)
+    times, y = ends, start
+    while True:
+        # Resampled at every time, so that the pilot has no weights.
+        smc = ReverseSmc(path, times[:2], None, proposal, resample_below=1.0)
+        state = smc.init(energy_and_gradient, y)
+        s = _next_time(smc, energy_and_gradient, state, generator, wanted, least_step)
+        if s == times[0]:
+            return times
+        times = torch.cat([times[:1], s, times[1:]])
+        y = dataclasses.replace(smc, times=times[1:3]).step(energy_and_gradient, state, generator)[0].position
 
-        def keeps(
-            log_snr: float, stay: ReverseSmc = stay, state: ReverseSmcState = state, noise: Tensor = noise
-        ) -> bool:
-            s = path.time_at_log_snr(noise.new_tensor([log_snr]))
-            with torch.no_grad():
-                moved = stay.move(energy_and_gradient, state, stay.times[1:], s, noise, None)
-            return conditional_fraction(even, moved.log_gain) >= wanted
 
-        log_snr = _farthest(keeps, float(path.log_snr(t)), end, least_step)
-        s = ends[:1] if log_snr == end else path.time_at_log_snr(ends.new_tensor([log_snr]))
-        move = dataclasses.replace(stay, times=torch.cat([s, t]))
-        y = move.step(energy_and_gradient, state, generator)[0].position
-        times.append(s[0])
-    return torch.stack(times).flip(0)
+def _next_time(
+    smc: ReverseSmc,
+    energy_and_gradient: EnergyAndGradient,
+    state: ReverseSmcState,
+    generator: torch.Generator,
+    wanted: float,
+    least_step: float,
+) -> Float[Tensor, " 1"]:
+    """Return the earliest time between those of the descent to which a step keeps the wanted fraction."""
+    y, path = state.position, smc.path
+    noise = torch.randn(y.shape, generator=generator, dtype=y.dtype, device=y.device)
+    end, current = path.log_snr(smc.times).tolist()
+
+    def time(log_snr: float) -> Tensor:
+        return smc.times[:1] if log_snr == end else path.time_at_log_snr(smc.times.new_tensor([log_snr]))
+
+    def keeps(log_snr: float) -> bool:
+        with torch.no_grad():
+            moved = smc.move(energy_and_gradient, state, smc.times[1:], time(log_snr), noise, None)
+        return conditional_fraction(state.log_weights, moved.log_gain) >= wanted
+
+    return time(_farthest(keeps, current, end, least_step))
 
 
 def _farthest(keeps: Callable[[float], bool], current: float, end: float, least_step: float) -> float:
