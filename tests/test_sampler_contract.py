@@ -42,6 +42,8 @@ from systems.analytic import DoubleWell, GaussianMixture, MixtureMarginals, mog4
 from systems.analytic.exact import AnalyticTarget
 
 N, RUNS, SWEEPS = 60, 20, 80
+RESAMPLED = 10
+"""Runs of twice as many particles, where they are not independent."""
 
 
 class Problem(NamedTuple):
@@ -163,7 +165,7 @@ def test_reverse_solvers_have_the_moments(problem: Problem, solver: ReverseSolve
 
 PROPOSALS: dict[str, tuple[Callable[[Problem], Proposal], int]] = {
     "marginal": (lambda problem: MarginalProposal(problem.width), 50),
-    "euler-maruyama": (lambda problem: EulerMaruyama().normal, 80),
+    "euler-maruyama": (lambda problem: EulerMaruyama().normal, 60),
 }
 
 
@@ -171,14 +173,18 @@ PROPOSALS: dict[str, tuple[Callable[[Problem], Proposal], int]] = {
 def test_the_reverse_process_with_path_weights_ends_in_the_target(
     problem: Problem, build: Callable[[Problem], Proposal], n_levels: int
 ) -> None:
-    smc = ReverseSmc(problem.path, log_snr_levels(problem.path, n_levels), problem.target, build(problem))
-    assert_right(problem, descend(smc, problem.energy_and_gradient, problem.prior, 1))
+    times, stream = log_snr_levels(problem.path, n_levels), named_generator(1, "importance")
+    smc = ReverseSmc(problem.path, times, problem.target, build(problem), resample_below=None)
+    state = smc.init(problem.energy_and_gradient, problem.prior.sample(2 * N * RUNS, stream))
+    for _ in times[1:]:
+        state, _ = smc.step(problem.energy_and_gradient, state, stream)
+    assert_right(problem, parted(state.position, state.log_weights))
 
 
 def descend(smc: ReverseSmc, energy_and_gradient: Any, prior: GaussianMixture, seed: int) -> list[Run]:
     stream, runs = named_generator(seed, "descent"), []
-    for _ in range(RUNS):
-        state = smc.init(energy_and_gradient, prior.sample(N, stream))
+    for _ in range(RESAMPLED):
+        state = smc.init(energy_and_gradient, prior.sample(2 * N, stream))
         for _ in smc.times[1:]:
             state, _ = smc.step(energy_and_gradient, state, stream)
         log_normaliser = state.log_normaliser + log_mean_exp(state.log_weights)
@@ -237,8 +243,8 @@ def test_sequential_monte_carlo_over_spaced_levels_ends_in_the_target(problem: P
     assert order[-1] == 0
     assert 10 < len(order) < 100
     annealing, runs = dataclasses.replace(fine, order=order), []
-    for _ in range(RUNS):
-        result = anneal(annealing, ladder, problem.prior.sample(N, stream), stream)
+    for _ in range(RESAMPLED):
+        result = anneal(annealing, ladder, problem.prior.sample(2 * N, stream), stream)
         runs.append(Run(result.particles.position, result.log_weights, result.log_normaliser))
     assert_right(problem, runs)
 
