@@ -70,7 +70,7 @@ def test_heun_is_of_second_order_and_ddim_of_first(name: str) -> None:
         times = log_snr_levels(path, n_steps + 1)
         return sample_reverse(exact_denoiser(marginals), path, times, start, generator, solver=solver)
 
-    exact = end(400, Heun())
+    exact = end(1000, Heun())
     for solver, order in ((Heun(), 2), (MarginalStep(0.0), 1)):
         coarse, fine = (float((end(n, solver) - exact).abs().mean()) for n in (40, 80))
         assert math.log2(coarse / fine) == pytest.approx(order, abs=0.35)
