@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from boltzgen_diffclf.energy import TimeEnergy
+from boltzgen_diffclf.energy import OnePassEnergy, TimeEnergy
 from boltzgen_diffclf.target import Ladder, SingleLevel, Target
 
 
@@ -226,8 +226,12 @@ class TimeEnergyLadder(Ladder):
     def energy_and_force(
         self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *event"]]:
-        """See :meth:`Ladder.energy_and_force`."""
-        return self.energy(x, level), -self.model.gradient(x.detach(), self.times[level]).detach().to(x)
+        """See :meth:`Ladder.energy_and_force`; one pass through a model that gives both."""
+        if not isinstance(self.model, OnePassEnergy):
+            return self.energy(x, level), -self.model.gradient(x.detach(), self.times[level]).detach().to(x)
+        with torch.no_grad():
+            energy, gradient = self.model.energy_and_gradient(x, self.times[level])
+        return energy.to(self.dtype), -gradient.to(x)
 
 
 class NormalisedLadder(Ladder):

@@ -40,6 +40,17 @@ class TimeEnergy(Protocol):
         ...
 
 
+@runtime_checkable
+class OnePassEnergy(Protocol):
+    """A time-dependent energy that gives its gradient from the same pass."""
+
+    def energy_and_gradient(
+        self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch dim"]]:
+        """Return ``U(y, t)`` [kT] and ``dU/dy`` [kT per unit of y]."""
+        ...
+
+
 class Ends(NamedTuple):
     """The true energies of both end states at some configurations, computed once.
 

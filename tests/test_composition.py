@@ -207,6 +207,26 @@ def test_ladder_of_a_time_energy_serves_every_level() -> None:
     torch.testing.assert_close(force[9:], at_last.score(x[9:]))
 
 
+def test_a_model_that_gives_both_is_passed_through_once() -> None:
+    calls: list[int] = []
+
+    class OnePass(NoisedMixture):
+        def gradient(self, y: Tensor, t: Tensor) -> Tensor:
+            raise AssertionError("a second pass")
+
+        def energy_and_gradient(self, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            calls.append(len(y))
+            return self.energy(y, t), NoisedMixture.gradient(self, y, t)
+
+    x = torch.randn(10, DIM, generator=named_generator(4, "points"), dtype=torch.float64)
+    found, expected = (
+        TimeEnergyLadder(model, TIMES, DIM).energy_and_force(x, torch.arange(10))
+        for model in (OnePass(LEFT, 3.0), MODELS[0])
+    )
+    assert calls == [10]
+    torch.testing.assert_close(found, expected)
+
+
 def test_tied_free_energies_are_the_normalised_ones_of_every_level() -> None:
     """Each model's own curve is on another zero; the noise, where both are known, ties them."""
     noise = torch.randn(500, DIM, generator=named_generator(5, "noise"), dtype=torch.float64)

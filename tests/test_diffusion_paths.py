@@ -7,7 +7,14 @@ import math
 import pytest
 import torch
 
-from boltzgen_diffclf.paths import DiffusionPath, Edm, VarianceExploding, VariancePreserving, unknown_share
+from boltzgen_diffclf.paths import (
+    DiffusionPath,
+    Edm,
+    VarianceExploding,
+    VariancePreserving,
+    forward_kernel,
+    unknown_share,
+)
 
 PATHS: dict[str, DiffusionPath] = {
     "variance preserving": VariancePreserving(),
@@ -85,6 +92,14 @@ def test_what_a_step_leaves_open_is_the_variance_that_the_marginals_ask_for(path
     # A short step, where a difference of variances would be all cancellation.
     short = unknown_share(path, s, s + 1e-9) / 1e-9
     torch.testing.assert_close(short, -_slope(path.log_snr, s), rtol=1e-4, atol=0)
+
+
+def test_the_kernel_between_two_times_joins_their_marginals(path: DiffusionPath) -> None:
+    t = _times(path)
+    s, later = t[1:-1], t[2:]
+    scale, spread = forward_kernel(path, s, later)
+    torch.testing.assert_close(scale * path.alpha(s), path.alpha(later))
+    torch.testing.assert_close((scale * path.sigma(s)).square() + spread.square(), path.sigma(later).square())
 
 
 def test_forward_process_has_these_moments(path: DiffusionPath) -> None:

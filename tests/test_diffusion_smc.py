@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from boltzgen_diffclf.errors import RunFailedError
-from boltzgen_diffclf.paths import VarianceExploding, VariancePreserving, log_snr_levels
-from boltzgen_diffclf.samplers import WeightedSamples, sample_reverse_weighted
+from boltzgen_diffclf.paths import DiffusionPath, VarianceExploding, VariancePreserving, log_snr_levels
+from boltzgen_diffclf.samplers import (
+    MarginalProposal,
+    ReverseSmc,
+    WeightedSamples,
+    sample_reverse_weighted,
+    spaced_times,
+)
+from boltzgen_diffclf.samplers.diffusion_smc import EnergyAndGradient
 from boltzgen_diffclf.streams import named_generator
 from systems.analytic import GaussianMixture, MixtureMarginals
 
@@ -72,6 +81,97 @@ def test_one_gaussian_of_that_width_is_followed_without_error() -> None:
     )
     assert float(result.log_weights.abs().max()) < 1e-6
     assert abs(float(result.log_normaliser)) < 1e-6
+
+
+def exact_energy(path: DiffusionPath, mixture: GaussianMixture = MIXTURE) -> EnergyAndGradient:
+    marginals = MixtureMarginals(mixture, path)
+    return lambda y, t: (marginals.energy(y, t), marginals.gradient(y, t))
+
+
+def test_a_target_at_the_end_takes_the_place_of_the_last_energy() -> None:
+    """Its normaliser too, and nothing but its energy is asked for."""
+
+    class Shifted(GaussianMixture):
+        def energy_and_force(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            raise AssertionError("the force of the target is not needed")
+
+    target = Shifted(MIXTURE.weights.flip(0), MIXTURE.means, MIXTURE.sigmas, log_normaliser=3.0)
+    path = PATHS["preserving"]
+    marginals, times = MixtureMarginals(MIXTURE, path), log_snr_levels(path, 60)
+    stream = named_generator(3, "target")
+    start = marginals.at(1.0).sample(2000, stream)
+    result = sample_reverse_weighted(exact_energy(path), path, times, start, stream, target=target, resolution=0.3)
+    weights = result.log_weights.softmax(0)
+    assert float(weights[result.position[:, 0] < 0].sum()) == pytest.approx(0.8, abs=0.06)
+    assert float(result.log_normaliser) == pytest.approx(3.0, abs=0.1)
+
+
+def test_a_target_in_double_precision_weighs_single_precision_particles_in_double() -> None:
+    path, far, ends = PATHS["exploding"], 1e8, []
+    energy, times = exact_energy(path, MIXTURE.to(dtype=torch.float32)), log_snr_levels(path, 3).float()
+    for log_normaliser in (-far, 0.0):
+        target = GaussianMixture(MIXTURE.weights, MIXTURE.means, MIXTURE.sigmas, log_normaliser)
+        smc, stream = ReverseSmc(path, times, target, resample_below=None), named_generator(7, "double")
+        state = smc.init(energy, torch.randn(20, 2, generator=stream))
+        for _ in times[1:]:
+            state, _ = smc.step(energy, state, stream)
+        ends.append(state)
+    assert ends[0].position.dtype == ends[0].energy.dtype == torch.float32
+    torch.testing.assert_close(ends[0].log_weights + far, ends[1].log_weights, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_killed_descent_resumes_to_the_same_particles(tmp_path: Path, dtype: torch.dtype) -> None:
+    path, mixture = PATHS["exploding"], MIXTURE.to(dtype=dtype)
+    energy, times = exact_energy(path, mixture), log_snr_levels(path, 12).to(dtype)
+    smc, stream = ReverseSmc(path, times, mixture, resample_below=0.9), named_generator(4, "resume")
+    state = smc.init(energy, MixtureMarginals(mixture, path).at(1.0).sample(50, stream))
+    for _ in range(5):
+        state, _ = smc.step(energy, state, stream)
+    save_file(state.tensors() | {"generator": stream.get_state()}, tmp_path / "state.safetensors")
+    banked = []
+    for _ in range(6):
+        state, info = smc.step(energy, state, stream)
+        banked.append(float(info.log_normaliser_increment))
+    saved, fresh = load_file(tmp_path / "state.safetensors"), named_generator(9, "another")
+    fresh.set_state(saved.pop("generator"))
+    resumed = smc.init(energy, torch.zeros(50, 2, dtype=dtype)).with_tensors(saved)
+    for _ in range(6):
+        resumed, _ = smc.step(energy, resumed, fresh)
+    assert all(torch.equal(resumed.tensors()[name], tensor) for name, tensor in state.tensors().items())
+    assert any(value != 0 for value in banked)
+    assert (state.position.dtype, state.energy.dtype, state.log_weights.dtype) == (dtype, dtype, torch.float64)
+    with pytest.raises(ValueError, match="already are at the first time"):
+        smc.step(energy, state, stream)
+
+
+def test_steps_and_the_whole_descent_are_one_and_nothing_is_recorded() -> None:
+    path, stream = PATHS["exploding"], named_generator(5, "whole")
+    times, start = log_snr_levels(path, 8), 30 * torch.randn(30, 2, generator=stream, dtype=torch.float64)
+    smc, before = ReverseSmc(path, times), stream.get_state()
+    state = smc.init(exact_energy(path), start)
+    for _ in times[1:]:
+        state, _ = smc.step(exact_energy(path), state, stream)
+    stream.set_state(before)
+    whole = sample_reverse_weighted(exact_energy(path), path, times, start.requires_grad_(True), stream)
+    assert torch.equal(whole.position, state.position)
+    assert not whole.position.requires_grad
+
+
+def test_spaced_times_hold_the_fraction_and_lie_where_the_steps_are_hard() -> None:
+    path, stream = PATHS["exploding"], named_generator(6, "spaced")
+    start = MixtureMarginals(MIXTURE, path).at(1.0).sample(400, stream)
+    few, many = (spaced_times(exact_energy(path), path, start, stream, wanted=wanted) for wanted in (0.8, 0.98))
+    assert float(many[0]) == path.t_min
+    assert float(many[-1]) == path.t_max
+    assert bool((many.diff() > 0).all())
+    assert 3 < len(few) < 0.7 * len(many)
+    result = sample_reverse_weighted(exact_energy(path), path, many, start, stream, resample_below=1.0)
+    assert float(result.effective_sample_size.mean()) > 0.9 * 400
+    # One Gaussian of the width of the proposal needs no level in between.
+    gaussian = GaussianMixture(torch.ones(1).double(), torch.zeros(1, 2).double(), torch.tensor([0.3]).double())
+    ends = spaced_times(exact_energy(path, gaussian), path, start, stream, proposal=MarginalProposal(0.3))
+    assert ends.tolist() == [path.t_min, path.t_max]
 
 
 def test_times_that_do_not_grow_and_broken_energies_are_refused() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from boltzgen_diffclf.composition import ComposedLadder, ComposedTarget, Mixture, Negation, Product
+from boltzgen_diffclf.grounded import GroundedLadder
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.target import (
     CountingTarget,
@@ -52,6 +53,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
 LADDERS: dict[str, Callable[[], Ladder]] = {
     "single": lambda: SingleLevel(mixture()),
     "temperature": lambda: TemperatureLadder(DoubleWell(dimension=3), [300.0, 450.0, 700.0]),
+    "grounded": lambda: GroundedLadder(mixture(), TemperatureLadder(DoubleWell(dimension=3), [300.0, 450.0])),
     "linear": lambda: LinearLadder(GaussianTarget(3, sigma=2.0), mixture(), [0.0, 0.3, 1.0]),
     "mixture of ladders": lambda: ComposedLadder(
         [
@@ -183,3 +185,18 @@ def test_temperature_ladder_relevels_and_lists_all_energies_at_no_or_one_evaluat
 def test_linear_ladder_refuses_targets_of_different_shapes() -> None:
     with pytest.raises(ValueError, match="differ in shape"):
         LinearLadder(GaussianTarget(2), GaussianTarget(3), [0.0, 1.0])
+
+
+def test_each_part_of_a_grounded_ladder_sees_the_configurations_that_need_it_alone() -> None:
+    ground, above = CountingTarget(GaussianTarget(3)), CountingTarget(mixture())
+    ladder = GroundedLadder(ground, SingleLevel(above))
+    x, level = positions((3,), torch.float64, 5), torch.tensor([0, 1, 1, 0, 1])
+    energy, force = ladder.energy_and_force(x, level)
+    assert (ground.evaluations, above.evaluations) == (2, 3)
+    torch.testing.assert_close(energy, ladder.energies(x).gather(1, level[:, None])[:, 0])
+    torch.testing.assert_close(force[level == 0], -x[level == 0])
+
+
+def test_a_ladder_is_grounded_in_a_target_of_its_own_space() -> None:
+    with pytest.raises(ValueError, match="differ"):
+        GroundedLadder(GaussianTarget(2), SingleLevel(mixture()))

@@ -11,8 +11,8 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from boltzgen_diffclf.divergence import directional_slopes, divergence
 from boltzgen_diffclf.energy import TimeEnergy
-from boltzgen_diffclf.losses.divergence import directional_slopes, divergence
 from boltzgen_diffclf.losses.time_score import time_score
 
 

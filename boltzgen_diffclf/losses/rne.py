@@ -22,24 +22,12 @@ from torch import Tensor
 
 from boltzgen_diffclf.energy import TimeEnergy
 from boltzgen_diffclf.losses.fokker_planck import LinearDiffusion
-from boltzgen_diffclf.paths import unknown_share
+from boltzgen_diffclf.paths import HasKernel, forward_kernel
 
 
 @runtime_checkable
-class DiffusionKernel(LinearDiffusion, Protocol):
+class DiffusionKernel(LinearDiffusion, HasKernel, Protocol):
     """A linear noising process whose kernel is known: ``y_t = alpha(t) x + sigma(t) z``."""
-
-    def log_alpha(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return ``log alpha(t)``."""
-        ...
-
-    def sigma(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return ``sigma(t)``."""
-        ...
-
-    def log_snr(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return ``2 log(alpha / sigma)``, falling in t."""
-        ...
 
 
 def forward_step(
@@ -50,7 +38,7 @@ def forward_step(
     z: Float[Tensor, "batch dim"],
 ) -> Float[Tensor, "batch dim"]:
     """Return ``y_t ~ p(y_t | y_s)`` for standard normal ``z`` (centred for centred positions), ``s < t``."""
-    scale, spread = _transition(path, s, t)
+    scale, spread = forward_kernel(path, s, t)
     return scale[:, None] * y + spread[:, None] * z
 
 
@@ -88,18 +76,11 @@ def kernel_ratio_loss(
     return residual.square()
 
 
-def _transition(path: DiffusionKernel, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``a, b`` of ``y_t = a y_s + b z``; ``b^2 = sigma_t^2 - a^2 sigma_s^2`` without the cancellation."""
-    scale = (path.log_alpha(t) - path.log_alpha(s)).exp()
-    spread = path.sigma(t) * unknown_share(path, s, t).sqrt()
-    return scale, spread
-
-
 def _log_kernel_ratio(
     path: DiffusionKernel, y_s: Tensor, y_t: Tensor, s: Tensor, t: Tensor, score: Tensor, dimension: int
 ) -> Tensor:
     """Return ``log q(y_s | y_t) - log p(y_t | y_s)``."""
-    scale, spread = _transition(path, s, t)
+    scale, spread = forward_kernel(path, s, t)
     variance = path.diffusion_squared(t) * (t - s)
     reverse_drift = path.drift_rate(t)[:, None] * y_t - path.diffusion_squared(t)[:, None] * score
     backward = (y_s - y_t + (t - s)[:, None] * reverse_drift).square().sum(-1) / variance

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from boltzgen_diffclf.losses.divergence import directional_slopes, divergence
+from boltzgen_diffclf.divergence import directional_slopes, divergence
 
 
 def score_matching_loss(energy: Callable[[Tensor], Tensor], x: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:

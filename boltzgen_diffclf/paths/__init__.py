@@ -1,6 +1,14 @@
 """Paths: noising processes between two ends or from data to noise, and how their levels are drawn."""
 
-from boltzgen_diffclf.paths.diffusion import DiffusionPath, Edm, VarianceExploding, VariancePreserving, unknown_share
+from boltzgen_diffclf.paths.diffusion import (
+    DiffusionPath,
+    Edm,
+    HasKernel,
+    VarianceExploding,
+    VariancePreserving,
+    forward_kernel,
+    unknown_share,
+)
 from boltzgen_diffclf.paths.interpolant import StochasticInterpolant
 from boltzgen_diffclf.paths.levels import (
     accumulated_length,
@@ -21,12 +29,14 @@ from boltzgen_diffclf.paths.levels import (
 __all__ = [
     "DiffusionPath",
     "Edm",
+    "HasKernel",
     "StochasticInterpolant",
     "VarianceExploding",
     "VariancePreserving",
     "accumulated_length",
     "arcsine_levels",
     "fisher_information",
+    "forward_kernel",
     "gap_aware_pairs",
     "gap_probabilities",
     "length_at",

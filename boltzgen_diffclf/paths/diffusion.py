@@ -21,6 +21,19 @@ class HasLogSnr(Protocol):
         ...
 
 
+@runtime_checkable
+class HasKernel(HasLogSnr, Protocol):
+    """A noising ``y_t = alpha(t) x + sigma(t) z``, of which the kernel between two times follows."""
+
+    def log_alpha(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return ``log alpha(t)``."""
+        ...
+
+    def sigma(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return ``sigma(t)``."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiffusionPath(ABC):
     r"""A linear diffusion ``dy = f(t) y dt + g(t) dW`` by its marginals ``y_t = alpha(t) x + sigma(t) z``.
@@ -274,6 +287,17 @@ def unknown_share(path: HasLogSnr, s: Float[Tensor, " batch"], t: Float[Tensor, 
         Kingma et al. 2021, arXiv:2107.00630 (the kernels between two times).
     """
     return -torch.expm1(path.log_snr(t) - path.log_snr(s))
+
+
+def forward_kernel(
+    path: HasKernel, s: Float[Tensor, " batch"], t: Float[Tensor, " batch"]
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """Return ``a, b`` of the noising from ``s`` to ``t > s``: ``y_t = a y_s + b z``.
+
+    ``b^2 = sigma_t^2 - a^2 sigma_s^2`` without the cancellation of a short step, see :func:`unknown_share`.
+    """
+    scale = (path.log_alpha(t) - path.log_alpha(s)).exp()
+    return scale, path.sigma(t) * unknown_share(path, s, t).sqrt()
 
 
 def _require_growing_noise(sigma_min: float, sigma_max: float) -> None:

@@ -1,7 +1,13 @@
 """Samplers: one set of kernels for every ladder, replica exchange, annealing, resampling."""
 
-from boltzgen_diffclf.samplers.annealing import Annealing, AnnealingResult, AnnealingState, anneal, next_lambda
-from boltzgen_diffclf.samplers.diffusion_smc import WeightedSamples, sample_reverse_weighted
+from boltzgen_diffclf.samplers.annealing import Annealing, AnnealingResult, AnnealingState, anneal
+from boltzgen_diffclf.samplers.diffusion_smc import (
+    MarginalProposal,
+    ReverseSmc,
+    ReverseSmcState,
+    WeightedSamples,
+    sample_reverse_weighted,
+)
 from boltzgen_diffclf.samplers.kernels import (
     HamiltonianMonteCarlo,
     Kernel,
@@ -10,29 +16,60 @@ from boltzgen_diffclf.samplers.kernels import (
     Mala,
     tune_step_size,
 )
+from boltzgen_diffclf.samplers.probability_flow import (
+    ExactDivergence,
+    FlowSamples,
+    Hutchinson,
+    LogLikelihood,
+    ProbabilityFlow,
+)
 from boltzgen_diffclf.samplers.replica_exchange import ReplicaExchange, ReplicaExchangeInfo, ReplicaExchangeState
-from boltzgen_diffclf.samplers.reverse import reverse_step, sample_reverse
+from boltzgen_diffclf.samplers.reverse import (
+    EulerMaruyama,
+    Heun,
+    MarginalStep,
+    ReverseSolver,
+    reverse_step,
+    sample_reverse,
+)
+from boltzgen_diffclf.samplers.spacing import next_lambda, spaced_order, spaced_times
 from boltzgen_diffclf.samplers.state import KernelState, LangevinState
+from boltzgen_diffclf.samplers.unadjusted import UnadjustedLangevin
 
 __all__ = [
     "Annealing",
     "AnnealingResult",
     "AnnealingState",
+    "EulerMaruyama",
+    "ExactDivergence",
+    "FlowSamples",
     "HamiltonianMonteCarlo",
+    "Heun",
+    "Hutchinson",
     "Kernel",
     "KernelInfo",
     "KernelState",
     "Langevin",
     "LangevinState",
+    "LogLikelihood",
     "Mala",
+    "MarginalProposal",
+    "MarginalStep",
+    "ProbabilityFlow",
     "ReplicaExchange",
     "ReplicaExchangeInfo",
     "ReplicaExchangeState",
+    "ReverseSmc",
+    "ReverseSmcState",
+    "ReverseSolver",
+    "UnadjustedLangevin",
     "WeightedSamples",
     "anneal",
     "next_lambda",
     "reverse_step",
     "sample_reverse",
     "sample_reverse_weighted",
+    "spaced_order",
+    "spaced_times",
     "tune_step_size",
 ]

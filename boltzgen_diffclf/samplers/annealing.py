@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic
@@ -13,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.samplers.kernels import Kernel, KernelInfo, State, relevel
-from boltzgen_diffclf.samplers.resampling import Resampling, effective_sample_size, systematic
+from boltzgen_diffclf.samplers.resampling import Resampling, log_mean_exp, select, systematic
 from boltzgen_diffclf.samplers.state import TensorState
 from boltzgen_diffclf.target import Ladder
 
@@ -112,34 +110,17 @@ class Annealing(Generic[State]):
         previous = torch.full_like(level, self.order[stage - 1])
         arrived = relevel(ladder, state.particles, previous, level)
         increment = arrived.energy.double() - state.particles.energy.double()
-        weighted = dataclasses.replace(
-            state,
-            particles=arrived,
+        chosen = select(state.log_weights - increment, self.resample_below, self.resampling, generator)
+        start = arrived.select(chosen.ancestors)
+        particles, kernel_info = self.kernel.run(ladder, start, level, self.steps_per_level, generator)
+        moved = AnnealingState(
+            particles=particles,
             stage=state.stage + 1,
-            log_weights=state.log_weights - increment,
-            work=state.work + increment,
+            log_weights=chosen.log_weights,
+            work=(state.work + increment)[chosen.ancestors],
+            log_normaliser=state.log_normaliser + chosen.banked,
         )
-        size = effective_sample_size(weighted.log_weights)
-        resampled = self._resample(weighted, size, generator)
-        particles, kernel_info = self.kernel.run(ladder, resampled.particles, level, self.steps_per_level, generator)
-        banked = resampled.log_normaliser - state.log_normaliser
-        return dataclasses.replace(resampled, particles=particles), AnnealingInfo(size, banked, kernel_info)
-
-    def _resample(
-        self, state: AnnealingState[State], size: Float[Tensor, ""], generator: torch.Generator
-    ) -> AnnealingState[State]:
-        n = len(state.log_weights)
-        # A NaN size is not above the threshold, so that broken weights are reported and not carried on.
-        if self.resample_below is None or float(size) >= self.resample_below * n:
-            return state
-        ancestors = self.resampling(state.log_weights, generator)
-        return dataclasses.replace(
-            state,
-            particles=state.particles.select(ancestors),
-            log_weights=torch.zeros_like(state.log_weights),
-            work=state.work[ancestors],
-            log_normaliser=state.log_normaliser + _log_mean_exp(state.log_weights),
-        )
+        return moved, AnnealingInfo(chosen.effective_sample_size, chosen.banked, kernel_info)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,52 +179,9 @@ def anneal(
         particles=state.particles,
         log_weights=state.log_weights,
         work=state.work,
-        log_normaliser=state.log_normaliser + _log_mean_exp(state.log_weights),
+        log_normaliser=state.log_normaliser + log_mean_exp(state.log_weights),
         effective_sample_size=torch.stack([info.effective_sample_size for info in infos]),
         acceptance=torch.stack([info.kernel.acceptance.mean() for info in infos]),
         log_normaliser_increments=torch.stack([info.log_normaliser_increment for info in infos]),
         nonfinite=torch.stack([info.kernel.nonfinite.sum() for info in infos]),
     )
-
-
-def next_lambda(
-    difference: Float[Tensor, " batch"],
-    log_weights: Float[Tensor, " batch"],
-    current: float,
-    conditional_fraction: float,
-    tolerance: float = 1e-6,
-) -> float:
-    """Return the farthest ``lambda <= 1`` on a linear ladder that keeps the conditional effective sample size.
-
-    Args:
-        difference: ``u_B(x) - u_A(x)`` of the particles [kT].
-        log_weights: of the particles at ``current``.
-        current: their lambda.
-        conditional_fraction: wanted conditional effective sample size, as a fraction of the particles.
-        tolerance: of the bisection.
-
-    Returns:
-        A value above ``current``, by ``tolerance`` at the least, so that a ladder always ends at exactly one.
-
-    References:
-        Zhou, Johansen & Aston 2016, J. Comput. Graph. Stat. 25, 701.
-    """
-    log_normalised = torch.log_softmax(log_weights, dim=0)
-
-    def keeps(candidate: float) -> bool:
-        increment = -(candidate - current) * difference
-        first = (log_normalised + increment).logsumexp(0)
-        second = (log_normalised + 2 * increment).logsumexp(0)
-        return bool((2 * first - second).exp() >= conditional_fraction)
-
-    if keeps(1.0):
-        return 1.0
-    low, high = current, 1.0
-    while high - low > tolerance:
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if keeps(middle) else (low, middle)
-    return min(1.0, max(low, current + tolerance))
-
-
-def _log_mean_exp(log_weights: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
-    return log_weights.logsumexp(0) - math.log(len(log_weights))

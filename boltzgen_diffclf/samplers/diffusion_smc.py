@@ -9,9 +9,13 @@ with the exact kernel ``p`` of the noising. Then the weighted particles stand fo
 whatever the steps were: a poor score costs effective samples and no bias. Annealing by moves that leave each level
 invariant needs them to cross between modes; here the score carries particles into all of them as they part.
 
+Where the last step takes the energy of a target instead of ``U(., s)``, the particles stand for the target, and the
+learned energy too costs effective samples only: the particle denoising diffusion sampler.
+
 References:
     Del Moral, Doucet & Jasra 2006, J. R. Stat. Soc. B 68, 411, eq. 12, for backward kernels; He, Hernandez-Lobato, Du &
-    Vargas 2025, arXiv:2506.05668, for the ratio of the two kernels of a diffusion.
+    Vargas 2025, arXiv:2506.05668, for the ratio of the two kernels of a diffusion; Phillips et al. 2024,
+    arXiv:2402.06320, for the target at the end.
 """
 
 from __future__ import annotations
@@ -19,18 +23,169 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from boltzgen_diffclf.paths import DiffusionPath, unknown_share
-from boltzgen_diffclf.samplers.resampling import Resampling, effective_sample_size, systematic
+from boltzgen_diffclf.paths import DiffusionPath, forward_kernel, unknown_share
+from boltzgen_diffclf.samplers.resampling import Resampling, log_mean_exp, select, systematic
 from boltzgen_diffclf.samplers.reverse import reverse_step
+from boltzgen_diffclf.samplers.state import TensorState
+from boltzgen_diffclf.target import Target
 
 EnergyAndGradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """``(y, t) -> U [kT], dU/dy``, shapes ``(batch, dim)``, ``(batch,)`` to ``(batch,)``, ``(batch, dim)``."""
+
+Proposal = Callable[[DiffusionPath, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""``(path, y, dU/dy, t, s) -> mean, variance`` of the normal ``q(y_s | y_t)``; ``t`` and ``s`` hold one time each."""
+
+
+@dataclass(frozen=True)
+class MarginalProposal:
+    """The reverse kernel of data that is one Gaussian of the width ``resolution`` about what the score says.
+
+    Args:
+        resolution: width of the modes of the data: the steps then have the spread of a mode as well as that of the
+            noise, so that fewer levels do.
+    """
+
+    resolution: float = 0.0
+
+    def __call__(self, path: DiffusionPath, y: Tensor, gradient: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """See :data:`Proposal`."""
+        return _reverse_normal(path, y, gradient, t, s, self.resolution)
+
+
+@dataclass(frozen=True, eq=False)
+class ReverseSmcState(TensorState):
+    """Weighted particles on their way back.
+
+    Attributes:
+        position: at the level ``stage`` before the last.
+        energy: ``U`` there, or the target's at the end of the way [kT].
+        gradient: ``dU/dy`` there; at the end of a way to a target that of the level before, which nothing needs.
+        stage: levels come down so far.
+        log_weights: since the last resampling.
+        log_normaliser: log ratio of normalisers banked by the resamplings so far.
+    """
+
+    position: Float[Tensor, "batch dim"]
+    energy: Float[Tensor, " batch"]
+    gradient: Float[Tensor, "batch dim"]
+    stage: Int[Tensor, ""]
+    log_weights: Float[Tensor, " batch"]
+    log_normaliser: Float[Tensor, ""]
+
+
+@dataclass(frozen=True, eq=False)
+class ReverseSmcInfo:
+    """What happened at one level.
+
+    Attributes:
+        effective_sample_size: of the weights on arrival, before any resampling.
+        log_normaliser_increment: banked by the resampling of this stage; zero where none was needed.
+    """
+
+    effective_sample_size: Float[Tensor, ""]
+    log_normaliser_increment: Float[Tensor, ""]
+
+
+class Moved(NamedTuple):
+    """Particles after one move, and what their log weights gain by it."""
+
+    position: Tensor
+    energy: Tensor
+    gradient: Tensor
+    log_gain: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ReverseSmc:
+    """One pass down the levels: move by the score, weigh by the energy, resample if needed.
+
+    Attributes:
+        path: the noising.
+        times: growing; they are visited from the last to the first.
+        target: what the particles stand for at the first time in place of ``U``, on flat configurations; its energy
+            alone is evaluated. None stays with ``U``.
+        proposal: of the moves.
+        resample_below: resample when the effective sample size falls below this fraction; None never does.
+        resampling: the scheme.
+    """
+
+    path: DiffusionPath
+    times: Float[Tensor, " levels"]
+    target: Target | None = None
+    proposal: Proposal = MarginalProposal()
+    resample_below: float | None = 0.5
+    resampling: Resampling = systematic
+
+    def __post_init__(self) -> None:
+        """Refuse levels that lead nowhere."""
+        if len(self.times) < 2 or not bool((self.times.diff() > 0).all()):
+            raise ValueError(f"the way back needs two or more growing times, got {self.times.tolist()}")
+
+    def init(self, energy_and_gradient: EnergyAndGradient, start: Float[Tensor, "batch dim"]) -> ReverseSmcState:
+        """Return particles at the last time, where they are samples of ``exp(-U)``."""
+        with torch.no_grad():
+            energy, gradient = energy_and_gradient(start, self.times[-1].expand(len(start)))
+        zeros = torch.zeros(len(start), dtype=torch.float64, device=start.device)
+        stage = torch.zeros((), dtype=torch.long, device=start.device)
+        return ReverseSmcState(start, energy, gradient, stage, zeros, zeros.new_zeros(()))
+
+    def step(
+        self, energy_and_gradient: EnergyAndGradient, state: ReverseSmcState, generator: torch.Generator
+    ) -> tuple[ReverseSmcState, ReverseSmcInfo]:
+        """Return the particles one level down, and what happened.
+
+        Raises:
+            ValueError: when the first time has been reached.
+            RunFailedError: when weights to resample are not finite.
+        """
+        later = len(self.times) - 1 - int(state.stage)
+        if later == 0:
+            raise ValueError(f"the particles already are at the first time {float(self.times[0])}")
+        t, s = self.times[later, None], self.times[later - 1, None]
+        noise = torch.randn(
+            state.position.shape, generator=generator, dtype=state.position.dtype, device=state.position.device
+        )
+        target = self.target if later == 1 else None
+        with torch.no_grad():
+            moved = self.move(energy_and_gradient, state, t, s, noise, target)
+        chosen = select(state.log_weights + moved.log_gain, self.resample_below, self.resampling, generator)
+        after = ReverseSmcState(
+            position=moved.position[chosen.ancestors],
+            energy=moved.energy[chosen.ancestors],
+            gradient=moved.gradient[chosen.ancestors],
+            stage=state.stage + 1,
+            log_weights=chosen.log_weights,
+            log_normaliser=state.log_normaliser + chosen.banked,
+        )
+        return after, ReverseSmcInfo(chosen.effective_sample_size, chosen.banked)
+
+    def move(
+        self,
+        energy_and_gradient: EnergyAndGradient,
+        state: ReverseSmcState,
+        t: Float[Tensor, " 1"],
+        s: Float[Tensor, " 1"],
+        noise: Float[Tensor, "batch dim"],
+        target: Target | None,
+    ) -> Moved:
+        """Return the particles moved from ``t`` to ``s`` by this noise, weighed by the target where there is one."""
+        y = state.position
+        mean, variance = self.proposal(self.path, y, state.gradient, t, s)
+        moved = mean + variance.sqrt() * noise
+        if target is None:
+            energy, gradient = energy_and_gradient(moved, s.expand(len(y)))
+        else:
+            energy, gradient = target.energy(moved.to(target.dtype)), state.gradient
+        scale, spread = forward_kernel(self.path, s, t)
+        kernels = _log_normal(y, scale * moved, spread.square()) - _log_normal(moved, mean, variance)
+        log_gain = kernels.double() - energy.double() + state.energy.double()
+        return Moved(moved, energy.to(state.energy), gradient, log_gain)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +212,14 @@ def sample_reverse_weighted(
     start: Float[Tensor, "batch dim"],
     generator: torch.Generator,
     *,
+    target: Target | None = None,
     resolution: float = 0.0,
-    resample_below: float = 0.5,
+    resample_below: float | None = 0.5,
     resampling: Resampling = systematic,
 ) -> WeightedSamples:
-    """Return weighted samples of ``exp(-U)`` at the first level from equilibrium at the last.
+    """Return weighted samples of ``exp(-U)`` at the first level, or of a target there, from equilibrium at the last.
+
+    To save between the levels, or to propose otherwise, make a :class:`ReverseSmc` and call ``init`` and ``step``.
 
     Args:
         energy_and_gradient: of the model or an oracle.
@@ -69,38 +227,22 @@ def sample_reverse_weighted(
         times: growing; they are visited from the last to the first.
         start: samples of ``exp(-U)`` at the last time.
         generator: on the device of ``start``.
-        resolution: width of the modes of the data: the steps then have the spread of a mode as well as that of the
-            noise, so that fewer levels do.
-        resample_below: resample when the effective sample size falls below this fraction.
+        target: see :class:`ReverseSmc`; ``Z_first`` then is that of the target.
+        resolution: see :class:`MarginalProposal`.
+        resample_below: resample when the effective sample size falls below this fraction; None never does.
         resampling: the scheme.
 
     Raises:
         ValueError: times that do not grow.
         RunFailedError: weights to resample that are not finite.
     """
-    if not bool((times.diff() > 0).all()):
-        raise ValueError(f"the way back needs growing times, got {times.tolist()}")
-    n, y = len(start), start
-    log_weights = torch.zeros(n, dtype=torch.float64, device=y.device)
-    log_normaliser, sizes = log_weights.new_zeros(()), []
-    energy, gradient = energy_and_gradient(y, times[-1].expand(n))
-    for t, s in pairwise(times.flip(0).split(1)):
-        mean, variance = _reverse_normal(path, y, gradient, t, s, resolution)
-        moved = mean + variance.sqrt() * torch.randn(y.shape, generator=generator, dtype=y.dtype, device=y.device)
-        new_energy, gradient = energy_and_gradient(moved, s.expand(n))
-        scale = path.alpha(t) / path.alpha(s)
-        forward = _log_normal(y, scale * moved, path.sigma(t).square() * unknown_share(path, s, t))
-        log_weights = log_weights + (forward - _log_normal(moved, mean, variance) - new_energy + energy).double()
-        y, energy = moved, new_energy
-        sizes.append(effective_sample_size(log_weights))
-        # A NaN size is not above the threshold, so that broken weights are reported and not carried on.
-        if not float(sizes[-1]) >= resample_below * n:
-            ancestors = resampling(log_weights, generator)
-            log_normaliser = log_normaliser + log_weights.logsumexp(0) - math.log(n)
-            y, energy, gradient = y[ancestors], energy[ancestors], gradient[ancestors]
-            log_weights = torch.zeros_like(log_weights)
-    log_normaliser = log_normaliser + log_weights.logsumexp(0) - math.log(n)
-    return WeightedSamples(y, log_weights, log_normaliser, torch.stack(sizes))
+    smc = ReverseSmc(path, times, target, MarginalProposal(resolution), resample_below, resampling)
+    state, sizes = smc.init(energy_and_gradient, start), []
+    for _ in times[1:]:
+        state, info = smc.step(energy_and_gradient, state, generator)
+        sizes.append(info.effective_sample_size)
+    log_normaliser = state.log_normaliser + log_mean_exp(state.log_weights)
+    return WeightedSamples(state.position, state.log_weights, log_normaliser, torch.stack(sizes))
 
 
 def _reverse_normal(

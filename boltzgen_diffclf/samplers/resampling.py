@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+import math
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +27,62 @@ def effective_sample_size(log_weights: Float[Tensor, " n"]) -> Float[Tensor, ""]
     4.0
     """
     return (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+
+
+def log_mean_exp(log_weights: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Return the logarithm of the mean weight.
+
+    >>> log_mean_exp(torch.full((5,), 2.0)).item()
+    2.0
+    """
+    return log_weights.logsumexp(0) - math.log(len(log_weights))
+
+
+class Selection(NamedTuple):
+    """Who lives on, and what was banked for it.
+
+    Attributes:
+        ancestors: of the particles; each its own where nothing was resampled.
+        log_weights: of the particles from here on.
+        banked: the log mean weight that left the particles; zero where nothing was resampled.
+        effective_sample_size: of the weights on arrival.
+    """
+
+    ancestors: Int[Tensor, " n"]
+    log_weights: Float[Tensor, " n"]
+    banked: Float[Tensor, ""]
+    effective_sample_size: Float[Tensor, ""]
+
+
+def select(
+    log_weights: Float[Tensor, " n"],
+    resample_below: float | None,
+    resampling: Resampling,
+    generator: torch.Generator,
+) -> Selection:
+    """Return the particles resampled where their effective sample size asks for it, as they are otherwise.
+
+    The sum of what was banked and the last :func:`log_mean_exp` estimates the ratio of normalisers.
+
+    Args:
+        log_weights: on arrival.
+        resample_below: resample below this fraction of the particles; None never does.
+        resampling: the scheme.
+        generator: of the scheme.
+
+    Raises:
+        RunFailedError: when weights to resample are not finite.
+
+    References:
+        Del Moral, Doucet & Jasra 2006, J. R. Stat. Soc. B 68, 411, section 3.
+    """
+    n, size = len(log_weights), effective_sample_size(log_weights)
+    # A NaN size is not above the threshold, so that broken weights are reported and not carried on.
+    if resample_below is None or float(size) >= resample_below * n:
+        everyone = torch.arange(n, device=log_weights.device)
+        return Selection(everyone, log_weights, torch.zeros_like(size), size)
+    ancestors = resampling(log_weights, generator)
+    return Selection(ancestors, torch.zeros_like(log_weights), log_mean_exp(log_weights), size)
 
 
 def multinomial(log_weights: Float[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:

@@ -1,14 +1,21 @@
-"""The noising reversed: from noise to data by a denoiser, with fresh noise on the way or with none."""
+"""The noising reversed: from noise to data by a denoiser, with fresh noise on the way or with none.
+
+Each coordinate counts as one degree of freedom, so centred positions take this way in
+:class:`~boltzgen_diffclf.coordinates.CentredCoordinates`, as they do everywhere in this room.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from boltzgen_diffclf.paths import DiffusionPath, unknown_share
+from boltzgen_diffclf.paths import DiffusionPath, forward_kernel, unknown_share
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """``(y, t) -> E[x | y]``, shapes ``(batch, dim)`` and ``(batch,)``."""
@@ -48,6 +55,117 @@ def reverse_step(
     return path.alpha(s)[:, None] * denoised + kept[:, None] * residual + fresh[:, None] * noise
 
 
+@runtime_checkable
+class ReverseSolver(Protocol):
+    """What takes samples from one noise level to the one before it."""
+
+    def step(
+        self,
+        denoiser: Denoiser,
+        path: DiffusionPath,
+        y: Float[Tensor, "batch dim"],
+        t: Float[Tensor, " 1"],
+        s: Float[Tensor, " 1"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, "batch dim"]:
+        """Return samples at ``s`` from samples at ``t > s``."""
+        ...
+
+
+@dataclass(frozen=True)
+class MarginalStep:
+    """:func:`reverse_step`, of first order and exact where ``E[x | y]`` does not change on the way.
+
+    Args:
+        churn: from 0 (DDIM, the probability flow) to 1 (the reverse SDE).
+
+    Raises:
+        ValueError: a churn outside [0, 1].
+    """
+
+    churn: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse more noise than there is."""
+        if not 0 <= self.churn <= 1:
+            raise ValueError(f"a churn lies in [0, 1], got {self.churn}")
+
+    def step(
+        self, denoiser: Denoiser, path: DiffusionPath, y: Tensor, t: Tensor, s: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """See :meth:`ReverseSolver.step`; nothing is drawn when there is no churn."""
+        t, s = t.expand(len(y)), s.expand(len(y))
+        noise = _normal_like(y, generator) if self.churn > 0 else torch.zeros_like(y)
+        return reverse_step(path, y, denoiser(y, t), t, s, noise, self.churn)
+
+
+@dataclass(frozen=True)
+class EulerMaruyama:
+    r"""Euler's rule for the reverse SDE in the time of the path, ``dy = (f y - g^2 score) dt + g dW``.
+
+    Of first order, and stable only where the steps are short against the noise level: the yardstick, not the choice.
+
+    References:
+        Song et al. 2021, arXiv:2011.13456, eq. 6.
+    """
+
+    def step(
+        self, denoiser: Denoiser, path: DiffusionPath, y: Tensor, t: Tensor, s: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """See :meth:`ReverseSolver.step`."""
+        gradient = (y - path.alpha(t) * denoiser(y, t.expand(len(y)))) / path.sigma(t).square()
+        mean, variance = self.normal(path, y, gradient, t, s)
+        return mean + variance.sqrt() * _normal_like(y, generator)
+
+    def normal(
+        self, path: DiffusionPath, y: Tensor, gradient: Tensor, t: Tensor, s: Tensor
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " 1"]]:
+        """Return mean and variance of the step, a proposal whose path weights ``ReverseSmc`` tracks."""
+        diffusion = path.diffusion_squared(t)
+        return y - (t - s) * (path.drift_rate(t) * y + diffusion * gradient), diffusion * (t - s)
+
+
+@dataclass(frozen=True)
+class Heun:
+    r"""Heun's rule of second order for the probability flow, two denoisings a step, after some noise is put back.
+
+    In ``x = y / alpha`` and ``noise = sigma / alpha`` the flow is ``dx = (x - D) d(log noise)``. Before it steps, the
+    noise goes up to ``noise_t (noise_t / noise_s)^churn``, though not beyond that of ``t_max``.
+
+    Args:
+        churn: 0 is deterministic; 1 puts as much noise in as the reverse SDE in the limit of short steps.
+
+    Raises:
+        ValueError: a churn below zero.
+
+    References:
+        Karras et al. 2022, arXiv:2206.00364, algorithms 1 and 2.
+    """
+
+    churn: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse to take noise away."""
+        if not self.churn >= 0:
+            raise ValueError(f"the churn of Heun's rule is zero or more, got {self.churn}")
+
+    def step(
+        self, denoiser: Denoiser, path: DiffusionPath, y: Tensor, t: Tensor, s: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """See :meth:`ReverseSolver.step`; nothing is drawn when there is no churn."""
+        if self.churn > 0:
+            log_snr = path.log_snr(t) + self.churn * (path.log_snr(t) - path.log_snr(s))
+            raised = path.time_at_log_snr(log_snr).clamp(t, t.new_full((1,), path.t_max).maximum(t))
+            scale, spread = forward_kernel(path, t, raised)
+            y, t = scale * y + spread * _normal_like(y, generator), raised
+        noise_t, noise_s = ((-0.5 * path.log_snr(time)).exp() for time in (t, s))
+        x, step = y / path.alpha(t), noise_s - noise_t
+        slope = (x - denoiser(y, t.expand(len(y)))) / noise_t
+        end = x + step * slope
+        slope_there = (end - denoiser(path.alpha(s) * end, s.expand(len(y)))) / noise_s
+        return path.alpha(s) * (x + 0.5 * step * (slope + slope_there))
+
+
 def sample_reverse(
     denoiser: Denoiser,
     path: DiffusionPath,
@@ -55,7 +173,7 @@ def sample_reverse(
     start: Float[Tensor, "batch dim"],
     generator: torch.Generator,
     *,
-    churn: float = 1.0,
+    solver: ReverseSolver = MarginalStep(),
 ) -> Float[Tensor, "batch dim"]:
     """Return samples of the first level from samples of the last; exact in the limit of many levels.
 
@@ -64,20 +182,20 @@ def sample_reverse(
         path: the noising.
         times: growing; they are visited from the last to the first.
         start: samples at the last time.
-        generator: on the device of ``start``; not drawn from when there is no churn.
-        churn: see :func:`reverse_step`.
+        generator: on the device of ``start``.
+        solver: of each step.
 
     Raises:
-        ValueError: times that do not grow, or a churn outside [0, 1].
+        ValueError: times that do not grow.
     """
-    if not bool((times.diff() > 0).all()) or not 0 <= churn <= 1:
-        raise ValueError(f"the way back needs growing times and a churn in [0, 1], got {times.tolist()} and {churn}")
-    y, batch = start, len(start)
+    if not bool((times.diff() > 0).all()):
+        raise ValueError(f"the way back needs growing times, got {times.tolist()}")
+    y = start
     with torch.no_grad():
-        for later, earlier in zip(times.flip(0)[:-1], times.flip(0)[1:], strict=True):
-            t, s = later.expand(batch), earlier.expand(batch)
-            noise = torch.zeros_like(y)
-            if churn > 0:
-                noise = torch.randn(y.shape, generator=generator, dtype=y.dtype, device=y.device)
-            y = reverse_step(path, y, denoiser(y, t), t, s, noise, churn)
+        for t, s in pairwise(times.flip(0).split(1)):
+            y = solver.step(denoiser, path, y, t, s, generator)
     return y
+
+
+def _normal_like(y: Float[Tensor, "batch dim"], generator: torch.Generator) -> Float[Tensor, "batch dim"]:
+    return torch.randn(y.shape, generator=generator, dtype=y.dtype, device=y.device)

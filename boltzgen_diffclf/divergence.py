@@ -1,4 +1,4 @@
-"""Second derivatives of an energy that objectives share: slopes of a vector field along directions, and their sum."""
+"""Slopes of a vector field along directions, and their sum: what objectives and the probability flow need."""
 
 from __future__ import annotations
 
