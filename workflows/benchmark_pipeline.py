@@ -51,6 +51,10 @@ def finished_rows(suite: Suite, folder: RunFolder) -> list[RowSpec]:
 
 
 def _compute_row(suite: Suite, spec: RowSpec, config: BenchmarkConfig, folder: RunFolder, device: str) -> StageResult:
+    import torch
+
+    # Rows compile functions of their own: past the limit on recompilations later rows would run eagerly.
+    torch.compiler.reset()
     checkpoints = folder.path / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
     with folder.progress.stage(spec.stage, total=1.0) as advance:
