@@ -1,5 +1,6 @@
 """Coordinates: internal coordinates with their Jacobian, the centroid-free space, alignment and pairing."""
 
+from boltzgen_diffclf.coordinates.centred import CentredCoordinates
 from boltzgen_diffclf.coordinates.frame import (
     chirality,
     kabsch_align,
@@ -14,6 +15,7 @@ from boltzgen_diffclf.coordinates.scaling import ScaledInternal
 from boltzgen_diffclf.coordinates.tree import Placement, ZMatrix, build_tree
 
 __all__ = [
+    "CentredCoordinates",
     "InternalCoordinates",
     "Placement",
     "ScaledInternal",

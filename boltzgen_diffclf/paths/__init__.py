@@ -17,8 +17,10 @@ from boltzgen_diffclf.paths.levels import (
     thermodynamic_levels,
     uniform_levels,
 )
+from boltzgen_diffclf.paths.named import PATHS, path_levels
 
 __all__ = [
+    "PATHS",
     "DiffusionPath",
     "Edm",
     "StochasticInterpolant",
@@ -32,6 +34,7 @@ __all__ = [
     "length_at",
     "log_snr_levels",
     "neighbour_groups",
+    "path_levels",
     "placed_groups",
     "scattered_groups",
     "thermodynamic_length",
