@@ -16,9 +16,6 @@ from boltzgen_diffclf.units import thermal_energy_kj_per_mol
 from systems.ensemble import evaluate
 from systems.recording import FrameSource
 
-REACH = 10.0
-"""A chain has exploded where an atom is this many times as far from the centroid as any atom was at the start."""
-
 
 @dataclass(frozen=True)
 class ChainSettings:
@@ -55,6 +52,7 @@ class ChainDynamics(FrameSource):
         start: where the chains begin [nm].
         masses: [amu].
         temperature_kelvin: [K].
+        reach_nm: a chain has fallen apart where an atom is farther from the centroid [nm].
         settings: see there.
     """
 
@@ -65,6 +63,7 @@ class ChainDynamics(FrameSource):
         start: Float[Tensor, "chains atoms 3"],
         masses: Float[Tensor, " atoms"],
         temperature_kelvin: float,
+        reach_nm: float,
         settings: ChainSettings,
     ) -> None:
         self.n_groups, self.n_frames = settings.chains, settings.frames_per_chain
@@ -76,7 +75,7 @@ class ChainDynamics(FrameSource):
         self._kernel = Langevin(settings.timestep_fs * 1e-3, settings.friction_per_ps, inverse_mass.to(target.dtype))
         self._generator = named_generator(settings.seed, "chains", target.device)
         self._level = torch.zeros(settings.chains, dtype=torch.long, device=target.device)
-        self._reach = REACH * _radius(self._start).max()
+        self._reach_nm = reach_nm
         self._exploded = torch.zeros(settings.chains, dtype=torch.long, device=target.device)
         self._state: LangevinState | None = None
 
@@ -90,7 +89,7 @@ class ChainDynamics(FrameSource):
             raise ValueError("call start() or restore() first")
         steps = self._settings.steps_per_frame
         state, info = self._kernel.run(self._ladder, self._state, self._level, steps, self._generator)
-        lost = info.nonfinite | ~(_radius(state.position) < self._reach)
+        lost = info.nonfinite | ~(radius(state.position) < self._reach_nm)
         if bool(lost.any()):
             state = self._begun_again(state, lost)
         # A drifting centroid would eat the digits of single precision.
@@ -129,5 +128,6 @@ class ChainDynamics(FrameSource):
         return state.with_tensors(tensors)
 
 
-def _radius(x: Float[Tensor, "chains atoms 3"]) -> Float[Tensor, " chains"]:
+def radius(x: Float[Tensor, "chains atoms 3"]) -> Float[Tensor, " chains"]:
+    """Return how far the outermost atom is from the centroid [unit of x]."""
     return (x - x.mean(1, keepdim=True)).norm(dim=-1).amax(1)

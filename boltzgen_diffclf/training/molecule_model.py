@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -179,6 +180,14 @@ class MoleculeModel:
     def coordinates(self) -> CentredCoordinates:
         """From positions [nm] to what the model takes, in its precision."""
         return coordinates_of(self.model)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights."""
+        content = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            content.update(name.encode() + tensor.cpu().numpy().tobytes())
+        return content.hexdigest()
 
     def require(self, **wanted: object) -> None:
         """Raise an InputError unless the model is of this system, state, beads or temperature.
