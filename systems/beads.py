@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import openmm
 from openmm import unit
 from openmm.app import Topology
+from openmm.app.topology import Atom
 
 from boltzgen_diffclf.errors import InputError, nearest_name
 from boltzgen_diffclf.nets.atom_types import atom_types
@@ -84,7 +85,7 @@ def _without_forces(system: MolecularSystem, atoms: tuple[int, ...]) -> openmm.S
 
 def _subset(topology: Topology, place: Mapping[int, int]) -> Topology:
     """Return a topology of the atoms that have a place, with the bonds among them."""
-    subset, made = Topology(), {}
+    subset, made = Topology(), dict[Atom, Atom]()
     for chain in topology.chains():
         new_chain = subset.addChain(chain.id)
         for residue in chain.residues():

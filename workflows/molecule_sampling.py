@@ -150,9 +150,10 @@ def _reversed(
     generator = named_generator(seed, "reverse", levels.device)
     times = log_snr_levels(noising, n_levels, float(levels[0]), float(levels[-1])).to(levels)
     spread = torch.hypot(noising.alpha(times[-1:]), noising.sigma(times[-1:]))
-    denoiser, parts = fuse(model.denoiser, levels.device), []
+    denoiser = fuse(model.denoiser, levels.device)
+    parts: list[Tensor] = []
     shape = min(ROWS, n), coordinates.dimension
-    while sum(map(len, parts)) < n:
+    while sum(len(part) for part in parts) < n:
         # Whole batches, so that fused code meets one shape; what is too much is left out at the end.
         noise = torch.randn(shape, generator=generator, dtype=levels.dtype, device=levels.device)
         y = sample_reverse(denoiser, noising, times, spread * noise, generator)

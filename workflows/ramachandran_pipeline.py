@@ -57,6 +57,9 @@ BINS = 48
 
 Torsions = Float[np.ndarray, "samples 2"]
 
+Measured = tuple[str, float, float | None]
+"""Name, value and noise floor of a metric."""
+
 
 def compute(
     config: RamachandranConfig, stages: MoleculeStages
@@ -72,7 +75,7 @@ def compute(
     for objective, seed in runs:
         file = stages.folder.path / "models" / f"{objective}-seed{seed}.safetensors"
         model, training = stages.trained(objective, seed, file)
-        metrics = [("training_seconds", float(training.facts["training_seconds"]), None)]
+        metrics: list[Measured] = [("training_seconds", float(training.facts["training_seconds"]), None)]
         surfaces = {"reference": free_energy_surface(*held_out.T, groups=stages.held_out.group.numpy(), bins=BINS)}
         for sampler in SAMPLERS:
             stage = _stage(sampler, objective, seed)
@@ -85,7 +88,7 @@ def compute(
             surfaces[sampler] = free_energy_surface(*torsions.T, groups=ensemble.group.numpy(), bins=BINS)
         rows += [_row(config, objective, str(seed), *metric) for metric in metrics]
         maps.setdefault(objective, surfaces)
-    table = tuple([*rows, *_means(rows)])
+    table = (*rows, *_means(rows))
     write_csv(table, stages.folder.path / "results.csv")
     return RamachandranResult(config, table, stages.folder.path), maps
 
@@ -114,7 +117,7 @@ def _torsions(ensemble: ReferenceEnsemble, beads: MolecularSystem) -> Torsions:
 
 def _divergences(
     sampler: str, torsions: Torsions, held_out: Torsions, learned: Torsions, seed: int
-) -> Iterator[tuple[str, float, float | None]]:
+) -> Iterator[Measured]:
     """Yield each divergence and its floor, all between equally many samples."""
     generator = np.random.default_rng(split_seed(seed, f"thinning {sampler}"))
     size = min(map(len, (torsions, held_out, learned)))

@@ -88,7 +88,7 @@ def run(config: SampleConfig) -> dict[str, ReferenceEnsemble]:
             raise InputError(f"{folder.path} holds samples of another model: choose another --out")
         with processor_settings(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1))):
             folder.progress.plan(dict.fromkeys(config.samplers, 1.0))
-            files = {name: folder.path / f"{name}.h5" for name in config.samplers}
+            files: dict[str, Path] = {name: folder.path / f"{name}.h5" for name in config.samplers}
             for name, file in files.items():
                 sampled(folder, name, name, file, model, config, config.seed, device)
             samples = {name: load_ensemble(file) for name, file in files.items()}

@@ -137,9 +137,13 @@ def build_molecule_model(
     if spec.network != "equivariant":
         floor = torch.tensor(2 * math.log(statistics.resolution))
         ends = -torch.logaddexp(-path.log_snr(levels[[0, -1]]), floor)
-        moments = (torch.tensor(values) for values in (statistics.squared_mean, statistics.squared_variance))
-        first, last = ends.tolist()
-        seen = NoisedInvariants(spec.n_atoms, volume_quadruples(spec.n_atoms, spec.bonds), *moments, (first, last))
+        seen = NoisedInvariants(
+            spec.n_atoms,
+            volume_quadruples(spec.n_atoms, spec.bonds),
+            torch.tensor(statistics.squared_mean),
+            torch.tensor(statistics.squared_variance),
+            (float(ends[0]), float(ends[1])),
+        )
         invariants = InvariantEnergyNet(seen, generator, hidden=spec.hidden, layers=spec.layers)
     net = CentredMoleculeNet(coordinates, molecule, invariants)
     return NoisedEnergyModel(net, path, data, levels.float(), statistics.resolution)
@@ -233,9 +237,9 @@ def load_molecule_model(path: Path) -> MoleculeModel:
     given = metadata["spec"]
     bonds = tuple((int(first), int(second)) for first, second in given["bonds"])
     spec = MoleculeSpec(**{**given, "types": tuple(given["types"]), "bonds": bonds})
-    statistics = MoleculeStatistics(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in metadata["statistics"].items()}
-    )
+    found = metadata["statistics"]
+    moments = {key: tuple(found[key]) for key in ("squared_mean", "squared_variance")}
+    statistics = MoleculeStatistics(**{**found, **moments})
     model = build_molecule_model(spec, statistics, torch.Generator()).double()
     model.load_state_dict(tensors)
     return MoleculeModel(model.eval().requires_grad_(False), spec, statistics, origin)

@@ -16,8 +16,8 @@ from workflows.report.page import environment, picture
 from workflows.report.ramachandran_figure import maps_figure
 
 CAPTION = (
-    "{about}, first seed. Above: potential of mean force of φ and ψ on one colour scale, zero at each minimum; grey was "
-    "never visited. Below: what is too high (red) or too low (blue), where both were visited."
+    "{about}, first seed. Above: potential of mean force of φ and ψ on one colour scale, zero at each minimum; grey "
+    "was never visited. Below: what is too high (red) or too low (blue), where both were visited."
 )
 
 
@@ -51,7 +51,8 @@ def print_table(result: RamachandranResult, page: Path, stream: TextIO | None = 
     lines = [("objective", "metric", "value", "noise floor", "published")]
     for row in _means(result):
         numbers = (rounding.plain(number).replace("–", "-") for number in (row.value, row.noise_floor, row.published))
-        lines.append((row.objective, row.metric, *numbers))
+        value, floor, published = numbers
+        lines.append((row.objective, row.metric, value, floor, published))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), file=out)
