@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 SAMPLING_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "quick": {"samples": 10_000, "chains": 500, "frames_per_chain": 20, "equilibration_frames": 20},
-        "standard": {"samples": 50_000, "chains": 1000, "frames_per_chain": 500, "equilibration_frames": 500},
+        "standard": {"samples": 50_000, "chains": 1000, "frames_per_chain": 100, "equilibration_frames": 100},
     }
 )
 """Sizes of both samplers."""
@@ -35,6 +35,6 @@ class SamplingSettings:
     equilibration_frames: Annotated[int, Field(ge=0, description="Frames thrown away at the start of each chain.")] = (
         SAMPLING_PRESETS["quick"]["equilibration_frames"]
     )
-    steps_per_frame: Annotated[int, Field(ge=1, description="Langevin steps between frames.")] = 250
-    timestep_fs: Annotated[float, Field(gt=0, le=10, description="Langevin time step [fs].")] = 2.0
+    steps_per_frame: Annotated[int, Field(ge=1, description="Langevin steps between frames.")] = 500
+    timestep_fs: Annotated[float, Field(gt=0, le=10, description="Langevin time step [fs].")] = 4.0
     friction_per_ps: Annotated[float, Field(gt=0, description="Langevin friction [1/ps].")] = 1.0
