@@ -47,7 +47,7 @@ def test_beads_are_the_atoms_that_their_name_says(aldp: MolecularSystem) -> None
     assert bead_atoms(aldp, "backbone") == (4, 6, 8, 14, 16)
     assert len(bead_atoms(aldp, "heavy")) == 10
     assert bead_atoms(aldp, "all") == tuple(range(22))
-    with pytest.raises(InputError, match="there are no beads 'heavi'.*did you mean 'heavy'"):
+    with pytest.raises(InputError, match=r"there are no beads 'heavi'.*did you mean 'heavy'"):
         bead_atoms(aldp, "heavi")
     with pytest.raises(InputError, match="are 0 atoms, and two are needed"):
         bead_atoms(replace(aldp, torsions={}, basins={}), "backbone")

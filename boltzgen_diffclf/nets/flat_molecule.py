@@ -14,6 +14,9 @@ from boltzgen_diffclf.nets.invariants import InvariantEnergyNet
 SLICE = 256
 """Molecules that go through the message-passing network at once: its features of all pairs must fit in memory."""
 
+PAIRS = 500
+"""Pairs of atoms of a molecule of which :data:`SLICE` fit."""
+
 
 class FlatMoleculeNet(nn.Module):
     """A network of positions ``(batch, atoms, 3)`` that takes them flat, ``(batch, 3 * atoms)``.
@@ -75,13 +78,16 @@ class CentredMoleculeNet(nn.Module):
         if molecule is None and invariants is None:
             raise ValueError("an energy needs a network of positions, one of invariants, or both")
         self.coordinates, self.molecule, self.invariants = coordinates, molecule, invariants
+        # As many pairs of atoms at once as a slice of the larger molecules has.
+        self.rows = max(1, SLICE * PAIRS // coordinates.n_atoms**2)
 
     def forward(self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return the energy [kT]."""
         x = self.coordinates.positions(y)
         energy = y.new_zeros(len(y))
         if self.molecule is not None:
-            energy = energy + self.molecule(x, t)
+            slices = zip(x.split(self.rows), t.split(self.rows), strict=True)
+            energy = energy + torch.cat([self.molecule(part, time) for part, time in slices])
         if self.invariants is not None:
             energy = energy + self.invariants(x / self.coordinates.length_nm, t)
         return energy
