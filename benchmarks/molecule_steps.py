@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from collections.abc import Sequence
 
 import torch
 
@@ -29,6 +30,7 @@ from systems.beads import bead_atoms, bead_system, bead_types
 from systems.molecular import MolecularSystem
 
 OBJECTIVES = ("dsm", "dsm_diffclf", "fokker_planck")
+WAYS = ("eager", "fused")
 REPEATS = 5
 
 
@@ -41,16 +43,17 @@ def measure(
     groups: int = 128,
     group_size: int = 4,
     repeats: int = REPEATS,
+    ways: Sequence[str] = WAYS,
 ) -> dict[str, float]:
-    """Return milliseconds a step, eager and fused, best of the repeats."""
+    """Return milliseconds a step, by way, best of the repeats."""
     spec = MoleculeSpec(bead_types(system, beads), bead_system(system, beads).bonds, network=network)
     still = system.positions[list(bead_atoms(system, beads))]
     frames = still + 0.01 * torch.randn(200, *still.shape, generator=named_generator(0, "frames"), dtype=still.dtype)
     settings = NoisedSettings(steps=1, groups=groups, group_size=group_size)
     chosen = NOISED_OBJECTIVES[objective]
     found = {}
-    for way, eager in (("eager", "1"), ("fused", "")):
-        os.environ["BOLTZGEN_EAGER"] = eager
+    for way in ways:
+        os.environ["BOLTZGEN_EAGER"] = "1" if way == "eager" else ""
         can_fuse.cache_clear()
         statistics = measure_molecule(frames, named_generator(0, "resolution"))
         model = build_molecule_model(spec, statistics, named_generator(0, "weights"))

@@ -150,6 +150,13 @@ def test_the_resolution_is_not_blind_to_stiff_bonds_nor_misled_by_orientation() 
     assert turned.resolution * turned.length_nm < 2e-4
 
 
+def test_frames_that_repeat_have_no_resolution_and_give_a_model_all_the_same() -> None:
+    statistics = measure_molecule(frames(50).repeat(3, 1, 1), named_generator(0, "r"))
+    assert statistics.resolution == 0
+    model = build_molecule_model(MoleculeSpec(TYPES, CHAIN), statistics, named_generator(0, "w"))
+    assert model.energy(normal(3, 12).float(), times(model, 3)).isfinite().all()
+
+
 def test_every_offered_objective_is_one_of_a_noised_energy() -> None:
     assert set(OBJECTIVES) <= set(NOISED_OBJECTIVES)
 

@@ -157,3 +157,10 @@ def test_maps_of_every_objective_and_seed_come_with_their_noise_floor(reference:
 
 def vars_of(config: RamachandranConfig) -> dict[str, object]:
     return {name: getattr(config, name) for name in config.__dataclass_fields__}
+
+
+def test_settings_are_read_without_heavy_imports() -> None:
+    modules = "workflows.train, workflows.sample, workflows.ramachandran"
+    script = f"import sys, {modules}; print([name for name in ('torch', 'numpy', 'openmm') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"

@@ -135,7 +135,7 @@ def build_molecule_model(
     path, data = PATHS[spec.path], DataGaussian(torch.zeros(coordinates.dimension), torch.ones(()))
     levels = log_snr_levels(path, spec.levels)
     if spec.network != "equivariant":
-        floor = torch.tensor(2 * math.log(statistics.resolution))
+        floor = 2 * torch.tensor(statistics.resolution).log()
         ends = -torch.logaddexp(-path.log_snr(levels[[0, -1]]), floor)
         seen = NoisedInvariants(
             spec.n_atoms,
