@@ -31,7 +31,8 @@ ROWS = 1024
 """Samples that are carried back at once."""
 
 CANDIDATES = 256
-"""Samples of the reversed noising, of which the one of least energy is where all chains begin."""
+"""Samples of the reversed noising, of which the one of median energy is where all chains begin: the one of least may
+lie in a hole of the energy."""
 
 REACH = 20.0
 """A molecule has fallen apart where an atom is so many units of length from the centroid; about 1.7 are usual."""
@@ -111,7 +112,7 @@ def langevin_samples(
     candidates = _reversed(fast, model.spec.path, CANDIDATES, settings.reverse_levels, seed, lambda amount: None)
     energies = evaluate(exact, candidates)
     whole = _whole(model, candidates, energies)
-    start = candidates[whole[energies[whole].argmin()]]
+    start = candidates[whole[energies[whole].argsort()[len(whole) // 2]]]
     target = LearnedMoleculeTarget(fast, coordinates_of(fast), least_noise(model))
     source = ChainDynamics(
         target, exact, start.expand(settings.chains, -1, -1), beads.masses, temperature, _reach_nm(model), chains
