@@ -12,6 +12,7 @@ from boltzgen_diffclf.errors import InputError, TrainingDivergedError
 from boltzgen_diffclf.nets import MlpEnergyNet
 from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
 from boltzgen_diffclf.paths import (
+    PATHS,
     VarianceExploding,
     VariancePreserving,
     arcsine_levels,
@@ -30,7 +31,7 @@ from workflows.benchmark import BenchmarkConfig, BenchmarkResult, run
 from workflows.benchmark_suites import SUITES
 from workflows.benchmark_suites.interpolant import interpolant_metrics, interpolant_pair
 from workflows.benchmark_suites.levels import CHOICES, LOSS, MODES, conclusion, row_objective, row_sizes
-from workflows.benchmark_suites.one_sided_training import PATHS, OneSidedSizes
+from workflows.benchmark_suites.one_sided_training import OneSidedSizes
 from workflows.benchmark_suites.stability import stability_metrics
 from workflows.benchmark_suites.suite import ALL_SEEDS, TableRow
 from workflows.report.levels_figure import levels_figure

@@ -18,7 +18,7 @@ from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.losses import target_score_matching_loss
 from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk
 from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
-from boltzgen_diffclf.paths import VariancePreserving, uniform_levels
+from boltzgen_diffclf.paths import VariancePreserving, path_levels, uniform_levels
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool, FreshSamples
 from boltzgen_diffclf.training.data_problem import DataObjective, DataSettings, PersistentContrastiveDivergence
@@ -37,7 +37,6 @@ from workflows.benchmark_suites.one_sided_training import (
     OneSidedSizes,
     Trained,
     one_sided_target,
-    path_levels,
     train_one_sided,
 )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from boltzgen_diffclf.data_energy import DataEnergyModel
 from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
-from boltzgen_diffclf.paths import DiffusionPath
+from boltzgen_diffclf.paths import PATHS, DiffusionPath, path_levels
 from boltzgen_diffclf.training.data_problem import DataSettings
 from boltzgen_diffclf.training.objectives import DATA_OBJECTIVES
 from systems.analytic import GaussianMixture, MixtureMarginals
@@ -22,11 +22,9 @@ from workflows.benchmark_suites import SUITES
 from workflows.benchmark_suites.learned_density import LearnedDensity, late_path
 from workflows.benchmark_suites.one_sided import measure
 from workflows.benchmark_suites.one_sided_training import (
-    PATHS,
     OneSidedSizes,
     Trained,
     one_sided_target,
-    path_levels,
     train_one_sided,
 )
 from workflows.benchmark_suites.plane_density import likelihood_metrics, plane_density, quadrature_metrics

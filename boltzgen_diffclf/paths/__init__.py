@@ -25,8 +25,10 @@ from boltzgen_diffclf.paths.levels import (
     thermodynamic_levels,
     uniform_levels,
 )
+from boltzgen_diffclf.paths.named import PATHS, path_levels
 
 __all__ = [
+    "PATHS",
     "DiffusionPath",
     "Edm",
     "HasKernel",
@@ -42,6 +44,7 @@ __all__ = [
     "length_at",
     "log_snr_levels",
     "neighbour_groups",
+    "path_levels",
     "scattered_groups",
     "spaced_groups",
     "thermodynamic_length",

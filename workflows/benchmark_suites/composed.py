@@ -26,14 +26,14 @@ from boltzgen_diffclf.composition import (
 from boltzgen_diffclf.energy import TimeEnergy
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.observables import mode_error_floor, sliced_wasserstein_2
-from boltzgen_diffclf.paths import VariancePreserving
+from boltzgen_diffclf.paths import VariancePreserving, path_levels
 from boltzgen_diffclf.samplers import Annealing, Mala, anneal, sample_reverse
 from boltzgen_diffclf.samplers.resampling import systematic
 from boltzgen_diffclf.samplers.reverse import Denoiser
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.target import GaussianTarget, Ladder
 from systems.analytic import MixtureMarginals, PlaneDensity, crossing_ellipses, ring_of_clusters
-from workflows.benchmark_suites.one_sided_training import OneSidedSizes, path_levels, train_one_sided
+from workflows.benchmark_suites.one_sided_training import OneSidedSizes, train_one_sided
 from workflows.benchmark_suites.suite import Metric, RowContext, RowSpec, StepProgress
 
 EXACT = "exact"

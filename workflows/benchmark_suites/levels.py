@@ -118,8 +118,8 @@ def row_sizes(choice: LevelChoice, sizes: Mapping[str, int]) -> OneSidedSizes:
 
 def run_row(spec: RowSpec, context: RowContext) -> list[Metric]:
     """Return what one row measured."""
+    from boltzgen_diffclf.paths import PATHS
     from workflows.benchmark_suites.one_sided import measure, train_as
-    from workflows.benchmark_suites.one_sided_training import PATHS
 
     choice = CHOICES[spec.objective]
     sizes = row_sizes(choice, context.sizes)

@@ -32,7 +32,7 @@ from boltzgen_diffclf.observables import (
     sliced_wasserstein_2,
     squared_mmd,
 )
-from boltzgen_diffclf.paths import DiffusionPath
+from boltzgen_diffclf.paths import DiffusionPath, path_levels
 from boltzgen_diffclf.samplers import sample_reverse, sample_reverse_weighted
 from boltzgen_diffclf.samplers.diffusion_smc import EnergyAndGradient
 from boltzgen_diffclf.streams import named_generator, split_seed
@@ -42,7 +42,6 @@ from workflows.benchmark_suites.one_sided_training import (
     OneSidedSizes,
     Trained,
     one_sided_target,
-    path_levels,
     train_one_sided,
 )
 from workflows.benchmark_suites.suite import Metric, RowContext, RowSpec, StepProgress

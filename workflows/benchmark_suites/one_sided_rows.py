@@ -51,7 +51,7 @@ LARGE_FULL = {
 
 def variance_preserving_row(spec: RowSpec, context: RowContext) -> list[Metric]:
     """Return what one row measured under variance preserving noise."""
+    from boltzgen_diffclf.paths import PATHS
     from workflows.benchmark_suites.one_sided import one_sided_row
-    from workflows.benchmark_suites.one_sided_training import PATHS
 
     return one_sided_row(PATHS["vp"], spec, context)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,21 +16,14 @@ from boltzgen_diffclf.data_energy import DataEnergyModel
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk
 from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel, data_resolution
-from boltzgen_diffclf.paths import DiffusionPath, Edm, VarianceExploding, VariancePreserving, log_snr_levels
-from boltzgen_diffclf.paths import uniform_levels as evenly_timed
+from boltzgen_diffclf.paths import DiffusionPath, path_levels
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
 from boltzgen_diffclf.training.data_problem import DataObjective, DataSettings
-from boltzgen_diffclf.training.level_samplers import named_level_sampler
 from boltzgen_diffclf.training.loop import History, Progress, TrainingResult, optimise
 from boltzgen_diffclf.training.noised_losses import Setting
-from boltzgen_diffclf.training.noised_problem import (
-    NoisedObjective,
-    NoisedProblem,
-    NoisedSettings,
-    energy_length,
-    profile_curve,
-)
+from boltzgen_diffclf.training.noised_problem import NoisedObjective, energy_length
+from boltzgen_diffclf.training.noised_training import NoisedSizes, NoisedTraining, train_noised
 from boltzgen_diffclf.training.objectives import named_objective
 from systems.analytic import (
     GaussianMixture,
@@ -54,13 +47,6 @@ ONE_SIDED_TARGETS: Mapping[str, Callable[[int], GaussianMixture]] = {
     "two_modes": lambda dim: standardised(two_modes(dim)),
 }
 """Mixtures by name, in the coordinates in which they are learned; the dimension counts where they have a choice."""
-
-PATHS: Mapping[str, DiffusionPath] = {
-    "vp": VariancePreserving(t_max=1 - 1e-4),
-    "ve": VarianceExploding(sigma_min=0.01, sigma_max=20.0),
-    "edm": Edm(),
-}
-"""Noisings by name."""
 
 _LENGTH_POOL = 256
 """Samples a level for the thermodynamic length."""
@@ -136,13 +122,6 @@ def one_sided_target(name: str, dim: int) -> GaussianMixture:
     return ONE_SIDED_TARGETS[name](dim)
 
 
-def path_levels(path: DiffusionPath, n_levels: int) -> Float[Tensor, " levels"]:
-    """Return the levels of a suite: even in time under variance preserving noise, as published, else in log-SNR."""
-    if isinstance(path, VariancePreserving):
-        return evenly_timed(n_levels, path.t_min, path.t_max)
-    return log_snr_levels(path, n_levels)
-
-
 def train_one_sided(
     target: GaussianMixture,
     path: DiffusionPath,
@@ -176,7 +155,7 @@ def train_one_sided(
     learned = torch.zeros(0)
     result: TrainingResult[NoisedEnergyModel] | TrainingResult[DataEnergyModel]
     if isinstance(chosen, NoisedObjective):
-        result, learned = _train_noised(chosen.balanced(target.dimension), path, run)
+        result, learned = _train_noised(chosen, path, run)
     else:
         result = _train_data_energy(chosen, run)
     seconds = time.monotonic() - begun
@@ -196,17 +175,6 @@ class _Run(NamedTuple):
     checkpoint: Path | None
     progress: Progress | None
 
-    def state(self, steps: range) -> dict[str, Any]:
-        """Return how the loop is to keep its state and to tell of it, in these of all steps."""
-        tell, total, file = self.progress, self.sizes.steps, self.checkpoint
-        if file and steps.start:
-            file = file.with_name(f"{file.stem}-from-{steps.start}{file.suffix}")
-        return {
-            "checkpoint": file,
-            "identity": self.identity,
-            "progress": tell and (lambda step, _, record: tell(steps.start + step, total, record)),
-        }
-
 
 def _train_noised(
     objective: NoisedObjective, path: DiffusionPath, run: _Run
@@ -216,51 +184,20 @@ def _train_noised(
     resolution = data_resolution(run.training.samples.x, named_generator(run.seed, "resolution"))
     net = _noised_net(objective, len(run.data.mean), run.seed, sizes)
     model = NoisedEnergyModel(net, path, run.data, levels, resolution)
-    early = round(objective.pretraining * sizes.steps)
-    prepared = 0
-    if early:
-        denoising = replace(objective, weights={"denoising": 1.0})
-        result = _phase(model, denoising, path, run, range(early))
-        model, prepared = result.model.requires_grad_(True).train(), result.network_evaluations
-        _profile(model, path, levels, run)
-    result = _phase(model, objective, path, run, range(early, sizes.steps))
-    model, times = result.model.double(), levels.double()
-    learned = model.free_energy(times).detach()
-    _profile(model, path, times, run)
-    return replace(result, model=model, network_evaluations=prepared + result.network_evaluations), learned
-
-
-def _phase(
-    model: NoisedEnergyModel, objective: NoisedObjective, path: DiffusionPath, run: _Run, steps: range
-) -> TrainingResult[NoisedEnergyModel]:
-    """Train one objective for some of the steps, with a checkpoint and a schedule of its own."""
-    sizes, levels = run.sizes, model.curve.levels
-    settings = NoisedSettings(
-        len(steps),
-        learning_rate=sizes.learning_rate * (_refining(run.target.dimension) if steps.start else 1.0),
-        ema_decay=1 - 1 / min(sizes.averaged_steps, max(2, len(steps) // 10)),
-        seed=split_seed(run.seed, f"phase from {steps.start}"),
-        groups=sizes.groups,
-        group_size=sizes.group_size,
+    training = NoisedTraining(
+        objective,
+        path,
+        run.training,
+        run.held_out,
+        run.target.dimension,
+        run.seed,
+        NoisedSizes(**{one.name: getattr(sizes, one.name) for one in fields(NoisedSizes)}),
+        lambda setting: _exact_length(run, setting),
+        run.identity,
+        run.checkpoint,
+        run.progress,
     )
-    sampler = named_level_sampler(objective.level_sampler or settings.level_sampler)
-    length = _exact_length(run, Setting(path, levels.double())) if sampler.needs_length else None
-    problem = NoisedProblem(objective, path, levels, run.training, run.held_out, settings, length)
-    return optimise(model, problem, settings, **run.state(steps))
-
-
-def _refining(dimension: int) -> float:
-    """Return the learning rate after pretraining, in that of before: a faster one forgets the scores it begins with.
-
-    The more dimensions, the steeper the energies by which levels are told apart; 1/5 in 128.
-    """
-    return float(dimension ** (-1 / 3))
-
-
-def _profile(model: NoisedEnergyModel, path: DiffusionPath, times: Float[Tensor, " levels"], run: _Run) -> None:
-    profile_curve(
-        model, run.training, Setting(path, times), run.sizes.profile_pool, named_generator(run.seed, "profile")
-    )
+    return train_noised(model, training)
 
 
 def _exact_length(run: _Run, setting: Setting) -> Float[Tensor, " levels"]:
@@ -282,7 +219,14 @@ def _train_data_energy(objective: DataObjective, run: _Run) -> TrainingResult[Da
     net = MlpEnergyNet(len(mean), named_generator(run.seed, "weights"), hidden=sizes.hidden, layers=sizes.layers)
     settings = objective.settled(settings)
     problem = objective.problem(mean, run.training, run.held_out, settings)
-    result = optimise(DataEnergyModel(net, run.data), problem, settings, **run.state(range(sizes.steps)))
+    result = optimise(
+        DataEnergyModel(net, run.data),
+        problem,
+        settings,
+        checkpoint=run.checkpoint,
+        identity=run.identity,
+        progress=run.progress,
+    )
     if not problem.learns_normaliser:
         # Where nothing was learned the density is known up to a factor alone.
         result.model.log_normaliser.fill_(torch.nan)

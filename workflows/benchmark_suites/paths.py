@@ -48,9 +48,10 @@ PRESETS = {
 def run_row(spec: RowSpec, context: RowContext) -> list[Metric]:
     """Return what one row measured; of a training that diverged, that it did."""
     from boltzgen_diffclf.errors import TrainingDivergedError
+    from boltzgen_diffclf.paths import PATHS
     from workflows.benchmark_suites.interpolant import interpolant_row
     from workflows.benchmark_suites.one_sided import measure, train_as
-    from workflows.benchmark_suites.one_sided_training import PATHS, OneSidedSizes
+    from workflows.benchmark_suites.one_sided_training import OneSidedSizes
     from workflows.benchmark_suites.stability import DIVERGED, stability_metrics
 
     path, objective = spec.objective.removesuffix(DSM), "dsm" if spec.objective.endswith(DSM) else "dsm_diffclf"

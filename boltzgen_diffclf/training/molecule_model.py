@@ -1,0 +1,245 @@
+"""Noised energies of molecules: how they are laid out for their data, and the one file that a trained one is."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from boltzgen_diffclf.coordinates import CentredCoordinates, kabsch_align, remove_mean
+from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.nets import DenseEnergyNet, EquivariantConfig
+from boltzgen_diffclf.nets.flat_molecule import CentredMoleculeNet
+from boltzgen_diffclf.nets.invariants import (
+    InvariantEnergyNet,
+    NoisedInvariants,
+    squared_distances,
+    volume_quadruples,
+)
+from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel, data_resolution
+from boltzgen_diffclf.paths import PATHS, log_snr_levels
+from boltzgen_diffclf.training.checkpoint import load_checkpoint, save_checkpoint
+from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
+
+NETWORKS: Mapping[str, str] = {
+    "invariants": "standardised distances and signed volumes",
+    "equivariant": "message passing on positions, conditioned on atom types and bonds",
+    "both": "their sum",
+}
+"""Networks by name, each with what it sees."""
+
+KIND = "noised energy of a molecule"
+
+
+@dataclass(frozen=True)
+class MoleculeStatistics:
+    """What the layout of a model takes from its data; the unit of everything but ``length_nm`` is that length.
+
+    The density of a molecule does not change when it is turned, so nothing here may know directions: the mean is zero,
+    and the covariance ``K x I_3``. Of the matrices ``K`` over atoms that leaves, a multiple of the identity is taken:
+    whitening by another would mix atoms, and what enters the network would no longer have distances and angles.
+
+    Attributes:
+        length_nm: root mean square of a degree of freedom [nm].
+        resolution: width below which the data has no structure.
+        squared_mean: of the distance of every pair of atoms, squared.
+        squared_variance: of the same.
+    """
+
+    length_nm: float
+    resolution: float
+    squared_mean: tuple[float, ...]
+    squared_variance: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class MoleculeSpec:
+    """What has to be known to make a model before its weights are read.
+
+    Attributes:
+        types: an integer an atom.
+        bonds: pairs of bonded atoms.
+        path: one of ``PATHS``.
+        levels: of noise, evenly spaced in log-SNR: a level of 128 even in time would leap over all bonds at once.
+        network: one of :data:`NETWORKS`.
+        hidden: width of the network of invariants.
+        layers: its hidden layers.
+        message_hidden: width of message passing.
+        message_layers: its exchanges.
+    """
+
+    types: tuple[int, ...]
+    bonds: tuple[tuple[int, int], ...]
+    path: str = "vp"
+    levels: int = 128
+    network: str = "invariants"
+    hidden: int = 128
+    layers: int = 3
+    message_hidden: int = 32
+    message_layers: int = 2
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms."""
+        return len(self.types)
+
+
+def measure_molecule(x: Float[Tensor, "frames atoms 3"], generator: torch.Generator) -> MoleculeStatistics:
+    """Return the statistics of positions [nm] in any orientation.
+
+    Their resolution is the least of two widths: that of :func:`data_resolution` once all frames lie on the first one,
+    else it would see how far they are turned; and that of the stiffest distance, along each of its two atoms.
+
+    Args:
+        x: frames that a model is to learn.
+        generator: chooses the probes of the resolution.
+    """
+    centred = remove_mean(x.double())
+    dimension = 3 * (x.shape[1] - 1)
+    length = float((centred.square().sum((1, 2)).mean() / dimension).sqrt())
+    coordinates = CentredCoordinates(x.shape[1], length).double()
+    laid = coordinates.from_cartesian(kabsch_align(centred, centred[:1]))
+    squared = squared_distances(centred / length)
+    stiffest = float(squared.sqrt().std(0).min()) / math.sqrt(2)
+    return MoleculeStatistics(
+        length_nm=length,
+        resolution=min(data_resolution(laid, generator), stiffest),
+        squared_mean=tuple(squared.mean(0).tolist()),
+        squared_variance=tuple(squared.var(0).tolist()),
+    )
+
+
+def build_molecule_model(
+    spec: MoleculeSpec, statistics: MoleculeStatistics, generator: torch.Generator
+) -> NoisedEnergyModel:
+    """Return a fresh model of centred coordinates, in single precision; its net's ``coordinates`` lead there.
+
+    Raises:
+        InputError: an unknown path or network.
+    """
+    for name, known in ((spec.path, PATHS), (spec.network, NETWORKS)):
+        if name not in known:
+            raise InputError(f"a model cannot be made with '{name}': choose one of {', '.join(known)}")
+    coordinates = CentredCoordinates(spec.n_atoms, statistics.length_nm)
+    molecule, invariants = None, None
+    if spec.network != "invariants":
+        config = EquivariantConfig(hidden=spec.message_hidden, layers=spec.message_layers, radial=32)
+        molecule = DenseEnergyNet(spec.types, spec.bonds, generator, config)
+    path, data = PATHS[spec.path], DataGaussian(torch.zeros(coordinates.dimension), torch.ones(()))
+    levels = log_snr_levels(path, spec.levels)
+    if spec.network != "equivariant":
+        floor = 2 * torch.tensor(statistics.resolution).log()
+        ends = -torch.logaddexp(-path.log_snr(levels[[0, -1]]), floor)
+        seen = NoisedInvariants(
+            spec.n_atoms,
+            volume_quadruples(spec.n_atoms, spec.bonds),
+            torch.tensor(statistics.squared_mean),
+            torch.tensor(statistics.squared_variance),
+            (float(ends[0]), float(ends[1])),
+        )
+        invariants = InvariantEnergyNet(seen, generator, hidden=spec.hidden, layers=spec.layers)
+    net = CentredMoleculeNet(coordinates, molecule, invariants)
+    return NoisedEnergyModel(net, path, data, levels.float(), statistics.resolution)
+
+
+def coordinates_of(model: NoisedEnergyModel) -> CentredCoordinates:
+    """Return the coordinates of a model made here, in its precision."""
+    return cast(CentredMoleculeNet, model.net).coordinates
+
+
+def molecule_pool(x: Float[Tensor, "frames atoms 3"], coordinates: CentredCoordinates) -> FixedPool:
+    """Return frames [nm] as clean samples of centred coordinates; forces are not known, and the scores zeros.
+
+    They stay as they are turned: energies that do not change with a rotation, under noise that has no direction, learn
+    the same from every orientation.
+    """
+    y = coordinates.from_cartesian(x.to(coordinates.length_nm))
+    return FixedPool(CleanSamples(y, y.new_zeros(1).expand_as(y)))
+
+
+@dataclass(frozen=True, eq=False)
+class MoleculeModel:
+    """A trained energy with what a user of it has to know.
+
+    Attributes:
+        model: in float64 and evaluation state.
+        spec: of its layout.
+        statistics: of its data.
+        origin: system, state, beads, temperature and training; plain values.
+    """
+
+    model: NoisedEnergyModel
+    spec: MoleculeSpec
+    statistics: MoleculeStatistics
+    origin: Mapping[str, Any]
+
+    @property
+    def coordinates(self) -> CentredCoordinates:
+        """From positions [nm] to what the model takes, in its precision."""
+        return coordinates_of(self.model)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights."""
+        content = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            content.update(name.encode() + tensor.cpu().numpy().tobytes())
+        return content.hexdigest()
+
+    def require(self, **wanted: object) -> None:
+        """Raise an InputError unless the model is of this system, state, beads or temperature.
+
+        Args:
+            wanted: by the key of :attr:`origin`; None is any.
+        """
+        for key, value in wanted.items():
+            if value is not None and self.origin.get(key) != value:
+                raise InputError(
+                    f"the model is of {key.replace('_', ' ')} {self.origin.get(key)}, not {value}: "
+                    "give the model that was trained for it"
+                )
+
+    def save(self, path: Path) -> None:
+        """Write the model, whole or not at all.
+
+        Raises:
+            RunFailedError: the disk refuses.
+        """
+        metadata = {
+            "identity": {"kind": KIND, **self.origin},
+            "spec": asdict(self.spec),
+            "statistics": asdict(self.statistics),
+        }
+        save_checkpoint(path, self.model.state_dict(), metadata)
+
+
+def load_molecule_model(path: Path) -> MoleculeModel:
+    """Return the model that :meth:`MoleculeModel.save` wrote.
+
+    Raises:
+        InputError: missing, truncated, or no model of a molecule.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no model {path}: train one with workflows.train, or check the path")
+    tensors, metadata = load_checkpoint(path, {})
+    origin = dict(metadata["identity"])
+    if origin.pop("kind", None) != KIND:
+        raise InputError(
+            f"{path} is the state of a training, not a trained model: give the model.safetensors beside it"
+        )
+    given = metadata["spec"]
+    bonds = tuple((int(first), int(second)) for first, second in given["bonds"])
+    spec = MoleculeSpec(**{**given, "types": tuple(given["types"]), "bonds": bonds})
+    found = metadata["statistics"]
+    moments = {key: tuple(found[key]) for key in ("squared_mean", "squared_variance")}
+    statistics = MoleculeStatistics(**{**found, **moments})
+    model = build_molecule_model(spec, statistics, torch.Generator()).double()
+    model.load_state_dict(tensors)
+    return MoleculeModel(model.eval().requires_grad_(False), spec, statistics, origin)

@@ -1,0 +1,99 @@
+"""Some atoms of a molecule as a molecule of their own: what a coarse-grained density is a density of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import openmm
+from openmm import unit
+from openmm.app import Topology
+from openmm.app.topology import Atom
+
+from boltzgen_diffclf.errors import InputError, nearest_name
+from boltzgen_diffclf.nets.atom_types import atom_types
+from systems.molecular import MolecularSystem
+
+BEADS: Mapping[str, str] = {
+    "all": "every atom",
+    "heavy": "every atom but hydrogens",
+    "backbone": "the atoms of the named torsions",
+}
+"""Selections by name, each with what it takes."""
+
+
+def bead_atoms(system: MolecularSystem, beads: str) -> tuple[int, ...]:
+    """Return the indices of the selected atoms, growing.
+
+    Raises:
+        InputError: no such selection, or one that leaves fewer than two atoms.
+    """
+    if beads not in BEADS:
+        raise InputError(
+            f"there are no beads '{beads}': choose one of {', '.join(BEADS)}{nearest_name(beads, [*BEADS])}"
+        )
+    in_torsions = {atom for quadruple in system.torsions.values() for atom in quadruple}
+    chosen = {
+        "all": range(system.n_atoms),
+        "heavy": [atom for atom, element in enumerate(system.elements) if element != "H"],
+        "backbone": sorted(in_torsions),
+    }[beads]
+    if len(chosen) < 2:
+        raise InputError(f"beads '{beads}' of system '{system.name}' are {len(chosen)} atoms, and two are needed")
+    return tuple(chosen)
+
+
+def bead_types(system: MolecularSystem, beads: str) -> tuple[int, ...]:
+    """Return an integer a bead, the same for atoms whose surroundings in the whole molecule look the same."""
+    types = atom_types(system.elements, system.bonds)
+    chosen = [types[atom] for atom in bead_atoms(system, beads)]
+    number = {kind: index for index, kind in enumerate(sorted(set(chosen)))}
+    return tuple(number[kind] for kind in chosen)
+
+
+def bead_system(system: MolecularSystem, beads: str) -> MolecularSystem:
+    """Return the selected atoms as a system without any forces, whose frames can be stored and judged like others.
+
+    It is named after the system and the beads, so that no reader takes its energies, which are learned, for those of
+    the molecule. Torsions and basins whose atoms are all there remain.
+
+    Raises:
+        InputError: see :func:`bead_atoms`.
+    """
+    atoms = bead_atoms(system, beads)
+    place = {atom: index for index, atom in enumerate(atoms)}
+    torsions = {
+        name: tuple(place[atom] for atom in quadruple)
+        for name, quadruple in system.torsions.items()
+        if set(quadruple) <= place.keys()
+    }
+    return MolecularSystem(
+        name=f"{system.name}-{beads}",
+        topology=_subset(system.topology, place),
+        positions=system.positions[list(atoms)],
+        openmm_systems=dict.fromkeys(system.states, _without_forces(system, atoms)),
+        torsions=torsions,  # type: ignore[arg-type]
+        basins={name: basin for name, basin in system.basins.items() if basin.torsion in torsions},
+    )
+
+
+def _without_forces(system: MolecularSystem, atoms: tuple[int, ...]) -> openmm.System:
+    empty = openmm.System()
+    for atom in atoms:
+        empty.addParticle(float(system.masses[atom]) * unit.amu)
+    return empty
+
+
+def _subset(topology: Topology, place: Mapping[int, int]) -> Topology:
+    """Return a topology of the atoms that have a place, with the bonds among them."""
+    subset, made = Topology(), dict[Atom, Atom]()
+    for chain in topology.chains():
+        new_chain = subset.addChain(chain.id)
+        for residue in chain.residues():
+            kept = [atom for atom in residue.atoms() if atom.index in place]
+            if kept:
+                new_residue = subset.addResidue(residue.name, new_chain, residue.id)
+                made |= {atom: subset.addAtom(atom.name, atom.element, new_residue) for atom in kept}
+    for first, second in topology.bonds():
+        if first in made and second in made:
+            subset.addBond(made[first], made[second])
+    return subset

@@ -1,0 +1,226 @@
+"""Noised energies of molecules: the space they live in, what they cannot tell apart, and the file they are kept in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from boltzgen_diffclf.coordinates import CentredCoordinates, log_normal_centred, remove_mean
+from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
+from boltzgen_diffclf.nets.flat_molecule import CentredMoleculeNet
+from boltzgen_diffclf.nets.invariants import NoisedInvariants, squared_distances, volume_quadruples
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel
+from boltzgen_diffclf.paths import PATHS
+from boltzgen_diffclf.streams import named_generator
+from boltzgen_diffclf.training.checkpoint import save_checkpoint
+from boltzgen_diffclf.training.molecule_model import (
+    NETWORKS,
+    MoleculeModel,
+    MoleculeSpec,
+    build_molecule_model,
+    coordinates_of,
+    load_molecule_model,
+    measure_molecule,
+    molecule_pool,
+)
+from boltzgen_diffclf.training.noised_problem import NoisedObjective
+from boltzgen_diffclf.training.noised_training import NoisedSizes, NoisedTraining, train_noised
+from boltzgen_diffclf.training.objectives import NOISED_OBJECTIVES
+from workflows.molecule_settings import OBJECTIVES
+
+pytestmark = pytest.mark.usefixtures("eager_mode")
+
+CHAIN = ((0, 1), (1, 2), (2, 3), (3, 4))
+TYPES = (0, 1, 2, 3, 4)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=named_generator(seed, "test"), dtype=torch.float64)
+
+
+def frames(n: int = 200) -> Tensor:
+    """Return a bent chain [nm] with stiff bonds and one soft end, turned at random."""
+    still = torch.tensor([[0, 0, 0], [1.3, 0, 0], [2, 1.2, 0], [3.4, 1.1, 0.6], [4, 2.2, 1.1]], dtype=torch.float64)
+    moved = 0.1 * still + 0.003 * normal(n, 5, 3)
+    moved[:, 4] += 0.03 * normal(n, 3, seed=1)
+    turns = torch.linalg.qr(normal(n, 3, 3, seed=2))[0]
+    turns *= torch.linalg.det(turns).sign()[:, None, None]
+    return moved @ turns
+
+
+def molecule(network: str = "invariants", path: str = "vp", *, trained: bool = True) -> NoisedEnergyModel:
+    """Return a model of :func:`frames` in double precision, every weight moved as if it had been trained."""
+    spec = MoleculeSpec(TYPES, CHAIN, path, 16, network, 16, 2, 8, 2)
+    model = build_molecule_model(spec, measure_molecule(frames(), named_generator(0, "r")), named_generator(0, "w"))
+    model = model.double()
+    with torch.no_grad():
+        for k, weight in enumerate(model.net.parameters() if trained else ()):
+            weight += 0.2 * normal(*weight.shape, seed=100 + k)
+    return model.eval().requires_grad_(False)
+
+
+def times(model: NoisedEnergyModel, n: int) -> Tensor:
+    levels = model.curve.levels
+    return levels[torch.linspace(0, len(levels) - 1, n).long()]
+
+
+def test_centred_coordinates_are_an_isometry_without_the_centroid() -> None:
+    coordinates = CentredCoordinates(4, 0.25).double()
+    x = remove_mean(normal(6, 4, 3))
+    y = coordinates.from_cartesian(x + 3.0)
+    position, log_jacobian = coordinates.to_cartesian(y)
+    torch.testing.assert_close(position, x, rtol=0, atol=1e-6)
+    torch.testing.assert_close(0.25 * y.norm(dim=1), x.flatten(1).norm(dim=1), rtol=1e-6, atol=0)
+    columns = torch.distributions.Normal(0.0, 1.0).log_prob(y).sum(1)
+    torch.testing.assert_close(columns - log_jacobian, log_normal_centred(x, 0.25), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n_atoms", "length"), [(1, 1.0), (3, 0.0), (3, float("nan"))])
+def test_centred_coordinates_need_two_atoms_and_a_length(n_atoms: int, length: float) -> None:
+    with pytest.raises(ValueError, match="two atoms and a positive length"):
+        CentredCoordinates(n_atoms, length)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.4, 1.0])
+def test_invariants_are_standardised_at_every_level(t: float) -> None:
+    x = frames(4000)
+    x = remove_mean(x) / (remove_mean(x).square().sum((1, 2)).mean() / 12).sqrt()
+    squared = squared_distances(x)
+    ends = (6.0, -3.0)
+    seen = NoisedInvariants(5, volume_quadruples(5, CHAIN), squared.mean(0), squared.var(0), ends).double()
+    snr = torch.tensor((1 - t) * ends[0] + t * ends[1], dtype=torch.float64).exp()
+    noised = snr.sqrt() * x + remove_mean(normal(4000, 5, 3, seed=3))
+    features = seen(noised / (1 + snr).sqrt(), torch.full((4000,), t, dtype=torch.float64))
+    assert seen.n_features == features.shape[1] == 12
+    assert features[:, :10].mean(0).abs().max() < 4 / 4000**0.5
+    # The variance of a variance grows with the fourth moment, which for squared normals is large.
+    assert (features[:, :10].var(0) - 1).abs().max() < 0.2
+    assert features[:, 10:].abs().max() < 8
+
+
+@pytest.mark.parametrize("network", list(NETWORKS))
+def test_the_energy_ignores_motion_and_tells_mirror_images_apart(network: str) -> None:
+    model = molecule(network)
+    coordinates, t = coordinates_of(model), times(molecule(), 1).expand(8)
+    x = frames(8) + 0.02 * normal(8, 5, 3, seed=4)
+    turn = torch.linalg.qr(normal(3, 3, seed=5))[0]
+    turn *= torch.linalg.det(turn).sign()
+    energy = model.energy(coordinates.from_cartesian(x), t)
+    turned = model.energy(coordinates.from_cartesian(x @ turn + 1.7), t)
+    torch.testing.assert_close(turned, energy, rtol=1e-5, atol=1e-4)
+    mirrored = model.energy(coordinates.from_cartesian(x * torch.tensor([-1.0, 1.0, 1.0])), t)
+    assert (mirrored - energy).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("path", ["vp", "edm"])
+def test_a_fresh_model_is_the_normalised_gaussian_of_the_centred_space(path: str) -> None:
+    model = molecule(path=path, trained=False)
+    t, noising = times(model, 6), PATHS[path]
+    target = LearnedMoleculeTarget(model, coordinates_of(model), float(t[2]))
+    x = remove_mean(normal(6, 5, 3))
+    sigma = torch.hypot(noising.alpha(t[2:3]), noising.sigma(t[2:3])) * coordinates_of(model).length_nm
+    torch.testing.assert_close(-target.energy(x), log_normal_centred(x, float(sigma)), rtol=1e-6, atol=1e-4)
+    assert target.dimension == 12
+
+
+@pytest.mark.parametrize("network", ["invariants", "both"])
+def test_the_force_of_the_target_is_the_slope_of_its_energy(network: str) -> None:
+    model = molecule(network)
+    target = LearnedMoleculeTarget(model, coordinates_of(model), float(times(model, 3)[0]))
+    x = frames(5).requires_grad_(True)
+    (slope,) = torch.autograd.grad(target.energy(x).sum(), x)
+    energy, force = target.energy_and_force(x)
+    torch.testing.assert_close(energy, target.energy(x.detach()))
+    torch.testing.assert_close(force, -slope, rtol=1e-6, atol=1e-6)
+    assert not energy.requires_grad
+
+
+def test_the_resolution_is_not_blind_to_stiff_bonds_nor_misled_by_orientation() -> None:
+    statistics = measure_molecule(frames(400), named_generator(0, "r"))
+    bond = (frames(400)[:, 0] - frames(400)[:, 1]).norm(dim=1).std()
+    assert statistics.resolution * statistics.length_nm < 1.2 * float(bond)
+    still = frames(400)[:1].expand(400, -1, -1) + 1e-4 * normal(400, 5, 3, seed=7)
+    turns = torch.linalg.qr(normal(400, 3, 3, seed=8))[0]
+    turns *= torch.linalg.det(turns).sign()[:, None, None]
+    turned = measure_molecule(still @ turns, named_generator(0, "r"))
+    assert turned.resolution * turned.length_nm < 2e-4
+
+
+def test_frames_that_repeat_have_no_resolution_and_give_a_model_all_the_same() -> None:
+    statistics = measure_molecule(frames(50).repeat(3, 1, 1), named_generator(0, "r"))
+    assert statistics.resolution == 0
+    model = build_molecule_model(MoleculeSpec(TYPES, CHAIN), statistics, named_generator(0, "w"))
+    assert model.energy(normal(3, 12).float(), times(model, 3)).isfinite().all()
+
+
+def test_every_offered_objective_is_one_of_a_noised_energy() -> None:
+    assert set(OBJECTIVES) <= set(NOISED_OBJECTIVES)
+
+
+@pytest.mark.parametrize(
+    ("objective", "steps", "bound"), [("dsm", 40, 0.95), ("dsm_diffclf", 40, 0.95), ("fokker_planck", 4, 1.2)]
+)
+def test_training_finds_the_soft_end_of_a_chain(objective: str, steps: int, bound: float) -> None:
+    x = frames(400)
+    spec = MoleculeSpec(TYPES, CHAIN, "vp", 16, "invariants", 16, 2)
+    statistics = measure_molecule(x, named_generator(0, "r"))
+    model = build_molecule_model(spec, statistics, named_generator(0, "w"))
+    pool = molecule_pool(x, coordinates_of(model))
+    chosen: NoisedObjective = NOISED_OBJECTIVES[objective]
+    sizes = NoisedSizes(steps, groups=16, learning_rate=5e-3, averaged_steps=10, profile_pool=32)
+    training = NoisedTraining(chosen, PATHS["vp"], pool, pool, 12, 0, sizes)
+    result, _ = train_noised(model, training)
+    # A network of zeros has a denoising loss of one.
+    assert result.history[-1]["held_out.denoising"] < bound
+    assert result.model.curve.values.isfinite().all()
+
+
+def saved(path: Path) -> MoleculeModel:
+    spec = MoleculeSpec(TYPES, CHAIN, "vp", 16, "both", 16, 2, 8, 2)
+    statistics = measure_molecule(frames(), named_generator(0, "r"))
+    model = molecule("both")
+    made = MoleculeModel(model, spec, statistics, {"system": "aldp", "beads": "backbone", "state": "implicit"})
+    made.save(path)
+    return made
+
+
+def test_a_saved_model_is_read_back_without_its_training(tmp_path: Path) -> None:
+    made = saved(tmp_path / "model.safetensors")
+    read = load_molecule_model(tmp_path / "model.safetensors")
+    y, t = normal(6, 12), times(made.model, 6)
+    assert torch.equal(read.model.energy(y, t), made.model.energy(y, t))
+    assert (read.origin, read.spec, read.statistics) == (made.origin, made.spec, made.statistics)
+    assert read.fingerprint == made.fingerprint
+
+
+def test_a_model_of_other_beads_or_system_is_refused_in_one_line(tmp_path: Path) -> None:
+    made = saved(tmp_path / "model.safetensors")
+    made.require(system="aldp", beads="backbone", state=None)
+    with pytest.raises(InputError, match="the model is of beads backbone, not all: give the model"):
+        made.require(system="aldp", beads="all")
+    with pytest.raises(InputError, match="of system aldp, not chignolin"):
+        made.require(system="chignolin")
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no model"):
+        load_molecule_model(tmp_path / "none.safetensors")
+    save_checkpoint(tmp_path / "state.safetensors", {"w": torch.zeros(1)}, {"identity": {}})
+    with pytest.raises(InputError, match="state of a training, not a trained model"):
+        load_molecule_model(tmp_path / "state.safetensors")
+    whole = (tmp_path / "state.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:-2])
+    with pytest.raises(InputError, match="cannot be read"):
+        load_molecule_model(tmp_path / "cut.safetensors")
+
+
+def test_an_unknown_network_is_refused() -> None:
+    statistics = measure_molecule(frames(), named_generator(0, "r"))
+    with pytest.raises(InputError, match="choose one of invariants, equivariant, both"):
+        build_molecule_model(MoleculeSpec(TYPES, CHAIN, network="mlp"), statistics, named_generator(0, "w"))
+    with pytest.raises(ValueError, match="needs a network"):
+        CentredMoleculeNet(CentredCoordinates(5, 0.1), None, None)

@@ -1,0 +1,166 @@
+"""``workflows.train``, ``sample`` and ``ramachandran`` end to end on the real molecule, in sizes that take seconds."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import systems
+from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.training.molecule_model import MoleculeModel, load_molecule_model
+from systems.reference import ReferenceSettings, generate
+from systems.store import load_ensemble
+from workflows import ramachandran, sample, train
+from workflows.ramachandran import RamachandranConfig
+from workflows.sample import SampleConfig
+from workflows.train import TrainConfig
+
+pytestmark = pytest.mark.usefixtures("eager_mode")
+
+NETWORK = {"steps": 12, "groups": 16, "hidden": 16, "layers": 2, "levels": 16, "threads": 1}
+SAMPLES = {
+    "samples": 40,
+    "reverse_levels": 16,
+    "chains": 10,
+    "frames_per_chain": 4,
+    "equilibration_frames": 1,
+    "steps_per_frame": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    os.environ["BOLTZGEN_EAGER"] = "1"
+    path = tmp_path_factory.mktemp("reference") / "implicit.h5"
+    settings = ReferenceSettings(
+        walkers=6,
+        temperatures_kelvin=(300.0,),
+        frames_per_walker=16,
+        steps_per_frame=10,
+        steps_per_sweep=10,
+        equilibration_frames=2,
+        hot_start_steps=10,
+    )
+    generate(systems.load("aldp"), "implicit", 300.0, settings, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("train") / "whole"
+    return train.run(TrainConfig(reference=reference, out=out, **NETWORK)).file
+
+
+def test_a_training_leaves_one_file_that_says_what_it_is_of(trained: Path) -> None:
+    model = load_molecule_model(trained)
+    assert model.origin["beads"] == "backbone"
+    assert model.origin["objective"] == "dsm_diffclf"
+    assert model.coordinates.dimension == 12
+    assert model.model.curve.values.abs().max() > 0
+
+
+def test_a_killed_training_ends_in_the_same_model(
+    trained: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainConfig(reference=reference, out=tmp_path / "killed", **NETWORK)
+
+    def killed(self: MoleculeModel, path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MoleculeModel, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(config)
+    assert train.run(config).model.fingerprint == load_molecule_model(trained).fingerprint
+
+
+@pytest.mark.parametrize(("beads", "path", "network"), [("heavy", "edm", "both"), ("all", "vp", "invariants")])
+def test_other_beads_paths_and_networks_are_trained_and_sampled(
+    reference: Path, tmp_path: Path, beads: str, path: str, network: str
+) -> None:
+    sizes = {**NETWORK, "steps": 2, "groups": 2, "levels": 4, "objective": "dsm"}
+    made = train.run(TrainConfig(reference=reference, out=tmp_path, beads=beads, path=path, network=network, **sizes))
+    assert made.model.spec.network == network
+    samples = sample.run(SampleConfig(model=made.file, samplers=("reverse",), samples=4, reverse_levels=8, threads=1))
+    assert samples["reverse"].positions.shape[1] == {"heavy": 10, "all": 22}[beads]
+
+
+def test_other_frames_are_refused_by_a_run_that_goes_on(trained: Path, reference: Path, tmp_path: Path) -> None:
+    other = tmp_path / "implicit.h5"
+    other.write_bytes(reference.read_bytes())
+    with pytest.raises(InputError, match="was started with reference"):
+        train.run(TrainConfig(reference=other, out=trained.parent, **NETWORK))
+
+
+def test_samples_are_trajectories_with_learned_energies(trained: Path, tmp_path: Path) -> None:
+    config = SampleConfig(model=trained, out=tmp_path, system="aldp", beads="backbone", threads=1, **SAMPLES)
+    first = sample.run(config)
+    assert len(first["reverse"]) + first["reverse"].diagnostics["broken_samples"] == 40
+    assert len(first["langevin"]) == 40
+    stored = load_ensemble(tmp_path / "langevin.h5")
+    assert stored.provenance.system == "aldp-backbone"
+    assert torch.equal(sample.run(config)["langevin"].energies, stored.energies)
+
+
+def test_a_model_of_other_beads_is_refused_by_the_command_in_one_line(trained: Path, tmp_path: Path) -> None:
+    words = ["--model", str(trained), "--beads", "all", "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "workflows.sample", *words], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [
+        "error: the model is of beads backbone, not all: give the model that was trained for it"
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_keeps_to_one_model(trained: Path, reference: Path, tmp_path: Path) -> None:
+    sizes = {**SAMPLES, "threads": 1, "samplers": ("reverse",), "out": tmp_path / "samples"}
+    sample.run(SampleConfig(model=trained, **sizes))
+    other = train.run(TrainConfig(reference=reference, out=tmp_path / "other", seed=1, **NETWORK)).file
+    with pytest.raises(InputError, match="holds samples of another model"):
+        sample.run(SampleConfig(model=other, **sizes))
+
+
+def test_maps_of_every_objective_and_seed_come_with_their_noise_floor(reference: Path, tmp_path: Path) -> None:
+    config = RamachandranConfig(
+        reference=reference, out=tmp_path, objectives=("dsm", "dsm_diffclf"), seeds=(0,), **NETWORK, **SAMPLES
+    )
+    result = ramachandran.run(config)
+    with (tmp_path / "results.csv").open(encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    assert list(rows[0]) == [
+        "system", "beads", "objective", "seed", "metric", "value", "noise_floor", "published",
+    ]  # fmt: skip
+    found = {(row["objective"], row["seed"], row["metric"]): row for row in rows}
+    for objective in ("dsm", "dsm_diffclf"):
+        for metric in ("iid_js", "iid_pmf_error", "langevin_js", "langevin_pmf_error"):
+            row = found[objective, "0", metric]
+            assert float(row["value"]) > 0
+            assert float(row["noise_floor"]) > 0
+            assert float(row["published"]) > 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png") == 2
+    assert "python -m workflows.ramachandran --preset quick" in page
+    assert (tmp_path / "figures" / "maps-dsm.png").stat().st_size > 10_000
+    again = ramachandran.run(RamachandranConfig(**{**vars_of(config), "seeds": (0, 1)}))
+    kept = [row for row in again.rows if row.seed == "0"]
+    assert kept == [row for row in result.rows if row.seed == "0"]
+    assert {row.seed for row in again.rows} == {"0", "1", "all"}
+
+
+def vars_of(config: RamachandranConfig) -> dict[str, object]:
+    return {name: getattr(config, name) for name in config.__dataclass_fields__}
+
+
+def test_settings_are_read_without_heavy_imports() -> None:
+    modules = "workflows.train, workflows.sample, workflows.ramachandran"
+    script = f"import sys, {modules}; print([name for name in ('torch', 'numpy', 'openmm') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"

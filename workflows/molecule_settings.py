@@ -1,0 +1,76 @@
+"""The settings that ``workflows.train`` and ``workflows.ramachandran`` share; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from boltzgen_diffclf.errors import nearest_name
+from workflows.benchmark_suites.one_sided_objectives import NOISED
+from workflows.shared_settings import known_system
+
+OBJECTIVES: Mapping[str, str] = {
+    name: about for name, about in NOISED.items() if name != "tsm" and not name.endswith("_all")
+}
+"""What a molecule can be learned by: beads have no known forces, and no network here gives all levels at once."""
+
+TRAINING_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {"quick": {"steps": 4000}, "standard": {"steps": 30_000}}
+)
+"""Sizes of a training: minutes, or a quarter of an hour for five beads."""
+
+FREE_SETTINGS = frozenset({"out", "device"})
+"""Settings that may be written otherwise when a run goes on."""
+
+
+def known_objective(name: str) -> str:
+    """Return the name of an objective as it is; refuse one that is not there, with the nearest."""
+    if name not in OBJECTIVES:
+        raise ValueError(f"unknown objective (valid: {', '.join(OBJECTIVES)}){nearest_name(name, list(OBJECTIVES))}")
+    return name
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class MoleculeSettings:
+    """A molecule, what is seen of it, and how its energy is learned."""
+
+    system: Annotated[str, AfterValidator(known_system), Field(description="Molecular system, by name.")] = "aldp"
+    state: Annotated[str, Field(description="Thermodynamic state, by name.")] = "implicit"
+    beads: Annotated[
+        Literal["all", "heavy", "backbone"],
+        Field(description="Atoms that are learned: all, those that are no hydrogens, or those of the named torsions."),
+    ] = "backbone"
+    preset: Annotated[
+        Literal["quick", "standard"], Field(description="Size of the run: minutes, or what a table needs.")
+    ] = "quick"
+    temperature_kelvin: Annotated[float, Field(ge=100, le=1000, description="Temperature [K].")] = 300.0
+    reference: Annotated[
+        Path | None,
+        Field(description="Frames of the state (h5, dcd, ...); where not given, those of workflows.reference."),
+    ] = None
+    out: Annotated[Path | None, Field(description="Folder of the run (below runs/, where not given).")] = None
+    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where to compute.")] = "auto"
+    threads: Annotated[
+        int | None, Field(ge=1, description="CPU threads (those of this machine, kept with the run, where not given).")
+    ] = None
+    path: Annotated[
+        Literal["vp", "ve", "edm"], Field(description="Noising: variance preserving, exploding, or that of EDM.")
+    ] = "vp"
+    network: Annotated[
+        Literal["invariants", "equivariant", "both"],
+        Field(description="Standardised distances and volumes, message passing on positions, or their sum."),
+    ] = "invariants"
+    hidden: Annotated[int, Field(ge=1, description="Width of the network of invariants.")] = 128
+    layers: Annotated[int, Field(ge=1, description="Its hidden layers.")] = 3
+    levels: Annotated[int, Field(ge=4, description="Noise levels, evenly spaced in log signal-to-noise.")] = 128
+    steps: Annotated[int, Field(ge=1, description="Optimiser steps.")] = TRAINING_PRESETS["quick"]["steps"]
+    groups: Annotated[int, Field(ge=1, description="Frames a step.")] = 128
+    group_size: Annotated[
+        int, Field(ge=2, description="Levels at which each is seen: N of the N-level classification loss.")
+    ] = 4
+    learning_rate: Annotated[float, Field(gt=0, description="Peak, of the network.")] = 2e-3

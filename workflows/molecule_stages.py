@@ -1,0 +1,159 @@
+"""The stages of a molecule's generator: frames, a trained energy, samples of it; each left in the run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import systems
+from boltzgen_diffclf.coordinates import remove_mean
+from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.streams import named_generator, split_seed
+from boltzgen_diffclf.training.molecule_model import (
+    MoleculeModel,
+    MoleculeSpec,
+    build_molecule_model,
+    coordinates_of,
+    load_molecule_model,
+    measure_molecule,
+    molecule_pool,
+)
+from boltzgen_diffclf.training.noised_problem import NoisedObjective
+from boltzgen_diffclf.training.noised_training import NoisedSizes, NoisedTraining, train_noised
+from boltzgen_diffclf.training.objectives import named_objective
+from systems.beads import bead_atoms, bead_system, bead_types
+from systems.ensemble import ReferenceEnsemble
+from systems.molecular import MolecularSystem
+from workflows.molecule_settings import MoleculeSettings
+from workflows.run_folder import RunFolder, StageResult
+
+
+def reference_frames(settings: MoleculeSettings) -> ReferenceEnsemble:
+    """Return the frames of the state: the user's, or those of ``workflows.reference``, sampled where missing.
+
+    Raises:
+        InputError: the file or the state is wrong.
+        RunFailedError: the sampling could not go on.
+    """
+    from systems.user_trajectory import read_user_trajectory
+    from workflows.reference import ReferenceConfig, run
+
+    system = systems.load(settings.system)
+    system.require_state(settings.state)
+    if settings.reference is not None:
+        return read_user_trajectory(settings.reference, system, settings.state, settings.temperature_kelvin)
+    return run(
+        ReferenceConfig(
+            system=settings.system,
+            state=settings.state,
+            preset=settings.preset,
+            temperature_kelvin=settings.temperature_kelvin,
+            device=settings.device,
+            threads=settings.threads,
+        )
+    )
+
+
+class MoleculeStages:
+    """One run: its settings, its frames, its folder.
+
+    Frames are halved by whole groups: what is learned from, and what is held out.
+    """
+
+    def __init__(self, settings: MoleculeSettings, folder: RunFolder, frames: ReferenceEnsemble, device: str) -> None:
+        self.settings, self.folder, self.device = settings, folder, torch.device(device)
+        self.system: MolecularSystem = systems.load(settings.system)
+        self.beads = bead_system(self.system, settings.beads)
+        if frames.n_groups < 2:
+            raise InputError("frames of one group cannot be halved into what is learned and what is held out")
+        self.training, self.held_out = frames.disjoint_groups(2)
+        content = hashlib.sha256(frames.positions.numpy().tobytes()).hexdigest()
+        if folder.remember("reference frames", lambda: content) != content:
+            raise InputError(f"{folder.path} was begun with other reference frames: choose another --out")
+        self._content = content
+
+    def positions(self, frames: ReferenceEnsemble) -> Float[Tensor, "frames beads 3"]:
+        """Return the centred positions [nm] of the beads of frames."""
+        atoms = list(bead_atoms(self.system, self.settings.beads))
+        return remove_mean(frames.positions[:, atoms].double())
+
+    @cached_property
+    def spec(self) -> MoleculeSpec:
+        """The layout of the model."""
+        settings = self.settings
+        return MoleculeSpec(
+            types=bead_types(self.system, settings.beads),
+            bonds=self.beads.bonds,
+            path=settings.path,
+            levels=settings.levels,
+            network=settings.network,
+            hidden=settings.hidden,
+            layers=settings.layers,
+        )
+
+    def trained(self, objective: str, seed: int, file: Path) -> tuple[MoleculeModel, StageResult]:
+        """Return the energy that an objective learns, from the folder or by training, and the stage's record."""
+        stage = stage_of_training(objective, seed)
+        result = self.folder.stage(stage, lambda: self._train(objective, seed, file))
+        return load_molecule_model(file), result
+
+    def _train(self, objective: str, seed: int, file: Path) -> StageResult:
+        begun = time.monotonic()
+        settings = self.settings
+        training, held_out = self.positions(self.training), self.positions(self.held_out)
+        statistics = measure_molecule(training, named_generator(seed, "resolution"))
+        model = build_molecule_model(self.spec, statistics, named_generator(seed, "weights")).to(self.device)
+        coordinates, origin = coordinates_of(model), self._origin(objective, seed)
+        chosen = named_objective(objective)
+        if not isinstance(chosen, NoisedObjective):
+            raise InputError(f"objective {objective} learns no noised energy, and a molecule needs one")
+        with self.folder.progress.stage(stage_of_training(objective, seed), settings.steps) as advance:
+            told = 0
+
+            def progress(step: int, steps: int, record: Mapping[str, float]) -> None:
+                nonlocal told
+                advance(step - told)
+                told = step
+
+            result, _ = train_noised(
+                model,
+                NoisedTraining(
+                    chosen,
+                    model.path,  # type: ignore[arg-type]
+                    molecule_pool(training, coordinates),
+                    molecule_pool(held_out, coordinates),
+                    coordinates.dimension,
+                    split_seed(seed, "training"),
+                    NoisedSizes(settings.steps, settings.groups, settings.group_size, settings.learning_rate),
+                    identity={**origin, "frames": self._content},
+                    checkpoint=file.with_name(f"{file.stem}-training{file.suffix}"),
+                    progress=progress,
+                ),
+            )
+        MoleculeModel(result.model.cpu(), self.spec, statistics, origin).save(file)
+        facts = {"training_seconds": time.monotonic() - begun, "network_evaluations": result.network_evaluations}
+        return StageResult(facts={**facts, "last": result.history[-1]}, files=[file])
+
+    def _origin(self, objective: str, seed: int) -> dict[str, object]:
+        settings = self.settings
+        return {
+            "system": settings.system,
+            "state": settings.state,
+            "beads": settings.beads,
+            "temperature_kelvin": settings.temperature_kelvin,
+            "system_hash": self.system.system_hash(settings.state),
+            "objective": objective,
+            "seed": seed,
+        }
+
+
+def stage_of_training(objective: str, seed: int) -> str:
+    """Return the name of the stage in the run folder."""
+    return f"training-{objective}-seed{seed}"

@@ -1,0 +1,155 @@
+"""``python -m workflows.ramachandran``: how well learned energies of a molecule reproduce its Ramachandran map."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass as plain_dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
+
+from workflows.command_line import run_command
+from workflows.molecule_settings import (
+    FREE_SETTINGS,
+    OBJECTIVES,
+    TRAINING_PRESETS,
+    MoleculeSettings,
+    known_objective,
+)
+from workflows.sampling_settings import SAMPLING_PRESETS, SamplingSettings
+from workflows.shared_settings import filled_from_preset
+
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "quick": {**TRAINING_PRESETS["quick"], **SAMPLING_PRESETS["quick"], "seeds": (0,)},
+        "standard": {**TRAINING_PRESETS["standard"], **SAMPLING_PRESETS["standard"], "seeds": (0, 1, 2)},
+    }
+)
+"""What each preset sets."""
+
+ALL_SEEDS = "all"
+"""The seed of a line that is the mean over the seeds."""
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class RamachandranConfig(MoleculeSettings, SamplingSettings):
+    """Train, sample and judge energies of a molecule: phi and psi of samples and of dynamics against held-out frames.
+
+    The same command resumes a run that was stopped; other objectives or seeds are added to the same folder. Leaves
+    results.csv, report.html, the figures as PNG, the models and their samples.
+    """
+
+    objectives: Annotated[
+        tuple[Annotated[str, AfterValidator(known_objective)], ...],
+        Field(min_length=1, description="Objectives to compare: " + ", ".join(OBJECTIVES) + "."),
+    ] = ("dsm", "fokker_planck", "dsm_diffclf")
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...],
+        Field(min_length=1, description="Seeds, each with a network and samples of its own."),
+    ] = PRESETS["quick"]["seeds"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: ArgsKwargs) -> ArgsKwargs:
+        return filled_from_preset(given, PRESETS)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        name = f"ramachandran-{self.system}-{self.state}-{self.beads}-{self.path}-{self.preset}"
+        return self.out or Path("runs") / name
+
+    @property
+    def command(self) -> str:
+        """What to type to get this result again."""
+        import shlex
+
+        from workflows.settings_file import settings_values
+
+        default = settings_values(RamachandranConfig(preset=self.preset))
+        changed = {key: value for key, value in settings_values(self).items() if value != default[key]}
+        words = [f"--preset {self.preset}"]
+        for key, value in changed.items():
+            words.append(
+                f"--{key.replace('_', '-')} {shlex.join(map(str, value if isinstance(value, list) else [value]))}"
+            )
+        return " ".join(["python -m workflows.ramachandran", *words])
+
+
+@plain_dataclass(frozen=True)
+class RamachandranRow:
+    """One line of ``results.csv``.
+
+    Attributes:
+        system: name of the molecule.
+        beads: that were learned.
+        objective: that they were learned by.
+        seed: of training and samples, or ``all`` for the mean over the seeds.
+        metric: what was measured; divergences are against the held-out half of the reference frames.
+        value: the number.
+        noise_floor: what the learned half of the frames scores in place of samples, as many of them.
+        published: what others print for this metric and objective, of another force field.
+    """
+
+    system: str
+    beads: str
+    objective: str
+    seed: str
+    metric: str
+    value: float
+    noise_floor: float | None
+    published: float | None
+
+
+@plain_dataclass(frozen=True)
+class RamachandranResult:
+    """The table of a run and where it lies.
+
+    Attributes:
+        config: that it was asked with.
+        rows: as in ``results.csv``.
+        folder: of the run.
+    """
+
+    config: RamachandranConfig
+    rows: tuple[RamachandranRow, ...]
+    folder: Path
+
+
+def run(config: RamachandranConfig) -> RamachandranResult:
+    """Return the table; the run folder keeps ``results.csv``, ``report.html``, figures, models and samples.
+
+    Raises:
+        InputError: a setting, a file or the folder is wrong.
+        RunFailedError: the run could not go on.
+    """
+    import os
+
+    from workflows.molecule_stages import MoleculeStages, reference_frames
+    from workflows.processor import processor_settings
+    from workflows.ramachandran_pipeline import compute
+    from workflows.report.ramachandran_page import print_table, write_page
+    from workflows.run_folder import open_run_folder
+    from workflows.solvation_pipeline import choose_device
+
+    device = choose_device(config.device)
+    frames = reference_frames(config)
+    with open_run_folder(config.folder, config, FREE_SETTINGS | {"objectives", "seeds"}) as folder:
+        with processor_settings(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1))):
+            result, maps = compute(config, MoleculeStages(config, folder, frames, device))
+        print_table(result, write_page(result, maps))
+    return result
+
+
+def main() -> int:
+    """Run the command line and return its exit code."""
+    return run_command(RamachandranConfig, run, program="python -m workflows.ramachandran", presets=PRESETS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

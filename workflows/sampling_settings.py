@@ -1,0 +1,40 @@
+"""How many samples a trained energy of a molecule is asked for; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+SAMPLING_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "quick": {"samples": 10_000, "chains": 500, "frames_per_chain": 20, "equilibration_frames": 20},
+        "standard": {"samples": 50_000, "chains": 1000, "frames_per_chain": 100, "equilibration_frames": 100},
+    }
+)
+"""Sizes of both samplers."""
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class SamplingSettings:
+    """Samples of the reversed noising, and Langevin chains on the energy at the least noise."""
+
+    samples: Annotated[int, Field(ge=2, description="Independent samples of the reversed noising.")] = SAMPLING_PRESETS[
+        "quick"
+    ]["samples"]
+    reverse_levels: Annotated[int, Field(ge=2, description="Noise levels that they pass through.")] = 256
+    chains: Annotated[int, Field(ge=2, description="Langevin chains, all begun at one configuration.")] = (
+        SAMPLING_PRESETS["quick"]["chains"]
+    )
+    frames_per_chain: Annotated[int, Field(ge=1, description="Frames kept of each chain.")] = SAMPLING_PRESETS["quick"][
+        "frames_per_chain"
+    ]
+    equilibration_frames: Annotated[int, Field(ge=0, description="Frames thrown away at the start of each chain.")] = (
+        SAMPLING_PRESETS["quick"]["equilibration_frames"]
+    )
+    steps_per_frame: Annotated[int, Field(ge=1, description="Langevin steps between frames.")] = 500
+    timestep_fs: Annotated[float, Field(gt=0, le=10, description="Langevin time step [fs].")] = 4.0
+    friction_per_ps: Annotated[float, Field(gt=0, description="Langevin friction [1/ps].")] = 1.0
