@@ -10,7 +10,7 @@ import torch
 
 from boltzgen_diffclf.errors import InputError, TrainingDivergedError
 from boltzgen_diffclf.nets import MlpEnergyNet
-from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
+from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel, data_resolution
 from boltzgen_diffclf.paths import (
     PATHS,
     VarianceExploding,
@@ -21,12 +21,20 @@ from boltzgen_diffclf.paths import (
     uniform_levels,
 )
 from boltzgen_diffclf.streams import named_generator
-from boltzgen_diffclf.training.clean_data import FreshSamples
+from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool, FreshSamples
 from boltzgen_diffclf.training.level_samplers import LEVEL_SAMPLERS, TARGET_GAP
 from boltzgen_diffclf.training.noised_losses import Setting, Sizes
-from boltzgen_diffclf.training.noised_problem import NoisedProblem, NoisedSettings, energy_length
+from boltzgen_diffclf.training.noised_problem import NoisedProblem, NoisedSettings, energy_length, gaussian_length
 from boltzgen_diffclf.training.objectives import NOISED_OBJECTIVES
-from systems.analytic import GaussianMixture, InterpolatedMarginals, MixtureMarginals, mixture_1d, mixture_2d
+from systems.analytic import (
+    GaussianMixture,
+    InterpolatedMarginals,
+    MixtureMarginals,
+    mixture_1d,
+    mixture_2d,
+    standardised,
+    two_modes,
+)
 from workflows.benchmark import BenchmarkConfig, BenchmarkResult, run
 from workflows.benchmark_suites import SUITES
 from workflows.benchmark_suites.interpolant import interpolant_metrics, interpolant_pair
@@ -291,3 +299,17 @@ def test_the_loop_says_that_a_training_diverged() -> None:
 
 def test_paths_of_the_suite_are_those_that_exist() -> None:
     assert {"vp", "ve", "edm"} <= set(PATHS)
+
+
+@pytest.mark.parametrize(("dim", "within"), [(8, 0.3), (32, 0.1)])
+def test_length_of_narrow_modes_is_nearly_the_exact_one(dim: int, within: float) -> None:
+    target = standardised(two_modes(dim))
+    x, levels = target.sample(5000, stream()), uniform_levels(257, 1e-3, 1 - 1e-4)
+    data = DataGaussian(x.mean(0), x.var(0))
+    net = MlpEnergyNet(dim, stream(), hidden=4, layers=1)
+    model = NoisedEnergyModel(net, PATH, data, levels, data_resolution(x, stream()))
+    pool = FixedPool(CleanSamples(x, torch.zeros_like(x)))
+    exact = energy_length(MixtureMarginals(target, PATH), pool, Setting(PATH, levels), 300, stream())
+    length = gaussian_length(model, levels)
+    assert bool((length.diff() > 0).all())
+    assert float(length[-1] - length[0]) == pytest.approx(float(exact[-1]), rel=within)

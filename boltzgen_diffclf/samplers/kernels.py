@@ -179,8 +179,23 @@ def _hamiltonian_step(
     return moved, KernelInfo(log_ratio.clamp(max=0).exp().nan_to_num(nan=0.0), nonfinite)
 
 
+class ForceKernel(Kernel[KernelState]):
+    """A kernel whose walkers are positions with their energy and force, and carry no momentum."""
+
+    def init(
+        self,
+        ladder: Ladder,
+        position: Float[Tensor, "batch *event"],
+        level: Int[Tensor, " batch"],
+        generator: torch.Generator,
+    ) -> KernelState:
+        """See :meth:`Kernel.init`; draws nothing."""
+        position = position.detach().clone()
+        return KernelState(position, *ladder.energy_and_force(position, level))
+
+
 @dataclass(frozen=True, eq=False)
-class HamiltonianMonteCarlo(Kernel[KernelState]):
+class HamiltonianMonteCarlo(ForceKernel):
     r"""Hamiltonian Monte Carlo: exact whatever the step size.
 
     Attributes:
@@ -200,17 +215,6 @@ class HamiltonianMonteCarlo(Kernel[KernelState]):
         """Refuse a trajectory of no steps."""
         if self.n_leapfrog < 1:
             raise ValueError(f"n_leapfrog is {self.n_leapfrog}; at least one leapfrog step is needed")
-
-    def init(
-        self,
-        ladder: Ladder,
-        position: Float[Tensor, "batch *event"],
-        level: Int[Tensor, " batch"],
-        generator: torch.Generator,
-    ) -> KernelState:
-        """See :meth:`Kernel.init`; draws nothing."""
-        position = position.detach().clone()
-        return KernelState(position, *ladder.energy_and_force(position, level))
 
     def run(
         self,
@@ -233,7 +237,7 @@ class HamiltonianMonteCarlo(Kernel[KernelState]):
 
 
 @dataclass(frozen=True, eq=False)
-class Mala(Kernel[KernelState]):
+class Mala(ForceKernel):
     r"""Metropolis-adjusted Langevin: ``x' = x + tau P force + sqrt(2 tau P) z``, exact whatever ``tau``.
 
     The proposal and its acceptance are those of Hamiltonian Monte Carlo with one leapfrog step of ``sqrt(2 tau)``.
@@ -248,16 +252,6 @@ class Mala(Kernel[KernelState]):
 
     step_size: Float[Tensor, " levels"]
     preconditioner: Float[Tensor, "*mass"]
-
-    def init(
-        self,
-        ladder: Ladder,
-        position: Float[Tensor, "batch *event"],
-        level: Int[Tensor, " batch"],
-        generator: torch.Generator,
-    ) -> KernelState:
-        """See :meth:`Kernel.init`; draws nothing."""
-        return self._hamiltonian().init(ladder, position, level, generator)
 
     def run(
         self,

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from boltzgen_diffclf.samplers.kernels import Kernel, KernelInfo
+from boltzgen_diffclf.samplers.kernels import ForceKernel, KernelInfo
 from boltzgen_diffclf.samplers.state import KernelState
 from boltzgen_diffclf.target import Ladder
 
 
 @dataclass(frozen=True, eq=False)
-class UnadjustedLangevin(Kernel[KernelState]):
+class UnadjustedLangevin(ForceKernel):
     r"""Overdamped Langevin by Euler's rule: ``x' = x + tau P force + sqrt(2 tau P) z``, biased by the order of ``tau``.
 
     A normal of variance ``P`` is sampled with ``1 / (1 - tau / 2)`` times its variance. What
@@ -30,17 +30,6 @@ class UnadjustedLangevin(Kernel[KernelState]):
 
     step_size: Float[Tensor, " levels"]
     preconditioner: Float[Tensor, "*mass"]
-
-    def init(
-        self,
-        ladder: Ladder,
-        position: Float[Tensor, "batch *event"],
-        level: Int[Tensor, " batch"],
-        generator: torch.Generator,
-    ) -> KernelState:
-        """See :meth:`Kernel.init`; draws nothing."""
-        position = position.detach().clone()
-        return KernelState(position, *ladder.energy_and_force(position, level))
 
     def run(
         self,

@@ -30,7 +30,7 @@ class NoisedSizes:
         group_size: levels a group.
         learning_rate: peak, of the network.
         averaged_steps: that the averaged weights look back on.
-        profile_pool: samples a level that the model's own ``F`` is profiled on.
+        profile_pool: samples a level that the model's own ``F`` is profiled on, and where that is judged as many again.
     """
 
     steps: int

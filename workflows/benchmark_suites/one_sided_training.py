@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,37 +53,26 @@ _LENGTH_POOL = 256
 
 
 @dataclass(frozen=True)
-class OneSidedSizes:
+class OneSidedSizes(NoisedSizes):
     """How much is trained and measured.
 
     Attributes:
-        steps: of the optimiser.
-        groups: clean samples a step, each seen at ``group_size`` levels.
-        group_size: levels a group.
-        learning_rate: peak, of the network.
-        averaged_steps: that the averaged weights look back on.
         hidden: width of the network.
         layers: its hidden layers.
         levels: of noise.
         samples: clean ones, that training draws from.
         level_pool: samples a level for the classification loss, and as many to profile F on.
-        profile_pool: samples a level that the model's own F is profiled on, and as many to hold it against.
         measured: samples at each level where scores and weights are measured, and of the reverse process.
         particles: of sequential Monte Carlo.
         annealing_levels: that it goes through.
     """
 
     steps: int = 2000
-    groups: int = 128
-    group_size: int = 4
-    learning_rate: float = 2e-3
-    averaged_steps: int = 100
     hidden: int = 128
     layers: int = 4
     levels: int = 128
     samples: int = 60_000
     level_pool: int = 32
-    profile_pool: int = 256
     measured: int = 2048
     particles: int = 512
     annealing_levels: int = 256
@@ -191,7 +180,7 @@ def _train_noised(
         run.held_out,
         run.target.dimension,
         run.seed,
-        NoisedSizes(**{one.name: getattr(sizes, one.name) for one in fields(NoisedSizes)}),
+        sizes,
         lambda setting: _exact_length(run, setting),
         run.identity,
         run.checkpoint,
