@@ -47,7 +47,10 @@ class Silent(torch.nn.Module):
         return 0.0 * h.sum(-1)
 
 
-TARGET = TransformedTarget(CentredGaussian(), SPACE, SPACE.dimension)
+@pytest.fixture
+def target(eager_mode: None) -> TransformedTarget:
+    """The target in the coordinates; a map that is compiled would meet the run-time type checks."""
+    return TransformedTarget(CentredGaussian(), SPACE, SPACE.dimension)
 
 
 def model(width: float = SIGMA) -> NoisedEnergyModel:
@@ -72,12 +75,12 @@ def test_noise_of_the_coordinates_is_centred_noise_of_positions_with_the_same_de
     assert float((variance - expected).abs().max()) < 4 * expected * math.sqrt(2 / 4000)
 
 
-def test_the_reverse_process_with_weights_has_the_normaliser_of_the_subspace() -> None:
+def test_the_reverse_process_with_weights_has_the_normaliser_of_the_subspace(target: Target) -> None:
     """From a model of another width; the target at the end makes it exact."""
     start = noise(800, 1) * math.hypot(0.4, PATH.sigma_max) / math.hypot(SIGMA, PATH.sigma_max)
     energy = model(0.4).energy_and_gradient
     stream = named_generator(1, "moves")
-    result = sample_reverse_weighted(energy, PATH, TIMES, start, stream, target=TARGET, resolution=0.4)
+    result = sample_reverse_weighted(energy, PATH, TIMES, start, stream, target=target, resolution=0.4)
     assert float(result.log_normaliser.detach()) == pytest.approx(LOG_NORMALISER, abs=0.15)
     squared = result.log_weights.softmax(0) @ (result.position / SIGMA).square().mean(1)
     assert float(squared) == pytest.approx(1.0, abs=0.05)
@@ -121,10 +124,10 @@ def test_a_model_of_flat_centred_positions_is_the_same_in_the_coordinates() -> N
     torch.testing.assert_close(SPACE.from_cartesian(gradient.unflatten(1, (-1, 3))), slope, rtol=1e-5, atol=1e-5)
 
 
-def test_annealing_of_molecules_has_the_ratio_of_the_subspace() -> None:
+def test_annealing_of_molecules_has_the_ratio_of_the_subspace(target: Target) -> None:
     """Kernels of positions would let the centroid wander; in the coordinates there is none."""
     broad = GaussianTarget(SPACE.dimension)
-    ladder, stream = LinearLadder(broad, TARGET, torch.linspace(0, 1, 12).tolist()), named_generator(4, "moves")
+    ladder, stream = LinearLadder(broad, target, torch.linspace(0, 1, 12).tolist()), named_generator(4, "moves")
     start = torch.randn(1000, SPACE.dimension, generator=stream, dtype=torch.float64)
     kernel = Mala(0.5 / (1 + ladder.lambdas * (SIGMA**-2 - 1)), torch.ones(()))
     result = anneal(Annealing(kernel, range(12), 2, resample_below=0.5), ladder, start, stream)
