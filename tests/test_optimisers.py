@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.training.muon import Muon, orthogonalised
 from boltzgen_diffclf.training.optimisers import OPTIMISERS, named_optimisers
 
 
@@ -49,3 +50,29 @@ def test_muon_steps_as_far_along_weak_directions_as_along_strong_ones() -> None:
 def test_an_unknown_optimiser_is_refused() -> None:
     with pytest.raises(InputError, match=r"no optimiser 'mun' .*muon"):
         named_optimisers("mun", WithCurve(), (1e-3, 1e-1), 0.0)
+
+
+@pytest.mark.parametrize("shape", [(12, 20), (20, 12), (16, 16)])
+def test_muon_moves_singular_values_to_about_one_and_leaves_singular_vectors(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    turned = left.T @ orthogonalised(matrix) @ right.T
+    assert torch.allclose(turned, turned.diag().diag(), atol=1e-10)
+    assert bool(((turned.diag() > 0.6) & (turned.diag() < 1.3)).all())
+
+
+def test_muon_takes_the_steps_of_the_implementation_of_pytorch() -> None:
+    ours, theirs = (nn.Parameter(torch.zeros(24, 16)) for _ in range(2))
+    settings = {"lr": 0.1, "weight_decay": 0.01}
+    optimisers = (
+        Muon([{"params": [ours], **settings}], 0.0),
+        torch.optim.Muon([theirs], **settings, adjust_lr_fn="match_rms_adamw"),
+    )
+    stream = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        gradient = torch.randn(24, 16, generator=stream)
+        for parameter, optimiser in zip((ours, theirs), optimisers, strict=True):
+            parameter.grad = gradient.clone()
+            optimiser.step()
+    # Theirs is rounded to eight bits.
+    assert float((ours - theirs).detach().norm() / theirs.detach().norm()) < 0.02

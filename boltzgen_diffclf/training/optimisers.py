@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from boltzgen_diffclf.errors import InputError, nearest_name
+from boltzgen_diffclf.training.muon import Muon
 
 _SMALLEST_MATRIX = 8
 """Sides a matrix must exceed to be told from a handful of vectors."""
@@ -41,9 +42,6 @@ def muon(net: Iterable[nn.Parameter], others: Iterable[nn.Parameter], peaks: Pea
 
     Its steps are as long along weak singular directions of a matrix as along strong ones. On forty modes in 32
     dimensions the constants of the modes came out twice as well as under AdamW in as many steps.
-
-    References:
-        Jordan et al. 2024, kellerjordan.github.io/posts/muon; Liu et al. 2025, arXiv:2502.16982, for the step size.
     """
     parameters = list(net)
     matrices = [one for one in parameters if one.ndim == 2 and min(one.shape) > _SMALLEST_MATRIX]
@@ -52,7 +50,7 @@ def muon(net: Iterable[nn.Parameter], others: Iterable[nn.Parameter], peaks: Pea
     if not matrices:
         return rest
     group = {"params": matrices, "peak": _MUON_STEP * peaks[0]}
-    return [torch.optim.Muon([group], weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"), *rest]
+    return [Muon([group], weight_decay), *rest]
 
 
 OPTIMISERS: Mapping[str, Callable[[Iterable[nn.Parameter], Iterable[nn.Parameter], Peaks, float], Optimisers]] = {
