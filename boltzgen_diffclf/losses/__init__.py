@@ -6,6 +6,8 @@ from boltzgen_diffclf.losses.classification import (
     jensen_shannon_ratio_loss,
     kullback_leibler_ratio_loss,
     level_classification_loss,
+    level_posterior,
+    posterior_classification_loss,
 )
 from boltzgen_diffclf.losses.classification_diffusion import (
     classification_diffusion_loss,
@@ -51,9 +53,11 @@ __all__ = [
     "kernel_ratio_loss",
     "kullback_leibler_ratio_loss",
     "level_classification_loss",
+    "level_posterior",
     "noise_contrastive_loss",
     "noise_level_cross_entropy_loss",
     "noise_prediction_loss",
+    "posterior_classification_loss",
     "probed_fokker_planck_loss",
     "reduced_variance_score_matching_loss",
     "run_negatives",

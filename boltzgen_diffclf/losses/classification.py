@@ -35,6 +35,60 @@ def level_classification_loss(
     return -log_posterior.diagonal(dim1=-2, dim2=-1)
 
 
+def posterior_classification_loss(
+    energies: Float[Tensor, "batch levels classes"],
+    free_energies: Float[Tensor, "*batch classes"],
+    posterior: Float[Tensor, "batch levels classes"],
+) -> Float[Tensor, "batch levels"]:
+    r"""The classification loss with the level's name averaged out: its labels are probabilities.
+
+    Which level made ``y`` is itself a draw. Given ``y`` and the clean ``x`` behind it, the levels of the group have
+    the probabilities ``p(t_j | y, x)``, in closed form; in their place, the name adds nothing but noise. The mean is
+    that of :func:`level_classification_loss` for any energies (Rao and Blackwell), and so is the minimiser. Where the
+    noise is wider than the structure of the data, ``x`` tells the level little better than ``y`` does: at the
+    minimum the gradient then has hardly any noise left. Time score matching is its limit of close levels.
+
+    Args:
+        energies: ``[b, i, j]`` is ``U(y_i, t_j)`` [kT].
+        free_energies: ``F(t_j)``, defined up to one constant.
+        posterior: ``p(t_j | y_i, x)``, see :func:`level_posterior`.
+
+    Returns:
+        Per sample [nats].
+
+    >>> posterior_classification_loss(torch.zeros(1, 1, 2), torch.zeros(1, 2), torch.tensor([[[0.3, 0.7]]])).item()
+    ... # doctest: +ELLIPSIS
+    0.693...
+    """
+    log_model = torch.log_softmax(free_energies.unsqueeze(-2) - energies, dim=-1)
+    return -(posterior * log_model).sum(-1)
+
+
+def level_posterior(
+    x: Float[Tensor, "batch levels dim"],
+    z: Float[Tensor, "batch levels dim"],
+    made_by: tuple[Float[Tensor, "batch levels"], Float[Tensor, "batch levels"]],
+    classes: tuple[Float[Tensor, "*batch classes"], Float[Tensor, "*batch classes"]],
+) -> Float[Tensor, "batch levels classes"]:
+    r"""Return ``p(t_j | y_i, x_i)`` for ``y_i = alpha_i x_i + sigma_i z_i``, all classes being equally frequent.
+
+    ``log p(y_i | x_i, t_j)`` is that of a Gaussian of residual ``(alpha_i - alpha_j) x_i + sigma_i z_i``.
+
+    Args:
+        x: clean samples.
+        z: standard normal noise.
+        made_by: ``alpha`` and ``log sigma`` of the levels that made the samples.
+        classes: those of the levels to be told apart.
+    """
+    (alpha, log_sigma), (alpha_j, log_sigma_j) = made_by, classes
+    shift = alpha.unsqueeze(-1) - alpha_j.unsqueeze(-2)
+    sigma = log_sigma.exp().unsqueeze(-1)
+    xx, xz, zz = (product.sum(-1, keepdim=True) for product in (x * x, x * z, z * z))
+    squared = shift.square() * xx + 2 * shift * sigma * xz + sigma.square() * zz
+    logs = log_sigma_j.unsqueeze(-2)
+    return torch.softmax(-0.5 * squared * (-2 * logs).exp() - x.shape[-1] * logs, dim=-1)
+
+
 def binary_classification_loss(
     energies: Float[Tensor, "batch 2 2"], free_energies: Float[Tensor, "batch 2"]
 ) -> Float[Tensor, "batch 2"]:

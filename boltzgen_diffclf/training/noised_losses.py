@@ -16,7 +16,8 @@ from boltzgen_diffclf.losses import (
     forward_step,
     kernel_ratio_loss,
     level_classification_loss,
-    noise_level_cross_entropy_loss,
+    level_posterior,
+    posterior_classification_loss,
     probed_fokker_planck_loss,
     target_score_matching_loss,
     time_score_matching_loss,
@@ -82,19 +83,37 @@ def target_score(model: NoisedEnergyModel, batch: NoisedBatch, setting: Setting)
 
 
 def classification(model: NoisedEnergyModel, batch: NoisedBatch, setting: Setting) -> Float[Tensor, ""]:
-    """The diffusive classification loss among the levels of each group."""
-    _, size, dim = batch.y.shape
-    y = batch.y[:, :, None].expand(-1, -1, size, -1).reshape(-1, dim)
-    t = batch.t[:, None, :].expand(-1, size, -1).reshape(-1)
-    energies = model.energy(y, t).reshape(-1, size, size)
-    return level_classification_loss(energies, model.free_energy(batch.t)).mean()
+    """The diffusive classification loss among the levels of each group, its labels averaged."""
+    alpha_and_log_sigma = _coefficients(setting.path, batch.t)
+    posterior = level_posterior(batch.x, batch.z, alpha_and_log_sigma, alpha_and_log_sigma)
+    return posterior_classification_loss(_group_energies(model, batch), model.free_energy(batch.t), posterior).mean()
+
+
+def classification_named(model: NoisedEnergyModel, batch: NoisedBatch, setting: Setting) -> Float[Tensor, ""]:
+    """The same as published: each sample's label is the level that made it."""
+    return level_classification_loss(_group_energies(model, batch), model.free_energy(batch.t)).mean()
 
 
 def classification_among_all(model: NoisedEnergyModel, batch: NoisedBatch, setting: Setting) -> Float[Tensor, ""]:
     """The diffusive classification loss among all levels; one pass where the network gives them together."""
-    rows = batch.rows
-    energies = model.level_energies(rows.y, setting.levels)
-    return noise_level_cross_entropy_loss(model.free_energy(setting.levels) - energies, rows.level).mean()
+    energies = model.level_energies(batch.rows.y, setting.levels).unflatten(0, batch.level.shape)
+    made_by, classes = (_coefficients(setting.path, t) for t in (batch.t, setting.levels))
+    posterior = level_posterior(batch.x, batch.z, made_by, classes)
+    return posterior_classification_loss(energies, model.free_energy(setting.levels), posterior).mean()
+
+
+def _coefficients(path: DiffusionPath, t: Float[Tensor, "*batch"]) -> tuple[Tensor, Tensor]:
+    """Return ``alpha`` and ``log sigma``."""
+    flat = t.flatten()
+    return path.alpha(flat).reshape(t.shape), path.log_sigma(flat).reshape(t.shape)
+
+
+def _group_energies(model: NoisedEnergyModel, batch: NoisedBatch) -> Float[Tensor, "groups size size"]:
+    """Return ``U(y_i, t_j)`` of the samples and levels of each group."""
+    _, size, dim = batch.y.shape
+    y = batch.y[:, :, None].expand(-1, -1, size, -1).reshape(-1, dim)
+    t = batch.t[:, None, :].expand(-1, size, -1).reshape(-1)
+    return model.energy(y, t).reshape(-1, size, size)
 
 
 def time_score(model: NoisedEnergyModel, batch: NoisedBatch, setting: Setting) -> Float[Tensor, ""]:
@@ -163,6 +182,7 @@ NOISED_LOSSES: Mapping[str, NoisedLoss] = {
     "denoising": NoisedLoss(denoising, lambda _: 2),
     "target_score": NoisedLoss(target_score, lambda _: 2),
     "classification": NoisedLoss(classification, lambda sizes: sizes.group_size),
+    "classification_named": NoisedLoss(classification_named, lambda sizes: sizes.group_size),
     "classification_among_all": NoisedLoss(classification_among_all, lambda sizes: sizes.all_levels),
     "time_score": NoisedLoss(time_score, lambda _: 2),
     "fokker_planck": NoisedLoss(fokker_planck, lambda _: 7),

@@ -10,6 +10,7 @@ NOISED = {
     "diffclf_all": "classification among all noise levels, from one pass of the network",
     "dsm_diffclf_binary": "denoising score matching, and classification between two levels",
     "dsm_diffclf": "denoising score matching, and classification among a group of levels",
+    "dsm_diffclf_named": "the same, the label of a sample being the level that made it, as published",
     "dsm_diffclf_all": "denoising score matching, and classification among all levels from one pass",
     "ctsm": "conditional time score matching",
     "dsm_ctsm": "denoising and conditional time score matching",
