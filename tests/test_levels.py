@@ -14,6 +14,7 @@ from boltzgen_diffclf.paths import (
     VarianceExploding,
     VariancePreserving,
     accumulated_length,
+    close_levels,
     fisher_information,
     gap_aware_pairs,
     gap_probabilities,
@@ -251,3 +252,12 @@ def test_every_level_is_seen_and_holes_are_bridged() -> None:
 def test_impossible_layouts_are_refused(act: object) -> None:
     with pytest.raises(ValueError, match=r"need|noise|ascend|finite|change|positive"):
         act()  # type: ignore[operator]
+
+
+def test_far_levels_are_joined_by_others_evenly_and_close_ones_are_not() -> None:
+    levels = torch.tensor([0.0, 0.1, 1.0, 1.2], dtype=torch.float64)
+    closer = close_levels(levels, lambda t: 10 * t.square(), largest_gap=2.0)
+    assert set(levels.tolist()) <= set(closer.tolist())
+    gaps = (10 * closer.square()).diff()
+    # 9.9 of length between the second and the third in five parts, 4.4 between the last two in three.
+    assert gaps.tolist() == pytest.approx([0.1, *[9.9 / 5] * 5, *[4.4 / 3] * 3], rel=1e-2)

@@ -25,6 +25,7 @@ class MlpEnergyNet(nn.Module):
         hidden: width of the trunk.
         layers: number of hidden layers, at least one.
         n_frequencies: waves of the time features.
+        max_cycles: turns of the fastest; the fewer, the more do neighbouring times share what they learn.
 
     Raises:
         ValueError: if ``layers`` is below one.
@@ -38,12 +39,19 @@ class MlpEnergyNet(nn.Module):
     """
 
     def __init__(
-        self, dim: int, generator: torch.Generator, *, hidden: int = 128, layers: int = 4, n_frequencies: int = 8
+        self,
+        dim: int,
+        generator: torch.Generator,
+        *,
+        hidden: int = 128,
+        layers: int = 4,
+        n_frequencies: int = 8,
+        max_cycles: float = 8.0,
     ) -> None:
         super().__init__()
         if layers < 1:
             raise ValueError(f"layers must be at least 1, got {layers}")
-        self.time_features = FourierTimeFeatures(n_frequencies)
+        self.time_features = FourierTimeFeatures(n_frequencies, max_cycles)
         widths = [dim + self.time_features.n_features] + [hidden] * layers
         trunk = [linear(*pair, generator) for pair in pairwise(widths)]
         self.trunk = nn.ModuleList(trunk)

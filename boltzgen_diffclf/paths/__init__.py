@@ -13,6 +13,7 @@ from boltzgen_diffclf.paths.interpolant import StochasticInterpolant
 from boltzgen_diffclf.paths.levels import (
     accumulated_length,
     arcsine_levels,
+    close_levels,
     fisher_information,
     gap_aware_pairs,
     gap_probabilities,
@@ -37,6 +38,7 @@ __all__ = [
     "VariancePreserving",
     "accumulated_length",
     "arcsine_levels",
+    "close_levels",
     "fisher_information",
     "forward_kernel",
     "gap_aware_pairs",

@@ -8,6 +8,10 @@ it are saturated.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -127,6 +131,32 @@ def thermodynamic_levels(
     levels = _interpolate(even, length, nodes)
     levels[0], levels[-1] = nodes[0], nodes[-1]
     return levels
+
+
+def close_levels(
+    levels: Float[Tensor, " levels"],
+    length: Callable[[Float[Tensor, " times"]], Float[Tensor, " times"]],
+    largest_gap: float,
+) -> Float[Tensor, " more_levels"]:
+    """Return the levels and, where two are far apart, others between them, evenly in thermodynamic length.
+
+    Args:
+        levels: ascending times, all of them kept.
+        length: gives the length at times, ascending.
+        largest_gap: longest that may lie between neighbours.
+    """
+    nodes = torch.cat([levels[:1], *(torch.linspace(*ends, 33).to(levels)[1:] for ends in _pairs(levels))])
+    at_nodes, at_levels = length(nodes), length(levels)
+    closer = [levels[:1]]
+    for (first, last), upper in zip(_pairs(at_levels), levels[1:], strict=True):
+        parts = max(1, math.ceil((last - first) / largest_gap))
+        between = torch.linspace(first, last, parts + 1, dtype=at_nodes.dtype)[1:-1]
+        closer += [_interpolate(between, at_nodes, nodes), upper[None]]
+    return torch.cat(closer)
+
+
+def _pairs(values: Tensor) -> list[tuple[float, float]]:
+    return list(pairwise(values.tolist()))
 
 
 def gap_probabilities(length_at_levels: Float[Tensor, " levels"], target_gap: float) -> Float[Tensor, "levels levels"]:

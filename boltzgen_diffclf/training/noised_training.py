@@ -115,7 +115,7 @@ def _phase(
     sizes, levels = training.sizes, model.curve.levels
     settings = NoisedSettings(
         len(steps),
-        learning_rate=sizes.learning_rate * (_refining(training.dimension) if steps.start else 1.0),
+        learning_rate=sizes.learning_rate,
         ema_decay=1 - 1 / min(sizes.averaged_steps, max(2, len(steps) // 10)),
         seed=split_seed(training.seed, f"phase from {steps.start}"),
         groups=sizes.groups,
@@ -126,14 +126,6 @@ def _phase(
         length = training.length(Setting(training.path, levels.double()))
     problem = NoisedProblem(objective, training.path, levels, training.data, training.held_out, settings, length)
     return optimise(model, problem, settings, **training.state(steps))
-
-
-def _refining(dimension: int) -> float:
-    """Return the learning rate after pretraining, in that of before: a faster one forgets the scores it begins with.
-
-    The more dimensions, the steeper the energies by which levels are told apart; 1/5 in 128.
-    """
-    return float(dimension ** (-1 / 3))
 
 
 def _profile(model: NoisedEnergyModel, training: NoisedTraining) -> None:

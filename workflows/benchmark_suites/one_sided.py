@@ -140,7 +140,8 @@ def classification_metrics(
         held_out = chained_free_energies(*neighbour_energies(model, more, levels))
     best = sample_losses(exact, np.zeros(len(levels)))
     fitted = profile_free_energies(ours[:, :n]).free_energies
-    curves = {"learned_f": learned_curve.numpy(), "model_f": own, "profiled_f": fitted}
+    learned = np.interp(levels.numpy(), model.curve.levels.numpy(), learned_curve.numpy())
+    curves = {"learned_f": learned, "model_f": own, "profiled_f": fitted}
     own_loss, bayes = (stratified_mean(loss) for loss in (sample_losses(ours[:, n:], own), best))
     excesses = {
         name: stratified_mean(sample_losses(ours[:, n:], curve) - best) for name, curve in reversed(curves.items())
@@ -247,7 +248,7 @@ def annealing_metrics(
     start = oracle.at(float(times[-1])).sample(sizes.particles, stream)
     with torch.no_grad():
         result = sample_reverse_weighted(
-            _between(model, levels), oracle.path, times, start, stream, resolution=float(model.resolution)
+            _between(model, model.curve.levels), oracle.path, times, start, stream, resolution=float(model.resolution)
         )
     exact, weights = oracle.at(float(times[0])), result.log_weights.softmax(0)
     errors = mode_errors((weights @ exact.responsibilities(result.position)).log().numpy(), exact.weights.numpy())

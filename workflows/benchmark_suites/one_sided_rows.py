@@ -19,7 +19,7 @@ SMALL = {
 }
 """On the line and in the plane, a quick run."""
 
-SMALL_FULL = {**SMALL, "samples": 60_000, "steps": 5000, "groups": 128, "averaged_steps": 500}
+SMALL_FULL = {**SMALL, "samples": 60_000, "steps": 8000, "groups": 512, "averaged_steps": 1000}
 """On the line and in the plane, what a table needs."""
 
 LARGE = {

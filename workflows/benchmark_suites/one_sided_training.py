@@ -13,16 +13,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boltzgen_diffclf.data_energy import DataEnergyModel
+from boltzgen_diffclf.energy import FreeEnergyCurve
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk
 from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel, data_resolution
-from boltzgen_diffclf.paths import DiffusionPath, path_levels
+from boltzgen_diffclf.paths import DiffusionPath, close_levels, path_levels
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
 from boltzgen_diffclf.training.data_problem import DataObjective, DataSettings
 from boltzgen_diffclf.training.loop import History, Progress, TrainingResult, optimise
 from boltzgen_diffclf.training.noised_losses import Setting
-from boltzgen_diffclf.training.noised_problem import NoisedObjective, energy_length
+from boltzgen_diffclf.training.noised_problem import NoisedObjective, energy_length, gaussian_length
 from boltzgen_diffclf.training.noised_training import NoisedSizes, NoisedTraining, train_noised
 from boltzgen_diffclf.training.objectives import named_objective
 from systems.analytic import (
@@ -47,6 +48,12 @@ ONE_SIDED_TARGETS: Mapping[str, Callable[[int], GaussianMixture]] = {
     "two_modes": lambda dim: standardised(two_modes(dim)),
 }
 """Mixtures by name, in the coordinates in which they are learned; the dimension counts where they have a choice."""
+
+LARGEST_GAP = 1.0
+"""Longest thermodynamic length between neighbouring levels in training, so that each learns from the next."""
+
+TIME_CYCLES = 2.0
+"""Turns of the fastest wave of the time in the networks: densities of neighbouring levels differ smoothly."""
 
 _LENGTH_POOL = 256
 """Samples a level for the thermodynamic length."""
@@ -85,8 +92,8 @@ class Trained:
     Attributes:
         target: that was learned.
         model: of the noised data, or of the data alone.
-        learned_curve: the level free energies [kT] as they were learned; the model has the profiled ones. Empty for a
-            model of the data alone.
+        learned_curve: the level free energies [kT] at the levels of the model's curve as they were learned; the model
+            has the profiled ones. Empty for a model of the data alone.
         seconds: of training and profiling.
         network_evaluations: of the optimiser's steps.
         history: of the training.
@@ -169,10 +176,12 @@ def _train_noised(
     objective: NoisedObjective, path: DiffusionPath, run: _Run
 ) -> tuple[TrainingResult[NoisedEnergyModel], Float[Tensor, " levels"]]:
     """Return the trained model in float64, with its profiled curve, and the learned curve."""
-    sizes, levels = run.sizes, path_levels(path, run.sizes.levels).float()
+    sizes, levels = run.sizes, path_levels(path, run.sizes.levels)
     resolution = data_resolution(run.training.samples.x, named_generator(run.seed, "resolution"))
     net = _noised_net(objective, len(run.data.mean), run.seed, sizes)
-    model = NoisedEnergyModel(net, path, run.data, levels, resolution)
+    model = NoisedEnergyModel(net, path, run.data, levels.float(), resolution)
+    closer = close_levels(levels, lambda times: gaussian_length(model, times), LARGEST_GAP)
+    model.curve = FreeEnergyCurve(closer.float(), gauge=-1)
     training = NoisedTraining(
         objective,
         path,
@@ -227,7 +236,7 @@ def _noised_net(objective: NoisedObjective, dim: int, seed: int, sizes: OneSided
     stream, size = named_generator(seed, "weights"), {"hidden": sizes.hidden, "layers": sizes.layers}
     if "classification_among_all" in objective.weights:
         return MultiLevelNet(SquashedMlpTrunk(dim, stream, **size), 2 * sizes.hidden, stream)
-    return MlpEnergyNet(dim, stream, **size)
+    return MlpEnergyNet(dim, stream, **size, max_cycles=TIME_CYCLES)
 
 
 def _pool(target: GaussianMixture, n: int, seed: int, name: str) -> FixedPool:
