@@ -72,7 +72,10 @@ def figures(rows: Sequence[TableRow]) -> list[SuiteFigure]:
     """Return every estimate beside the published ones, one panel a dimension."""
     from workflows.report.benchmark_figures import estimates_figure
 
-    caption = "Estimates of F_B - F_A with one standard error, ours and published; the dashed line is the exact answer."
+    caption = (
+        "Estimates of F_B - F_A with one standard error, ours and published; the dashed line is the exact answer. "
+        "Beyond 10 kT the axis is logarithmic."
+    )
     return [SuiteFigure("ratios", caption, estimates_figure(rows))]
 
 

@@ -15,6 +15,13 @@ CLASSICAL = ("bar", "ais", "ais_slow")
 """Objectives that learn nothing, drawn in their own colour."""
 
 
+FAR = 100.0
+"""Estimates beyond [kT] make the axis logarithmic, else nothing of the others were seen."""
+
+LINEAR = 10.0
+"""Where it is linear all the same [kT]."""
+
+
 @mpl.rc_context(STYLE)
 def estimates_figure(rows: Sequence[TableRow], metric: str = "delta_f") -> Figure:
     """Return one panel a dimension: every estimate with its error, single seeds as ticks, the exact answer dashed."""
@@ -51,6 +58,9 @@ def draw_estimates(axis: Axes, rows: Sequence[TableRow], dim: int, metric: str) 
     limits = [row.limit for row in drawn if row.limit is not None]
     if limits:
         axis.axvline(limits[0], color=GREY, linewidth=1.1, linestyle=(0, (4, 2)), zorder=0)
+    if max((abs(row.value) for row in drawn), default=0.0) > FAR:
+        axis.set_xscale("symlog", linthresh=LINEAR)
+        axis.margins(x=0.08)
     axis.set_yticks(range(len(drawn)), [row.objective for row in drawn])
     axis.set_ylim(len(drawn) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
