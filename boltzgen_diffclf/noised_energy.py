@@ -207,12 +207,19 @@ class NoisedEnergyModel(nn.Module):
 
     def denoiser(self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
         """Return ``E[x | y]`` as the energy implies it [unit of x]."""
+        return self.energy_and_denoiser(y, t)[1]
+
+    def energy_and_denoiser(
+        self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch dim"]]:
+        """Return ``U(y, t)`` [kT] and ``E[x | y]`` [unit of x] from one pass through the network."""
         place = self._place(y, t)
-        _, slope = self._net_value_and_slope(y, t, place)
+        value, slope = self._net_value_and_slope(y, t, place)
         wiener = place.alpha * self.data.variance / place.spread * place.white
         # sigma^2 s / alpha, without the division.
         factor = place.sigma.square() * self.data.variance.mean().sqrt() / self._resolved_sigma(t)[:, None]
-        return self.data.mean + self.data.back(wiener - factor * slope)
+        denoised = self.data.mean + self.data.back(wiener - factor * slope)
+        return self._gaussian(place) + self.net_weight(t) * value, denoised
 
     def denoising_weight(self, t: Float[Tensor, " batch"]) -> Float[Tensor, "batch axes"]:
         r"""Return ``C / (sigma^2 v)``, the weights of squared errors of the denoiser along the principal axes.

@@ -91,7 +91,8 @@ def test_every_number_of_levels_costs_the_same(preset: str) -> None:
 
 
 def test_price_of_a_group_is_that_of_naming_and_of_denoising() -> None:
-    assert NOISED_OBJECTIVES["dsm_diffclf"].evaluations(Sizes(8, 1)) == 8 * (8 + 2)
+    assert NOISED_OBJECTIVES["dsm_diffclf"].evaluations(Sizes(8, 1)) == 8 * (7 + 2)
+    assert NOISED_OBJECTIVES["diffclf"].evaluations(Sizes(8, 1)) == 8 * 8
     assert NOISED_OBJECTIVES["dsm_diffclf_all"].evaluations(Sizes(8, 1)) == 8 * (1 + 2)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -67,39 +67,63 @@ class Setting(NamedTuple):
     levels: Float[Tensor, " levels"]
 
 
-def denoising(model: NoisedEnergyModel, batch: NoisedBatch, setting: Setting) -> Float[Tensor, ""]:
+class Case:
+    """A model on a batch: what the losses of one step look at. What two of them ask for is computed once.
+
+    Args:
+        model: that learns.
+        batch: see there.
+        setting: see there.
+    """
+
+    def __init__(self, model: NoisedEnergyModel, batch: NoisedBatch, setting: Setting) -> None:
+        self.model, self.batch, self.setting, self.rows = model, batch, setting, batch.rows
+        self._energy: Tensor | None = None
+
+    def denoised(self) -> Float[Tensor, "rows dim"]:
+        """Return ``E[x | y]`` of every row at its own level."""
+        self._energy, denoised = self.model.energy_and_denoiser(self.rows.y, self.rows.t)
+        return denoised
+
+    def own_energy(self) -> Float[Tensor, " rows"]:
+        """Return ``U(y, t)`` [kT] of every row at its own level; what the denoiser came with, where one was asked."""
+        return self.model.energy(self.rows.y, self.rows.t) if self._energy is None else self._energy
+
+
+def denoising(case: Case) -> Float[Tensor, ""]:
     """Denoising score matching; about 1 for a fresh network on Gaussian data."""
-    rows = batch.rows
-    denoised, clean = (model.data.along(x) for x in (model.denoiser(rows.y, rows.t), rows.x))
+    model, rows = case.model, case.rows
+    denoised, clean = (model.data.along(x) for x in (case.denoised(), rows.x))
     return denoiser_matching_loss(denoised, clean, model.denoising_weight(rows.t)).mean()
 
 
-def target_score(model: NoisedEnergyModel, batch: NoisedBatch, setting: Setting) -> Float[Tensor, ""]:
+def target_score(case: Case) -> Float[Tensor, ""]:
     """Target score matching, in units of the data's variance."""
-    rows = batch.rows
-    alpha, gradient = setting.path.alpha(rows.t), model.gradient(rows.y, rows.t)
+    model, rows = case.model, case.rows
+    alpha, gradient = case.setting.path.alpha(rows.t), model.gradient(rows.y, rows.t)
     loss = target_score_matching_loss(gradient, rows.score, alpha, rows.y.shape[1])
     return model.data.variance.mean() * loss.mean()
 
 
-def classification(model: NoisedEnergyModel, batch: NoisedBatch, setting: Setting) -> Float[Tensor, ""]:
+def classification(case: Case) -> Float[Tensor, ""]:
     """The diffusive classification loss among the levels of each group, its labels averaged."""
-    alpha_and_log_sigma = _coefficients(setting.path, batch.t)
-    posterior = level_posterior(batch.x, batch.z, alpha_and_log_sigma, alpha_and_log_sigma)
-    return posterior_classification_loss(_group_energies(model, batch), model.free_energy(batch.t), posterior).mean()
+    batch, coefficients = case.batch, _coefficients(case.setting.path, case.batch.t)
+    posterior = level_posterior(batch.x, batch.z, coefficients, coefficients)
+    return posterior_classification_loss(_group_energies(case), case.model.free_energy(batch.t), posterior).mean()
 
 
-def classification_named(model: NoisedEnergyModel, batch: NoisedBatch, setting: Setting) -> Float[Tensor, ""]:
+def classification_named(case: Case) -> Float[Tensor, ""]:
     """The same as published: each sample's label is the level that made it."""
-    return level_classification_loss(_group_energies(model, batch), model.free_energy(batch.t)).mean()
+    return level_classification_loss(_group_energies(case), case.model.free_energy(case.batch.t)).mean()
 
 
-def classification_among_all(model: NoisedEnergyModel, batch: NoisedBatch, setting: Setting) -> Float[Tensor, ""]:
+def classification_among_all(case: Case) -> Float[Tensor, ""]:
     """The diffusive classification loss among all levels; one pass where the network gives them together."""
-    energies = model.level_energies(batch.rows.y, setting.levels).unflatten(0, batch.level.shape)
-    made_by, classes = (_coefficients(setting.path, t) for t in (batch.t, setting.levels))
+    model, batch, levels = case.model, case.batch, case.setting.levels
+    energies = model.level_energies(case.rows.y, levels).unflatten(0, batch.level.shape)
+    made_by, classes = (_coefficients(case.setting.path, t) for t in (batch.t, levels))
     posterior = level_posterior(batch.x, batch.z, made_by, classes)
-    return posterior_classification_loss(energies, model.free_energy(setting.levels), posterior).mean()
+    return posterior_classification_loss(energies, model.free_energy(levels), posterior).mean()
 
 
 def _coefficients(path: DiffusionPath, t: Float[Tensor, "*batch"]) -> tuple[Tensor, Tensor]:
@@ -108,44 +132,48 @@ def _coefficients(path: DiffusionPath, t: Float[Tensor, "*batch"]) -> tuple[Tens
     return path.alpha(flat).reshape(t.shape), path.log_sigma(flat).reshape(t.shape)
 
 
-def _group_energies(model: NoisedEnergyModel, batch: NoisedBatch) -> Float[Tensor, "groups size size"]:
+def _group_energies(case: Case) -> Float[Tensor, "groups size size"]:
     """Return ``U(y_i, t_j)`` of the samples and levels of each group."""
-    _, size, dim = batch.y.shape
-    y = batch.y[:, :, None].expand(-1, -1, size, -1).reshape(-1, dim)
-    t = batch.t[:, None, :].expand(-1, size, -1).reshape(-1)
-    return model.energy(y, t).reshape(-1, size, size)
+    y, t = case.batch.y, case.batch.t
+    groups, size, dim = y.shape
+    level = torch.arange(size, device=t.device)
+    # The other levels of a sample begin with the next one, and go round.
+    others = (level[:, None] + level[1:]) % size
+    elsewhere = case.model.energy(y[:, :, None].expand(-1, -1, size - 1, -1).reshape(-1, dim), t[:, others].flatten())
+    energies = torch.cat([case.own_energy().view(groups, size, 1), elsewhere.view(groups, size, size - 1)], dim=-1)
+    return energies.gather(-1, ((level - level[:, None]) % size).expand(groups, -1, -1))
 
 
-def time_score(model: NoisedEnergyModel, batch: NoisedBatch, setting: Setting) -> Float[Tensor, ""]:
+def time_score(case: Case) -> Float[Tensor, ""]:
     """Conditional time score matching, in the logarithm of the noise as time: else the clean end outshouts all."""
-    rows = batch.rows
-    target = setting.path.conditional_time_score(rows.x, rows.t, rows.z)
-    pace = _pace(setting.path, rows.t)
+    model, rows = case.model, case.rows
+    target = case.setting.path.conditional_time_score(rows.x, rows.t, rows.z)
+    pace = _pace(case.setting.path, rows.t)
     return time_score_matching_loss(model, rows.y, rows.t, target, 1 / pace, rows.y.shape[1]).mean()
 
 
-def fokker_planck(model: NoisedEnergyModel, batch: NoisedBatch, setting: Setting) -> Float[Tensor, ""]:
+def fokker_planck(case: Case) -> Float[Tensor, ""]:
     """The squared Fokker-Planck residual at the samples, in the same time."""
-    rows = batch.rows
+    model, rows = case.model, case.rows
     probes = rows.spare.sign().transpose(0, 1)
-    loss = probed_fokker_planck_loss(model, setting.path, rows.y, rows.t, rows.y.shape[1], probes)
-    return (loss / _pace(setting.path, rows.t).square()).mean()
+    loss = probed_fokker_planck_loss(model, case.setting.path, rows.y, rows.t, rows.y.shape[1], probes)
+    return (loss / _pace(case.setting.path, rows.t).square()).mean()
 
 
-def kernel_ratio(model: NoisedEnergyModel, batch: NoisedBatch, setting: Setting) -> Float[Tensor, ""]:
+def kernel_ratio(case: Case) -> Float[Tensor, ""]:
     """The squared log ratio of kernels over a short step, per squared step and coordinate."""
-    rows, path = batch.rows, setting.path
+    model, rows, path = case.model, case.rows, case.setting.path
     later = path.time_at_log_snr(path.log_snr(rows.t) - KERNEL_STEP)
     moved = forward_step(path, rows.y, rows.t, later, rows.spare[:, 0])
     score = model.score(moved, later).detach()
     loss = kernel_ratio_loss(model, path, rows.y, moved, rows.t, later, score, rows.y.shape[1])
     # A step out of the last level leaves the path.
-    return torch.where(later <= setting.levels[-1], loss, 0.0).mean() / (KERNEL_STEP**2 * rows.y.shape[1])
+    return torch.where(later <= case.setting.levels[-1], loss, 0.0).mean() / (KERNEL_STEP**2 * rows.y.shape[1])
 
 
-def conditional_noise(model: NoisedEnergyModel, batch: NoisedBatch, setting: Setting) -> Float[Tensor, ""]:
+def conditional_noise(case: Case) -> Float[Tensor, ""]:
     """Conditional noise contrast under symmetric perturbations of every length from the noise to the data."""
-    rows, path = batch.rows, setting.path
+    model, rows, path = case.model, case.rows, case.setting.path
     alpha, sigma = path.alpha(rows.t), path.sigma(rows.t)
     spread = (alpha.square() * model.data.variance.mean() + sigma.square()).sqrt()
     length = sigma * (spread / sigma) ** rows.uniform
@@ -170,11 +198,11 @@ class NoisedLoss:
     """A loss and its price.
 
     Attributes:
-        mean: from model, batch and setting to the mean over the batch.
-        price: network evaluations a configuration, energies and derivatives alike.
+        mean: from a case to the mean over its batch.
+        price: network evaluations a configuration, energies and derivatives alike, of this loss alone.
     """
 
-    mean: Callable[[NoisedEnergyModel, NoisedBatch, Setting], Float[Tensor, ""]]
+    mean: Callable[[Case], Float[Tensor, ""]]
     price: Callable[[Sizes], int]
 
 
@@ -190,3 +218,9 @@ NOISED_LOSSES: Mapping[str, NoisedLoss] = {
     "conditional_noise": NoisedLoss(conditional_noise, lambda _: 2),
 }
 """Losses of a noised energy by name."""
+
+
+def price_together(names: Collection[str], sizes: Sizes) -> int:
+    """Return the network evaluations a configuration of several losses at once, see :class:`Case`."""
+    shared = "denoising" in names and not {"classification", "classification_named"}.isdisjoint(names)
+    return sum(NOISED_LOSSES[name].price(sizes) for name in names) - int(shared)

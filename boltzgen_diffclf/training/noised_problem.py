@@ -22,7 +22,7 @@ from boltzgen_diffclf.paths import DiffusionPath, thermodynamic_length
 from boltzgen_diffclf.training.clean_data import CleanData
 from boltzgen_diffclf.training.level_samplers import named_level_sampler
 from boltzgen_diffclf.training.loop import LoopSettings
-from boltzgen_diffclf.training.noised_losses import NOISED_LOSSES, NoisedBatch, Setting, Sizes
+from boltzgen_diffclf.training.noised_losses import NOISED_LOSSES, Case, NoisedBatch, Setting, Sizes, price_together
 from boltzgen_diffclf.training.problem import Problem
 
 
@@ -50,7 +50,7 @@ class NoisedObjective:
 
     def evaluations(self, sizes: Sizes) -> int:
         """Return the network evaluations of one group, energies and derivatives alike."""
-        return sizes.group_size * sum(NOISED_LOSSES[name].price(sizes) for name in self.weights)
+        return sizes.group_size * price_together(self.weights, sizes)
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
         }
 
     def _evaluate(self, model: NoisedEnergyModel, batch: NoisedBatch) -> Tensor:
-        return torch.stack([NOISED_LOSSES[name].mean(model, batch, self.setting) for name in self.names])
+        case = Case(model, batch, self.setting)
+        return torch.stack([NOISED_LOSSES[name].mean(case) for name in self.names])
 
     def _draw(self, model: NoisedEnergyModel, data: CleanData, generator: torch.Generator) -> NoisedBatch:
         length = gaussian_length(model, self.setting.levels) if self._length is None else self._length

@@ -1,0 +1,85 @@
+"""Losses of one step look at one case: what they share is computed once, and says what it says alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from boltzgen_diffclf.losses import level_classification_loss
+from boltzgen_diffclf.nets import MlpEnergyNet
+from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
+from boltzgen_diffclf.paths import VariancePreserving, uniform_levels
+from boltzgen_diffclf.streams import named_generator
+from boltzgen_diffclf.training.noised_losses import NOISED_LOSSES, Case, NoisedBatch, Setting, Sizes, price_together
+from boltzgen_diffclf.training.noised_problem import noised_batch
+
+DIM, GROUPS, SIZE = 3, 5, 4
+SETTING = Setting(VariancePreserving(), uniform_levels(12, 1e-2, 0.99))
+
+pytestmark = pytest.mark.usefixtures("eager_mode")
+
+
+class CountingNet(MlpEnergyNet):
+    """Counts the configurations that it is asked about."""
+
+    asked = 0
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        self.asked += len(x)
+        return super().forward(x, t)
+
+
+def moved_model() -> NoisedEnergyModel:
+    stream = named_generator(0, "weights")
+    net = CountingNet(DIM, stream, hidden=8, layers=2)
+    model = NoisedEnergyModel(net, SETTING.path, DataGaussian(torch.zeros(DIM), torch.ones(())), SETTING.levels)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=stream)
+    return model.double()
+
+
+def batch() -> NoisedBatch:
+    stream = named_generator(1, "batch")
+    level = torch.stack([torch.randperm(12, generator=stream)[:SIZE].sort().values for _ in range(GROUPS)])
+    clean = torch.randn(GROUPS, DIM, generator=stream, dtype=torch.float64)
+    return noised_batch(clean, torch.zeros_like(clean), level, SETTING, stream)
+
+
+def gradients(loss: Tensor, model: NoisedEnergyModel) -> Tensor:
+    found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    return torch.cat([one.flatten() for one in found if one is not None])
+
+
+def test_levels_are_named_by_the_energies_of_every_sample_at_every_level_of_its_group() -> None:
+    model, given = moved_model(), batch()
+    energies = torch.stack(
+        [torch.stack([model.energy(given.y[:, i], given.t[:, j]) for j in range(SIZE)], dim=-1) for i in range(SIZE)],
+        dim=1,
+    )
+    expected = level_classification_loss(energies, model.free_energy(given.t)).mean()
+    torch.testing.assert_close(NOISED_LOSSES["classification_named"].mean(Case(model, given, SETTING)), expected)
+
+
+def test_energies_that_come_with_the_denoiser_teach_what_energies_alone_teach() -> None:
+    model, given = moved_model(), batch()
+    together, alone = Case(model, given, SETTING), Case(model, given, SETTING)
+    NOISED_LOSSES["denoising"].mean(together)
+    losses = [NOISED_LOSSES["classification"].mean(case) for case in (together, alone)]
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*(gradients(loss, model) for loss in losses))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("denoising",), ("classification",), ("denoising", "classification"), ("denoising", "classification_named")],
+)
+def test_the_price_of_losses_is_what_the_network_is_asked(names: tuple[str, ...]) -> None:
+    model, given = moved_model(), batch()
+    case = Case(model, given, SETTING)
+    for name in names:
+        NOISED_LOSSES[name].mean(case)
+    derivatives = "denoising" in names
+    asked = model.get_submodule("net").asked / (GROUPS * SIZE) + derivatives
+    assert asked == price_together(names, Sizes(SIZE, 12))
