@@ -21,17 +21,19 @@ NOISED_OBJECTIVES: Mapping[str, NoisedObjective] = {
     "diffclf_binary": NoisedObjective({"classification": 1.0}, group_size=2),
     "diffclf": NoisedObjective({"classification": 1.0}),
     "diffclf_all": NoisedObjective({"classification_among_all": 1.0}, level_sampler="scattered"),
-    "dsm_diffclf_binary": NoisedObjective({"denoising": 1.0, "classification": 1.0}, group_size=2, pretraining=0.5),
-    "dsm_diffclf": NoisedObjective({"denoising": 1.0, "classification": 1.0}, pretraining=0.5),
-    "dsm_diffclf_named": NoisedObjective({"denoising": 1.0, "classification_named": 1.0}, pretraining=0.5),
+    "dsm_diffclf_binary": NoisedObjective({"denoising": 1.0, "classification": 0.5}, group_size=2, pretraining=0.25),
+    "dsm_diffclf": NoisedObjective({"denoising": 1.0, "classification": 0.5}, pretraining=0.25),
+    "dsm_diffclf_named": NoisedObjective({"denoising": 1.0, "classification_named": 0.5}, pretraining=0.25),
     "dsm_diffclf_all": NoisedObjective(
-        {"denoising": 1.0, "classification_among_all": 1.0}, level_sampler="scattered", pretraining=0.5
+        {"denoising": 1.0, "classification_among_all": 0.5}, level_sampler="scattered", pretraining=0.25
     ),
     "ctsm": NoisedObjective({"time_score": 1.0}),
     "dsm_ctsm": NoisedObjective({"denoising": 1.0, "time_score": 1.0}),
     "fokker_planck": NoisedObjective({"denoising": 1.0, "fokker_planck": 0.1}),
     "rne": NoisedObjective({"denoising": 1.0, "kernel_ratio": 0.1}),
-    "dsm_diffclf_rne": NoisedObjective({"denoising": 1.0, "classification": 1.0, "kernel_ratio": 0.1}, pretraining=0.5),
+    "dsm_diffclf_rne": NoisedObjective(
+        {"denoising": 1.0, "classification": 0.5, "kernel_ratio": 0.1}, pretraining=0.25
+    ),
     "cnce": NoisedObjective({"conditional_noise": 1.0}),
 }
 """Objectives of a noised energy. The Fokker-Planck and kernel-ratio losses know nothing of the data: they come with
