@@ -44,6 +44,7 @@ LARGE_FULL = {
     "layers": 4,
     "averaged_steps": 300,
     "level_pool": 32,
+    "profile_pool": 1024,
     "measured": 2048,
 }
 """In many dimensions, what a table needs."""
