@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from scipy.special import logsumexp
 
 from boltzgen_diffclf.errors import InputError, NotTrustworthyError
@@ -109,6 +109,33 @@ def diagnose_weights(log_w: Float[np.ndarray, " samples"]) -> WeightDiagnostics:
         n_zero=int((weights == 0).sum()),
         n_clipped=int((weights > 1 / np.sqrt(len(weights))).sum()),
     )
+
+
+def family_log_weights(
+    log_w: Float[np.ndarray, " samples"], root: Int[np.ndarray, " samples"], n_roots: int
+) -> Float[np.ndarray, " roots"]:
+    """Return the log weight of each family, ``-inf`` where it has died out: what resampled particles are worth.
+
+    Particles that descend from one are copies of it that moved a little. Kish's effective size of their own weights is
+    high after any resampling; that of the families is not, and a mean's error is the scatter between families.
+
+    Args:
+        log_w: unnormalised log weights of the particles.
+        root: which independent particle at the start each descends from.
+        n_roots: number of these.
+
+    Raises:
+        InputError: on NaN.
+
+    References:
+        Chan & Lai 2013, Ann. Stat. 41:2877; Lee & Whiteley 2018, Biometrika 105:609.
+    """
+    refuse_nan(log_w, "log_w")
+    top = float(log_w.max(initial=-np.inf))
+    if not np.isfinite(top):
+        return np.full(n_roots, -np.inf)
+    with np.errstate(divide="ignore"):
+        return top + np.log(np.bincount(root, np.exp(log_w - top), minlength=n_roots))
 
 
 def clipped_weights(log_w: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " samples"]:
