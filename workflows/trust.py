@@ -207,6 +207,21 @@ def check_coverage(name: str, unseen: float) -> Check:
     )
 
 
+def check_conformer(name: str, basin: str, reason: str | None) -> Check:
+    """Gate on a conformer's free energy being there at all.
+
+    Args:
+        name: of the generator.
+        basin: the conformer.
+        reason: why its free energy is not known; None where it is.
+    """
+    return Check(
+        f"conformer {basin} of {name}",
+        reason is None,
+        f"{name} gives no free energy of the conformer '{basin}': {reason}",
+    )
+
+
 def check_integrity(name: str, found: Integrity) -> Check:
     """Gate on the share of configurations that are not the molecule."""
     return Check(
