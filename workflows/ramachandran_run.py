@@ -135,7 +135,9 @@ class JudgedRun:
     def _weighted(self, model: MoleculeModel) -> WeightedEnsemble:
         config, stages = self.config, self.stages
         sizes = WeightedSizes(config.particles, config.reverse_levels, config.bridge_keeps)
-        found = WeightedSampling(model, stages.system, sizes, self.seed, stages.device).run(stages.folder, self.name)
+        learned_from = stages.positions(stages.training)
+        sampling = WeightedSampling(model, stages.system, learned_from, sizes, self.seed, stages.device)
+        found = sampling.run(stages.folder, self.name)
         counted = np.isfinite(found.log_w)
         frames, folder = found.frames.select(torch.from_numpy(np.flatnonzero(counted))), stages.folder.path
         write_ensemble(folder / "samples" / f"{self.name}-{REWEIGHTED}.h5", frames, stages.system.topology)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from boltzgen_diffclf.compilation import fuse
 from boltzgen_diffclf.coordinates import CentredCoordinates
@@ -20,6 +21,7 @@ from boltzgen_diffclf.free_energy.boltzmann_generator import (
     WeightedParticles,
     in_batches,
 )
+from boltzgen_diffclf.free_energy.guarded import GuardedTarget, energy_floors, guarded
 from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
 from boltzgen_diffclf.observables import integrity
 from boltzgen_diffclf.paths import PATHS, log_snr_levels
@@ -32,6 +34,9 @@ from systems.molecular import MolecularSystem
 from workflows.molecule_sampling import ROWS, least_noise
 from workflows.resumable import carry_on
 from workflows.run_folder import RunFolder, StageResult
+
+FRAMES = 256
+"""Frames that tell the floor of the learned energies at each level."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +91,23 @@ class WeightedSampling:
     Args:
         model: of all atoms.
         system: the molecule.
+        frames: positions [nm] that it has learned from; they tell where its energy has no business to be.
         sizes: of the sampling.
         seed: of the noise and the moves.
         device: where they are made.
     """
 
     def __init__(
-        self, model: MoleculeModel, system: MolecularSystem, sizes: WeightedSizes, seed: int, device: torch.device
+        self,
+        model: MoleculeModel,
+        system: MolecularSystem,
+        frames: Float[Tensor, "frames atoms 3"],
+        sizes: WeightedSizes,
+        seed: int,
+        device: torch.device,
     ) -> None:
         self.model, self.system, self.sizes, self.seed, self.device = model, system, sizes, seed, device
+        self._data = frames[:: -(-len(frames) // FRAMES)]
         self._identity: dict[str, object] = {"model": model.fingerprint, "seed": seed, **asdict(sizes)}
 
     def run(self, folder: RunFolder, name: str) -> WeightedEnsemble:
@@ -110,7 +123,7 @@ class WeightedSampling:
         stages = stages_of(name)
         descent_file, bridge_file = (folder.path / "stages" / f"{stage}.safetensors" for stage in stages)
         start = folder.stage(stages[0], lambda: self._descend(folder, stages[0], descent_file))
-        crossing = Crossing(self._bridge(), _particles(start, self.device))
+        crossing = Crossing(self._bridge(start.facts["floor"]), _particles(start, self.device))
         end = folder.stage(stages[1], lambda: self._cross(folder, stages[1], bridge_file, crossing))
         for file in (descent_file, bridge_file):
             file.unlink(missing_ok=True)
@@ -120,8 +133,10 @@ class WeightedSampling:
         fast = copy.deepcopy(self.model.model).float().to(self.device)
         levels, noising = fast.curve.levels, PATHS[self.model.spec.path]
         times = log_snr_levels(noising, self.sizes.levels, float(levels[0]), float(levels[-1])).to(levels)
-        energy_and_gradient = in_batches(fuse(fast.energy_and_gradient, self.device), ROWS)
-        descent = Descent(energy_and_gradient, noising, times, self.model.statistics.resolution)
+        unguarded = in_batches(fuse(fast.energy_and_gradient, self.device), ROWS)
+        data = coordinates_of(fast).from_cartesian(self._data.to(levels))
+        floors = energy_floors(unguarded, noising, times, data, named_generator(self.seed, "floors", self.device))
+        descent = Descent(guarded(unguarded, times, floors), noising, times, self.model.statistics.resolution)
         with folder.progress.stage(stage, len(times) - 1) as advance:
             state = carry_on(
                 descent,
@@ -132,10 +147,12 @@ class WeightedSampling:
                 {**self._identity, "stage": stage},
                 lambda state, info: advance(1.0),
             )
-        bridge = self._bridge()
+        floor = float(floors[0])
+        bridge = self._bridge(floor)
         particles = descent.particles(state, bridge.origin)
         at_one_stroke = self._of_the_right_hand(Crossing(bridge, particles).without_bridge())
-        return StageResult(arrays={**_arrays(particles), "families_without_bridge": at_one_stroke.families})
+        arrays = {**_arrays(particles), "families_without_bridge": at_one_stroke.families}
+        return StageResult(arrays=arrays, facts={"floor": floor})
 
     def _cross(self, folder: RunFolder, stage: str, file: Path, crossing: Crossing) -> StageResult:
         with folder.progress.stage(stage, 1.0) as advance:
@@ -157,12 +174,13 @@ class WeightedSampling:
             )
         return StageResult(arrays=_arrays(crossing.particles(state)))
 
-    def _bridge(self) -> Bridge:
+    def _bridge(self, floor: float) -> Bridge:
         model = copy.deepcopy(self.model.model).to(self.device)
         coordinates, origin = coordinates_of(model), self.model.origin
         learned = LearnedMoleculeTarget(model, coordinates, least_noise(self.model))
         true = self.system.target(origin["state"], origin["temperature_kelvin"], torch.float64, self.device)
-        return Bridge(_flat(learned, coordinates), _flat(true, coordinates), self.sizes.bridge_keeps)
+        start = GuardedTarget(_flat(learned, coordinates), floor)
+        return Bridge(start, _flat(true, coordinates), self.sizes.bridge_keeps)
 
     def _of_the_right_hand(self, particles: WeightedParticles) -> WeightedParticles:
         """Return the particles without weight for mirror images, whose energy is the same and whose name is another."""

@@ -93,6 +93,8 @@ class Descent:
     def particles(self, state: ReverseSmcState, origin: Target) -> WeightedParticles:
         """Return the particles of the end as those of ``origin``, the same energy in double precision.
 
+        What rounding has left between the two goes into the weights.
+
         Args:
             state: arrived.
             origin: on flat configurations.

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 
 from boltzgen_diffclf.observables.ramachandran import FreeEnergySurface, surface_difference
 from workflows.ramachandran import REFERENCE
@@ -45,10 +46,12 @@ def maps_figure(surfaces: Mapping[str, FreeEnergySurface], titles: Mapping[str, 
         free_energy = np.where(np.isfinite(surface.free_energy), surface.free_energy, np.nan)
         shown = _draw(upper, free_energy, "viridis", 0.0, HIGHEST)
         if name == REFERENCE:
-            middle.set_visible(False)
+            stderr = np.where(np.isfinite(surface.stderr), surface.stderr, np.nan)
+            _draw(middle, stderr, "RdBu_r", -LARGEST, LARGEST)
+            middle.set_title("its standard error", fontweight="normal")
+            middle.tick_params(labelbottom=True)
+            middle.set_xlabel("φ [degrees]")
             lower.set_visible(False)
-            upper.tick_params(labelbottom=True)
-            upper.set_xlabel("φ [degrees]")
             continue
         found = surface_difference(reference, surface)
         difference = _draw(middle, found.value, "RdBu_r", -LARGEST, LARGEST)
@@ -63,8 +66,9 @@ def maps_figure(surfaces: Mapping[str, FreeEnergySurface], titles: Mapping[str, 
     ):
         figure.colorbar(image, ax=list(row), label=label, shrink=0.9, pad=0.02)
         row[0].set_ylabel("ψ [degrees]")
-        row[1].set_ylabel("ψ [degrees]")
-        row[1].tick_params(labelleft=True)
+    # The first panel of the last row is not there.
+    grid[2, 1].set_ylabel("ψ [degrees]")
+    grid[2, 1].tick_params(labelleft=True)
     return figure
 
 
@@ -100,6 +104,7 @@ def distributions_figure(panels: Sequence[Distributions], labels: Mapping[str, s
                 label=labels[label] + outside,
             )
         axis.set(xlabel=panel.axis, title=panel.title, yticks=[])
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.set_ylim(0, 1.35 * axis.get_ylim()[1])
         axis.legend(loc="upper right", fontsize=7.5)
     axes[0].set_ylabel("probability density")
