@@ -95,9 +95,10 @@ class JudgedRun:
             samples[label] = sample_of(label, frames, stages.beads, independent=sampler == "reverse")
         weighted = self._weighted(model) if self.config.beads == "all" else None
         if weighted is not None:
-            samples[REWEIGHTED] = sample_of(REWEIGHTED, weighted.frames, stages.beads, log_w=weighted.log_w)
-            for when, worth in zip(("before", "after"), weighted.worth, strict=True):
+            for when, worth in weighted.worth.items():
                 metrics += weight_metrics(when, worth)
+            if "after" in weighted.worth:
+                samples[REWEIGHTED] = sample_of(REWEIGHTED, weighted.frames, stages.beads, log_w=weighted.log_w)
         findings = {label: judge.look_at(sample) for label, sample in samples.items()}
         for label, sample in samples.items():
             if label != REFERENCE:
@@ -108,7 +109,11 @@ class JudgedRun:
         """Yield the gates of the weights: a command that fails one names no reweighted result."""
         if seen.weighted is None:
             return
-        yield trust.check_weights(self.name, seen.weighted.worth[1])
+        worth = seen.weighted.worth.get("after")
+        if worth is None:
+            yield trust.no_weights(self.name, len(seen.weighted.after))
+            return
+        yield trust.check_weights(self.name, worth)
         yield trust.check_coverage(self.name, seen.judge.unvisited(seen.samples[REWEIGHTED]))
         for basin, found in seen.findings[REWEIGHTED].conformers.items():
             yield trust.check_conformer(self.name, basin, found if isinstance(found, str) else None)
@@ -138,6 +143,8 @@ class JudgedRun:
         learned_from = stages.positions(stages.training)
         sampling = WeightedSampling(model, stages.system, learned_from, sizes, self.seed, stages.device)
         found = sampling.run(stages.folder, self.name)
+        if "after" not in found.worth:
+            return found
         counted = np.isfinite(found.log_w)
         frames, folder = found.frames.select(torch.from_numpy(np.flatnonzero(counted))), stages.folder.path
         write_ensemble(folder / "samples" / f"{self.name}-{REWEIGHTED}.h5", frames, stages.system.topology)

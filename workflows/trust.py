@@ -196,6 +196,16 @@ def check_weights(name: str, weights: WeightDiagnostics) -> Check:
     )
 
 
+def no_weights(name: str, n_samples: int) -> Check:
+    """Return the gate that fails where no sample of a generator has any weight."""
+    return Check(
+        f"weights of {name}",
+        False,
+        f"none of the {n_samples} samples of {name} has any weight: each is a mirror image, or has no energy; train "
+        "longer, or draw more samples",
+    )
+
+
 def check_coverage(name: str, unseen: float) -> Check:
     """Gate on the share of the target's mass that no sample of a generator stands for."""
     return Check(

@@ -71,13 +71,10 @@ class WeightedEnsemble:
     after: Float[np.ndarray, " roots"]
 
     @property
-    def worth(self) -> tuple[WeightDiagnostics, WeightDiagnostics]:
-        """What the weights of families are worth before and after the bridge.
-
-        Raises:
-            NotTrustworthyError: all weights are zero.
-        """
-        return diagnose_weights(self.before), diagnose_weights(self.after)
+    def worth(self) -> dict[str, WeightDiagnostics]:
+        """What the weights of families are worth ``before`` and ``after`` the bridge; nothing where all are zero."""
+        several = {"before": self.before, "after": self.after}
+        return {when: diagnose_weights(log_w) for when, log_w in several.items() if np.isfinite(log_w).any()}
 
 
 def stages_of(name: str) -> tuple[str, str]:

@@ -41,17 +41,22 @@ class WeightDiagnostics:
 
     @property
     def largest_pareto_k(self) -> float:
-        """Largest shape with which this many samples give a usable mean, ``min(1 - 1 / log10(n), 0.7)``.
-
-        References:
-            Vehtari et al. 2024, J. Mach. Learn. Res. 25(72), eq. 13.
-        """
-        return min(1 - 1 / float(np.log10(max(self.n_samples, 2))), 0.7)
+        """See :func:`largest_pareto_k`."""
+        return largest_pareto_k(self.n_samples)
 
     @property
     def reliable(self) -> bool:
         """Whether the tail is light enough, for this many samples, that means and error bars hold."""
         return self.pareto_k <= self.largest_pareto_k
+
+
+def largest_pareto_k(n_samples: int) -> float:
+    """Return the largest shape with which so many samples give a usable mean, ``min(1 - 1 / log10(n), 0.7)``.
+
+    References:
+        Vehtari et al. 2024, J. Mach. Learn. Res. 25(72), eq. 13.
+    """
+    return min(1 - 1 / float(np.log10(max(n_samples, 2))), 0.7)
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,8 @@ def weights_figure(families: Mapping[str, tuple[Float[np.ndarray, " roots"], Flo
         share = np.arange(1, n + 1) / n
         axis.plot(share, share, color=GREY, linewidth=0.9, linestyle=(0, (4, 2)), label="equal weights")
         for log_w, colour, label in zip(several, (ORANGE, BLUE), ("at one stroke", "after the bridge"), strict=True):
+            if not np.isfinite(log_w).any():
+                continue
             weights = np.sort(np.exp(log_w - log_w.max()))[::-1]
             axis.plot(share, np.cumsum(weights) / weights.sum(), color=colour, linewidth=1.6, label=label)
         axis.set(xscale="log", xlim=(1 / n, 1), ylim=(0, 1.02), xlabel="heaviest share of the families", title=name)

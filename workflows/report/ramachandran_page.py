@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from boltzgen_diffclf.estimators.reweighting import largest_pareto_k
 from boltzgen_diffclf.files import atomic_path
 from workflows.molecule_settings import OBJECTIVES
 from workflows.ramachandran import ALL_SEEDS, RamachandranResult
@@ -144,7 +145,7 @@ def _sections(result: RamachandranResult, shown: Mapping[str, Shown]) -> Iterato
     weighted = {name: one.weighted for name, one in shown.items() if one.weighted is not None}
     if weighted:
         drawn = weights_figure({name: (one.before, one.after) for name, one in weighted.items()})
-        limit = next(iter(weighted.values())).worth[1].largest_pareto_k
+        limit = largest_pareto_k(config.particles)
         yield Section(
             "Weights",
             [picture("weights", "Weights of families", WEIGHTS, drawn)],
