@@ -13,7 +13,7 @@ from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.estimate import Estimate
 from boltzgen_diffclf.observables.basins import conformer_free_energy, in_basin
 from boltzgen_diffclf.observables.torsions import torsion_angles
-from boltzgen_diffclf.samplers.resampling import systematic
+from boltzgen_diffclf.samplers.resampling import stratified
 from systems.ensemble import ReferenceEnsemble
 from systems.molecular import MolecularSystem
 
@@ -55,7 +55,8 @@ def overweighted(
         system: the molecule.
         basin: one of its basins, by name.
         factor: greater than one, or smaller to make the basin too light.
-        generator: of the systematic resampling; every frame keeps its group.
+        generator: of the resampling, stratified because teeth at equal distances may fall in with the order of frames;
+            every frame keeps its group.
 
     Raises:
         InputError: the system has no such basin, or no frame lies in it.
@@ -65,6 +66,6 @@ def overweighted(
     inside = torch.from_numpy(in_basin(angle.astype(np.float64), arc.low, arc.high))
     if not bool(inside.any()):
         raise InputError(f"none of the {len(ensemble)} frames lies in the basin '{basin}', which was to weigh more")
-    chosen = ensemble.select(systematic(torch.where(inside, math.log(factor), 0.0).double(), generator))
+    chosen = ensemble.select(stratified(torch.where(inside, math.log(factor), 0.0).double(), generator))
     settings = {**ensemble.provenance.settings, "overweighted": f"{basin} times {factor:g}"}
     return replace(chosen, provenance=replace(ensemble.provenance, settings=settings))

@@ -63,6 +63,8 @@ def compute(
         checks += run.checks(seen)
         warnings += run.warnings(seen)
         shown.setdefault(run.objective, seen)
+    if "split_r_hat" in judged.diagnostics:
+        warnings.insert(0, trust.check_walkers("the reference", max(judged.diagnostics["split_r_hat"].values())))
     first = next(iter(shown.values()))
     table = (*rows, *_means(rows), *_reference_rows(config, stages, first))
     write_csv(table, stages.folder.path / "results.csv")

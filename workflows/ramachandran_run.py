@@ -97,7 +97,7 @@ class JudgedRun:
         if weighted is not None:
             for when, worth in weighted.worth.items():
                 metrics += weight_metrics(when, worth)
-            if "after" in weighted.worth:
+            if weighted.n_families > 1:  # of one alone there is no error
                 samples[REWEIGHTED] = sample_of(REWEIGHTED, weighted.frames, stages.beads, log_w=weighted.log_w)
         findings = {label: judge.look_at(sample) for label, sample in samples.items()}
         for label, sample in samples.items():
@@ -114,6 +114,8 @@ class JudgedRun:
             yield trust.no_weights(self.name, len(seen.weighted.after))
             return
         yield trust.check_weights(self.name, worth)
+        if REWEIGHTED not in seen.samples:
+            return
         yield trust.check_coverage(self.name, seen.judge.unvisited(seen.samples[REWEIGHTED]))
         for basin, found in seen.findings[REWEIGHTED].conformers.items():
             yield trust.check_conformer(self.name, basin, found if isinstance(found, str) else None)

@@ -16,12 +16,14 @@ SECONDS = 20.0
 """Between two savings: what a kill costs at most."""
 
 State = TypeVar("State", bound=TensorState)
+Info = TypeVar("Info")
+Told = TypeVar("Told", covariant=True)
 
 
-class Stepper(Protocol[State]):
+class Stepper(Protocol[State, Told]):
     """A sampler that takes steps until it has arrived."""
 
-    def step(self, state: State, generator: torch.Generator) -> tuple[State, object]:
+    def step(self, state: State, generator: torch.Generator) -> tuple[State, Told]:
         """Return the state after one step, and what happened."""
         ...
 
@@ -31,13 +33,13 @@ class Stepper(Protocol[State]):
 
 
 def carry_on(
-    sampler: Stepper[State],
+    sampler: Stepper[State, Info],
     kind: type[State],
     begin: Callable[[torch.Generator], State],
     generator: torch.Generator,
-    file: Path,
+    file: Path | None,
     identity: Mapping[str, object],
-    told: Callable[[State, object], None] = lambda state, info: None,
+    told: Callable[[State, Info], None] = lambda state, info: None,
 ) -> State:
     """Return the state at the end; the same call after a kill ends in the same state, bit for bit.
 
@@ -46,7 +48,7 @@ def carry_on(
         kind: class of its state, whose fields are all tensors.
         begin: makes the first state.
         generator: of everything; on the device of the state.
-        file: holds the last saved state; removed by the caller once the result is safe.
+        file: holds the last saved state, and is removed by the caller once the result is safe; None keeps nothing.
         identity: what a saved state must be of.
         told: of each state and what happened on the way to it.
 
@@ -54,7 +56,7 @@ def carry_on(
         InputError: the file is damaged, or of another run.
         RunFailedError: the disk refuses, or the sampler cannot go on.
     """
-    if file.exists():
+    if file is not None and file.exists():
         tensors, _ = load_checkpoint(file, identity)
         generator.set_state(tensors.pop("generator"))
         state = kind(**{name: tensor.to(generator.device) for name, tensor in tensors.items()})
@@ -64,7 +66,7 @@ def carry_on(
     while not sampler.arrived(state):
         state, info = sampler.step(state, generator)
         told(state, info)
-        if time.monotonic() - saved > SECONDS:
+        if file is not None and time.monotonic() - saved > SECONDS:
             save_checkpoint(file, {**state.tensors(), "generator": generator.get_state()}, {"identity": dict(identity)})
             saved = time.monotonic()
     return state

@@ -207,13 +207,19 @@ def no_weights(name: str, n_samples: int) -> Check:
 
 
 def check_coverage(name: str, unseen: float) -> Check:
-    """Gate on the share of the target's mass that no sample of a generator stands for."""
+    """Gate on the share of the target's mass that no sample of a generator stands for.
+
+    Args:
+        name: of the generator.
+        unseen: :func:`~boltzgen_diffclf.observables.unvisited_share`, or
+            :func:`~boltzgen_diffclf.estimators.reweighting.unseen_share`.
+    """
     return Check(
         f"coverage of {name}",
         unseen <= LARGEST_UNSEEN_SHARE,
-        f"{100 * unseen:.1f} % of the reference weighs more than any sample of {name} (limit "
-        f"{100 * LARGEST_UNSEEN_SHARE:.0f} %): a conformer is missing, which weights cannot put right; train on frames "
-        "of all conformers",
+        f"{100 * unseen:.1f} % of the reference is where no weighted sample of {name} is (limit "
+        f"{100 * LARGEST_UNSEEN_SHARE:.0f} %): what is missing, weights cannot put right; draw more samples, or train "
+        "on frames of all conformers",
     )
 
 

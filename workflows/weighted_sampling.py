@@ -71,6 +71,11 @@ class WeightedEnsemble:
     after: Float[np.ndarray, " roots"]
 
     @property
+    def n_families(self) -> int:
+        """Families with weight at the end."""
+        return int(np.isfinite(self.after).sum())
+
+    @property
     def worth(self) -> dict[str, WeightDiagnostics]:
         """What the weights of families are worth ``before`` and ``after`` the bridge; nothing where all are zero."""
         several = {"before": self.before, "after": self.after}

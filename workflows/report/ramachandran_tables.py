@@ -150,7 +150,7 @@ def agreement_table(numbers: Numbers) -> Table:
                 objective,
                 NAMES[label],
                 _percent(numbers.get(objective, f"{label}_bins_within_2_stderr")),
-                numbers.text(objective, f"{label}_largest_deviation"),
+                _deviation_of(numbers.get(objective, f"{label}_largest_deviation")),
             )
         )
         for objective in numbers.objectives
@@ -158,6 +158,12 @@ def agreement_table(numbers: Numbers) -> Table:
     ]
     columns = ("objective", "from", "bins within two standard errors", "largest deviation [standard errors]")
     return Table("Bins of the map that hold 0.1 % of the reference or more", columns, lines, words=2)
+
+
+def _deviation_of(row: RamachandranRow | None) -> str:
+    if row is not None and math.isinf(row.value):
+        return "one of them was never visited"
+    return rounding.UNKNOWN if row is None else rounding.plain(row.value)
 
 
 def molecule_table(numbers: Numbers) -> Table:

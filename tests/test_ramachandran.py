@@ -1,0 +1,150 @@
+"""The generator of all atoms end to end: weights against the true energy, and a command that says if they are none."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import systems
+from boltzgen_diffclf.errors import InputError, NotTrustworthyError
+from systems.beads import bead_stereocentres, bead_system
+from systems.conformers import basin_free_energy, overweighted
+from systems.ensemble import Provenance, ReferenceEnsemble, energies_of
+from systems.reference import ReferenceSettings, generate
+from systems.store import load_ensemble, write_ensemble
+from workflows import ramachandran
+from workflows.ramachandran import RamachandranConfig
+from workflows.ramachandran_measures import Judge
+from workflows.ramachandran_samples import Sample, sample_of
+
+pytestmark = pytest.mark.usefixtures("eager_mode")
+
+SIZES = {
+    "steps": 2, "groups": 4, "learning_rate": 1e-6, "hidden": 16, "layers": 2, "levels": 16, "threads": 1,
+    "samples": 30, "reverse_levels": 12, "chains": 4, "frames_per_chain": 4, "equilibration_frames": 0,
+    "steps_per_frame": 2, "timestep_fs": 0.1, "particles": 16, "bridge_keeps": 0.05, "objectives": ("dsm",),
+    "beads": "all",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    os.environ["BOLTZGEN_EAGER"] = "1"
+    path = tmp_path_factory.mktemp("reference") / "vacuum.h5"
+    settings = ReferenceSettings(
+        walkers=6,
+        temperatures_kelvin=(300.0,),
+        frames_per_walker=16,
+        steps_per_frame=10,
+        steps_per_sweep=10,
+        equilibration_frames=2,
+        hot_start_steps=10,
+    )
+    generate(systems.load("aldp"), "vacuum", 300.0, settings, path)
+    return path
+
+
+def test_weights_that_are_not_to_be_believed_are_named_first_and_exit_3(reference: Path, tmp_path: Path) -> None:
+    """Frames of any file are learned from; page, table, frames and ``u_kn`` are there all the same."""
+    learned, run = load_ensemble(reference), tmp_path / "run"
+    half = learned.select(torch.arange(len(learned) // 2))
+    write_ensemble(tmp_path / "learned.h5", half, systems.load("aldp").topology)
+    config = RamachandranConfig(reference=reference, frames=tmp_path / "learned.h5", state="vacuum", out=run, **SIZES)
+    with pytest.raises(NotTrustworthyError, match=r"dsm-seed0 .*all is written in .*report\.html"):
+        ramachandran.run(config)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert page.index("The reweighted results are not to be believed") < page.index("<main>")
+    assert page.index("samples of dsm-seed0") < page.index("<main>")
+    assert f"The networks have learned from {tmp_path / 'learned.h5'}" in page
+    with (run / "results.csv").open(encoding="utf-8") as handle:
+        found = {row["metric"]: float(row["value"]) for row in csv.DictReader(handle) if row["seed"] == "0"}
+    assert 0 < found["ess_fraction_before"] <= 1
+    assert found["pareto_k_before"] == np.inf  # no tail of sixteen
+    with np.load(run / "samples" / "dsm-seed0-u_kn.npz") as file:
+        u_kn, n_k = file["u_kn"], file["N_k"]
+    kept = load_ensemble(run / "samples" / "dsm-seed0-reweighted.h5")
+    assert n_k.tolist() == [len(kept), 0]
+    np.testing.assert_allclose(u_kn[1], kept.energies.numpy())
+    assert not list((run / "stages").glob("*.safetensors"))
+    stages = {path: path.stat().st_mtime for path in (run / "stages").iterdir()}
+    with pytest.raises(NotTrustworthyError):
+        ramachandran.run(config)
+    assert {path: path.stat().st_mtime for path in (run / "stages").iterdir()} == stages
+
+
+@pytest.fixture(scope="module")
+def frames() -> ReferenceEnsemble:
+    """Eight walkers of noise about one configuration, half of each with phi turned over to the other side."""
+    aldp, rng = systems.load("aldp"), np.random.default_rng(0)
+    n, groups = 400, 8
+    positions = aldp.positions.numpy() + 0.002 * rng.normal(size=(n, aldp.n_atoms, 3))
+    mirrored = np.arange(n) % 2 == 0
+    positions[mirrored] *= [-1, 1, 1]
+    tensor = torch.from_numpy(positions).float()
+    return ReferenceEnsemble(
+        provenance=Provenance("aldp", "vacuum", 300.0, aldp.system_hash("vacuum"), 0, {"made": "here"}),
+        positions=tensor - tensor.mean(1, keepdim=True),
+        energies=energies_of(aldp, "vacuum", 300.0, tensor),
+        group=torch.arange(n) % groups,
+        frame=torch.arange(n) // groups,
+    )
+
+
+def judge_of(frames: ReferenceEnsemble) -> tuple[Judge, Sample]:
+    aldp = systems.load("aldp")
+    beads = bead_system(aldp, "all")
+    reference = sample_of("reference", frames, beads)
+    return Judge(aldp, beads, "all", reference), reference
+
+
+def test_weights_of_mirror_images_go_into_every_number(frames: ReferenceEnsemble) -> None:
+    """Half of the frames are mirror images; without weight they are in no share, no map and no conformer."""
+    judge, reference = judge_of(frames)
+    found = {row.metric: row.value for row in judge.measure(reference, judge.findings)}
+    assert found["reference_mirrored"] == pytest.approx(0.5)
+    assert found["reference_bins_within_2_stderr"] == 1.0
+    assert found["reference_largest_deviation"] == 0.0
+    log_w = np.where(np.arange(len(frames)) % 2 == 0, -np.inf, 0.0)
+    weighted = sample_of("reweighted", frames, judge.beads, log_w=log_w)
+    findings = judge.look_at(weighted)
+    whole = {row.metric: row for row in judge.measure(weighted, findings)}
+    assert whole["reweighted_mirrored"].value == 0.0
+    assert whole["reweighted_js"].value > 0.15
+    assert whole["reweighted_js"].noise_floor < 0.15
+    assert isinstance(findings.conformers["phi > 0"], str)
+    kept = sample_of("kept", frames.select(torch.arange(1, len(frames), 2)), judge.beads)
+    np.testing.assert_allclose(findings.surface.probability, judge.look_at(kept).surface.probability, atol=1e-12)
+    # Mirror images lie on the other side of the map.
+    assert judge.unvisited(weighted) == pytest.approx(0.5)
+    assert judge.unvisited(reference) == 0.0
+
+
+def test_a_basin_is_made_too_likely_by_the_factor_that_was_asked_for(frames: ReferenceEnsemble) -> None:
+    aldp, stream = systems.load("aldp"), torch.Generator().manual_seed(0)
+    _, reference = judge_of(frames)
+    low, high = sorted(reference.torsions[:2, 0])
+    arcs = dataclasses.replace(aldp.basins["phi > 0"], low=high - 0.5, high=high + 0.5)
+    aldp = dataclasses.replace(aldp, basins={"that": arcs})
+    made = overweighted(frames, aldp, "that", 10.0, stream)
+    before, after = (basin_free_energy(aldp, "that", one.positions.numpy()) for one in (frames, made))
+    assert before.value - after.value == pytest.approx(np.log(10), abs=0.4)
+    assert made.provenance.settings["overweighted"] == "that times 10"
+    assert len(made) == len(frames)
+    nowhere = dataclasses.replace(aldp, basins={"that": dataclasses.replace(arcs, low=low - 2.0, high=low - 1.9)})
+    with pytest.raises(InputError, match="none of the 400 frames lies in the basin 'that'"):
+        overweighted(frames, nowhere, "that", 10.0, stream)
+
+
+def test_hands_are_told_by_the_beads_that_show_them() -> None:
+    aldp = systems.load("aldp")
+    assert bead_stereocentres(aldp, "all").tolist() == [[8, 6, 10, 14]]
+    heavy = bead_system(aldp, "heavy")
+    (centre,) = bead_stereocentres(aldp, "heavy").tolist()
+    assert [list(heavy.topology.atoms())[atom].name for atom in centre] == ["CA", "N", "CB", "C"]
+    assert len(bead_stereocentres(aldp, "backbone")) == 0
