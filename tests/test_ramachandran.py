@@ -13,6 +13,8 @@ import torch
 
 import systems
 from boltzgen_diffclf.errors import InputError, NotTrustworthyError
+from boltzgen_diffclf.estimators.reweighting import family_log_weights, normalised_weights
+from boltzgen_diffclf.observables import free_energy_surface, surface_agreement, unvisited_share
 from systems.beads import bead_stereocentres, bead_system
 from systems.conformers import basin_free_energy, overweighted
 from systems.ensemble import Provenance, ReferenceEnsemble, energies_of
@@ -22,6 +24,7 @@ from workflows import ramachandran
 from workflows.ramachandran import RamachandranConfig
 from workflows.ramachandran_measures import Judge
 from workflows.ramachandran_samples import Sample, sample_of
+from workflows.weighted_sampling import WeightedEnsemble
 
 pytestmark = pytest.mark.usefixtures("eager_mode")
 
@@ -59,18 +62,13 @@ def test_weights_that_are_not_to_be_believed_are_named_first_and_exit_3(referenc
     with pytest.raises(NotTrustworthyError, match=r"dsm-seed0 .*all is written in .*report\.html"):
         ramachandran.run(config)
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert page.index("The reweighted results are not to be believed") < page.index("<main>")
-    assert page.index("samples of dsm-seed0") < page.index("<main>")
-    assert f"The networks have learned from {tmp_path / 'learned.h5'}" in page
+    first = page[: page.index("<main>")]
+    assert "The reweighted results are not to be believed" in first
+    assert "16 samples of dsm-seed0" in first
+    assert f"The networks have learned from {tmp_path / 'learned.h5'}" in first
     with (run / "results.csv").open(encoding="utf-8") as handle:
         found = {row["metric"]: float(row["value"]) for row in csv.DictReader(handle) if row["seed"] == "0"}
-    assert 0 < found["ess_fraction_before"] <= 1
-    assert found["pareto_k_before"] == np.inf  # no tail of sixteen
-    with np.load(run / "samples" / "dsm-seed0-u_kn.npz") as file:
-        u_kn, n_k = file["u_kn"], file["N_k"]
-    kept = load_ensemble(run / "samples" / "dsm-seed0-reweighted.h5")
-    assert n_k.tolist() == [len(kept), 0]
-    np.testing.assert_allclose(u_kn[1], kept.energies.numpy())
+    assert 0 < found["iid_mirrored"] < 1
     assert not list((run / "stages").glob("*.safetensors"))
     stages = {path: path.stat().st_mtime for path in (run / "stages").iterdir()}
     with pytest.raises(NotTrustworthyError):
@@ -115,14 +113,54 @@ def test_weights_of_mirror_images_go_into_every_number(frames: ReferenceEnsemble
     findings = judge.look_at(weighted)
     whole = {row.metric: row for row in judge.measure(weighted, findings)}
     assert whole["reweighted_mirrored"].value == 0.0
-    assert whole["reweighted_js"].value > 0.15
-    assert whole["reweighted_js"].noise_floor < 0.15
     assert isinstance(findings.conformers["phi > 0"], str)
     kept = sample_of("kept", frames.select(torch.arange(1, len(frames), 2)), judge.beads)
     np.testing.assert_allclose(findings.surface.probability, judge.look_at(kept).surface.probability, atol=1e-12)
-    # Mirror images lie on the other side of the map.
-    assert judge.unvisited(weighted) == pytest.approx(0.5)
-    assert judge.unvisited(reference) == 0.0
+
+
+def test_weighted_frames_are_saved_with_their_weights_and_nothing_else(
+    frames: ReferenceEnsemble, tmp_path: Path
+) -> None:
+    aldp = systems.load("aldp")
+    log_w = np.where(np.arange(len(frames)) % 2 == 0, -np.inf, frames.energies.numpy() * 0.01)
+    families = family_log_weights(log_w, frames.group.numpy(), 8)
+    found = WeightedEnsemble(frames, log_w, families, families)
+    assert found.n_families == 4
+    found.save(tmp_path, "model", aldp)
+    with np.load(tmp_path / "model-u_kn.npz") as file:
+        assert file["N_k"].tolist() == [200, 0]
+        assert file["states"].tolist() == ["generator model", "vacuum"]
+        u_kn = file["u_kn"]
+    kept = load_ensemble(tmp_path / "model-reweighted.h5")
+    assert torch.equal(kept.positions, frames.positions[1::2])
+    np.testing.assert_allclose(u_kn[1], kept.energies.numpy())
+    expected = normalised_weights(log_w)[1::2]
+    np.testing.assert_allclose(normalised_weights(u_kn[0] - u_kn[1]), expected)
+    nothing = WeightedEnsemble(frames, np.full(400, -np.inf), families, np.full(8, -np.inf))
+    nothing.save(tmp_path, "none", aldp)
+    assert list(nothing.worth) == ["before"]
+    assert not list(tmp_path.glob("none*"))
+
+
+def test_bins_agree_within_their_errors() -> None:
+    rng = np.random.default_rng(0)
+    reference, same, other = (rng.vonmises(centre, 8.0, size=(20_000, 2)) for centre in (0.0, 0.0, 0.3))
+    surfaces = [free_energy_surface(*angles.T, bins=24) for angles in (reference, same, other)]
+    agreed, moved = (surface_agreement(surfaces[0], one) for one in surfaces[1:])
+    assert agreed.n_bins > 50
+    assert agreed.within > 0.88
+    assert agreed.largest < 4.5
+    assert moved.within < 0.5
+    assert moved.largest > 10
+    half = free_energy_surface(*reference[reference[:, 0] > 0].T, bins=24)
+    assert surface_agreement(surfaces[0], half).largest == np.inf
+
+
+def test_what_no_sample_visits_is_its_share_of_the_reference() -> None:
+    rng = np.random.default_rng(1)
+    here, there = rng.normal(size=(9900, 2)) * 0.2 + 1.0, rng.normal(size=(100, 2)) * 0.05 - 2.0
+    assert unvisited_share(here, np.concatenate([here, there])) == pytest.approx(0.01, abs=1e-3)
+    assert unvisited_share(np.concatenate([here, there]), here) == 0.0
 
 
 def test_a_basin_is_made_too_likely_by_the_factor_that_was_asked_for(frames: ReferenceEnsemble) -> None:

@@ -116,8 +116,9 @@ def _error_of_mean(rows: Sequence[RamachandranRow]) -> float | None:
     """Return the standard error of a mean over seeds: what the seeds tell of themselves, or their scatter if larger."""
     told = [row.stderr for row in rows if row.stderr is not None]
     errors = [math.sqrt(float(np.mean(np.square(told))) / len(rows))] if told else []
-    if len(rows) > 1:
-        errors.append(float(np.std([row.value for row in rows], ddof=1)) / math.sqrt(len(rows)))
+    values = [row.value for row in rows]
+    if len(values) > 1 and np.isfinite(values).all():
+        errors.append(float(np.std(values, ddof=1)) / math.sqrt(len(values)))
     return max(errors, default=None)
 
 

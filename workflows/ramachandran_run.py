@@ -6,13 +6,11 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from boltzgen_diffclf.estimators.frames import generated_u_kn, write_u_kn
 from boltzgen_diffclf.training.molecule_model import MoleculeModel
 from systems.ensemble import ReferenceEnsemble, evaluate
-from systems.store import load_ensemble, write_ensemble
+from systems.store import load_ensemble
 from workflows import trust
 from workflows.molecule_sampling import learned_target
 from workflows.molecule_stages import MoleculeStages, stage_of_training
@@ -145,14 +143,7 @@ class JudgedRun:
         learned_from = stages.positions(stages.training)
         sampling = WeightedSampling(model, stages.system, learned_from, sizes, self.seed, stages.device)
         found = sampling.run(stages.folder, self.name)
-        if "after" not in found.worth:
-            return found
-        counted = np.isfinite(found.log_w)
-        frames, folder = found.frames.select(torch.from_numpy(np.flatnonzero(counted))), stages.folder.path
-        write_ensemble(folder / "samples" / f"{self.name}-{REWEIGHTED}.h5", frames, stages.system.topology)
-        u_kn, n_k = generated_u_kn(found.log_w[counted], frames.energies.numpy())
-        names = [f"generator {self.name}", config.state]
-        write_u_kn(folder / "samples" / f"{self.name}-u_kn.npz", u_kn, n_k, names, config.temperature_kelvin)
+        found.save(stages.folder.path / "samples", self.name, stages.system)
         return found
 
     def _stage(self, sampler: str) -> str:

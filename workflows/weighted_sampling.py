@@ -13,6 +13,7 @@ from torch import Tensor
 
 from boltzgen_diffclf.compilation import fuse
 from boltzgen_diffclf.coordinates import CentredCoordinates
+from boltzgen_diffclf.estimators.frames import generated_u_kn, write_u_kn
 from boltzgen_diffclf.estimators.reweighting import WeightDiagnostics, diagnose_weights
 from boltzgen_diffclf.free_energy.boltzmann_generator import (
     Crossing,
@@ -31,6 +32,7 @@ from boltzgen_diffclf.target import Target, TransformedTarget
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of
 from systems.ensemble import Provenance, ReferenceEnsemble, evaluate
 from systems.molecular import MolecularSystem
+from systems.store import write_ensemble
 from workflows.molecule_sampling import ROWS, least_noise
 from workflows.resumable import carry_on
 from workflows.run_folder import RunFolder, StageResult
@@ -80,6 +82,28 @@ class WeightedEnsemble:
         """What the weights of families are worth ``before`` and ``after`` the bridge; nothing where all are zero."""
         several = {"before": self.before, "after": self.after}
         return {when: diagnose_weights(log_w) for when, log_w in several.items() if np.isfinite(log_w).any()}
+
+    def save(self, folder: Path, name: str, system: MolecularSystem) -> None:
+        """Write what has weight as ``NAME-reweighted.h5``, and its weights as pymbar takes them, ``NAME-u_kn.npz``.
+
+        Nothing is written where nothing has weight.
+
+        Args:
+            folder: of both files.
+            name: of the model.
+            system: the molecule.
+
+        Raises:
+            RunFailedError: the disk refuses.
+        """
+        counted = np.isfinite(self.log_w)
+        if not counted.any():
+            return
+        frames, made = self.frames.select(torch.from_numpy(np.flatnonzero(counted))), self.frames.provenance
+        write_ensemble(folder / f"{name}-reweighted.h5", frames, system.topology)
+        u_kn, n_k = generated_u_kn(self.log_w[counted], frames.energies.numpy())
+        states = [f"generator {name}", made.state]
+        write_u_kn(folder / f"{name}-u_kn.npz", u_kn, n_k, states, made.temperature_kelvin)
 
 
 def stages_of(name: str) -> tuple[str, str]:
