@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import systems
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, load_molecule_model
-from systems.reference import ReferenceSettings, generate
 from systems.store import load_ensemble
+from tests.small_reference import small_reference
 from workflows import molecule_sampling, ramachandran, resumable, sample, train
 from workflows.ramachandran import RamachandranConfig
 from workflows.sample import SampleConfig
@@ -36,19 +34,7 @@ SAMPLES = {
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    os.environ["BOLTZGEN_EAGER"] = "1"
-    path = tmp_path_factory.mktemp("reference") / "implicit.h5"
-    settings = ReferenceSettings(
-        walkers=6,
-        temperatures_kelvin=(300.0,),
-        frames_per_walker=16,
-        steps_per_frame=10,
-        steps_per_sweep=10,
-        equilibration_frames=2,
-        hot_start_steps=10,
-    )
-    generate(systems.load("aldp"), "implicit", 300.0, settings, path)
-    return path
+    return small_reference(tmp_path_factory.mktemp("reference"), "implicit")
 
 
 @pytest.fixture(scope="module")

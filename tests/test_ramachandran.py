@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,12 @@ from boltzgen_diffclf.observables import free_energy_surface, surface_agreement,
 from systems.beads import bead_stereocentres, bead_system
 from systems.conformers import basin_free_energy, overweighted
 from systems.ensemble import Provenance, ReferenceEnsemble, energies_of
-from systems.reference import ReferenceSettings, generate
 from systems.store import load_ensemble, write_ensemble
+from tests.small_reference import small_reference
 from workflows import ramachandran
 from workflows.ramachandran import RamachandranConfig
 from workflows.ramachandran_measures import Judge
+from workflows.ramachandran_pipeline import unlearned
 from workflows.ramachandran_samples import Sample, sample_of
 from workflows.weighted_sampling import WeightedEnsemble
 
@@ -38,19 +38,7 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    os.environ["BOLTZGEN_EAGER"] = "1"
-    path = tmp_path_factory.mktemp("reference") / "vacuum.h5"
-    settings = ReferenceSettings(
-        walkers=6,
-        temperatures_kelvin=(300.0,),
-        frames_per_walker=16,
-        steps_per_frame=10,
-        steps_per_sweep=10,
-        equilibration_frames=2,
-        hot_start_steps=10,
-    )
-    generate(systems.load("aldp"), "vacuum", 300.0, settings, path)
-    return path
+    return small_reference(tmp_path_factory.mktemp("reference"), "vacuum")
 
 
 def test_weights_that_are_not_to_be_believed_are_named_first_and_exit_3(reference: Path, tmp_path: Path) -> None:
@@ -186,3 +174,16 @@ def test_hands_are_told_by_the_beads_that_show_them() -> None:
     (centre,) = bead_stereocentres(aldp, "heavy").tolist()
     assert [list(heavy.topology.atoms())[atom].name for atom in centre] == ["CA", "N", "CB", "C"]
     assert len(bead_stereocentres(aldp, "backbone")) == 0
+
+
+def test_a_basin_that_is_not_there_is_refused_before_anything_is_sampled(tmp_path: Path) -> None:
+    config = RamachandranConfig(overweight="phi > 1", out=tmp_path / "run", **SIZES)
+    with pytest.raises(InputError, match="has no basin 'phi > 1'"):
+        ramachandran.run(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_not_learned_from_judges(frames: ReferenceEnsemble) -> None:
+    judged = unlearned(frames, frames.disjoint_groups(2)[0])
+    assert sorted(judged.group.unique().tolist()) == [4, 5, 6, 7]
+    assert torch.equal(judged.positions, frames.disjoint_groups(2)[1].positions)

@@ -118,7 +118,7 @@ class RamachandranRow:
         objective: that they were learned by.
         seed: of training and samples, or ``all`` for the mean over the seeds.
         metric: what was measured; divergences are against frames that were not learned from.
-        value: the number.
+        value: the number; a largest deviation is infinite where a bin was never visited.
         noise_floor: what frames of the reference score in place of samples, as many of them.
         published: what others print for this metric and objective; divergences are of another force field.
         stderr: standard error of the value, or of what it is above its floor where it has one.
@@ -167,18 +167,20 @@ def run(config: RamachandranConfig) -> RamachandranResult:
     from boltzgen_diffclf.errors import NotTrustworthyError
     from workflows.molecule_stages import MoleculeStages, reference_frames
     from workflows.processor import processor_settings
-    from workflows.ramachandran_pipeline import compute, frames_to_learn
+    from workflows.ramachandran_pipeline import compute, frames_given, frames_to_learn, unlearned
     from workflows.report.ramachandran_page import print_table, write_page
     from workflows.run_folder import open_run_folder
     from workflows.solvation_pipeline import choose_device
 
     device = choose_device(config.device)
+    given = frames_given(config)
     reference = reference_frames(config)
-    learned = frames_to_learn(config, reference)
+    learned = frames_to_learn(config, reference if given is None else given)
     with open_run_folder(config.folder, config, FREE_SETTINGS | {"objectives", "seeds"}) as folder:
         with processor_settings(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1))):
             stages = MoleculeStages(config, folder, learned, device)
-            result, shown = compute(config, stages, stages.held_out if learned is reference else reference)
+            judged = unlearned(reference, stages.training) if given is None else reference
+            result, shown = compute(config, stages, judged)
         page = write_page(result, shown)
         print_table(result, page)
         if result.reasons:

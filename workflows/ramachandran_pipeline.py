@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 import systems
 from boltzgen_diffclf.files import atomic_path
@@ -24,19 +25,35 @@ from workflows.ramachandran_published import published_value
 from workflows.ramachandran_run import JudgedRun, Shown
 
 
-def frames_to_learn(config: RamachandranConfig, reference: ReferenceEnsemble) -> ReferenceEnsemble:
-    """Return the frames that networks learn from: the reference itself, the user's, or those with wrong weights.
+def frames_given(config: RamachandranConfig) -> ReferenceEnsemble | None:
+    """Return the frames of ``--frames``, None where the reference is learned from.
 
     Raises:
-        InputError: the file is wrong, or there is no such basin.
+        InputError: the file is wrong, or the system has no basin as that which is to be made too likely.
     """
-    system, frames = systems.load(config.system), reference
-    if config.frames is not None:
-        frames = read_user_trajectory(config.frames, system, config.state, config.temperature_kelvin)
+    system = systems.load(config.system)
     if config.overweight is not None:
-        generator = named_generator(0, "overweight")
-        frames = overweighted(frames, system, config.overweight, config.overweight_factor, generator)
-    return frames
+        system.require_basin(config.overweight)
+    if config.frames is None:
+        return None
+    return read_user_trajectory(config.frames, system, config.state, config.temperature_kelvin)
+
+
+def frames_to_learn(config: RamachandranConfig, frames: ReferenceEnsemble) -> ReferenceEnsemble:
+    """Return the frames as networks learn from them: as they are, or with wrong weights on purpose.
+
+    Raises:
+        InputError: no frame lies in the basin that is to be made too likely.
+    """
+    if config.overweight is None:
+        return frames
+    generator = named_generator(0, "overweight")
+    return overweighted(frames, systems.load(config.system), config.overweight, config.overweight_factor, generator)
+
+
+def unlearned(reference: ReferenceEnsemble, training: ReferenceEnsemble) -> ReferenceEnsemble:
+    """Return the frames of the groups that were not learned from."""
+    return reference.select((~torch.isin(reference.group, training.group)).nonzero()[:, 0])
 
 
 def compute(
