@@ -70,8 +70,13 @@ def sample_of(
     Raises:
         InputError: the beads have no torsions phi and psi.
     """
+    require_torsions(beads)
     found = torsions_of(frames, beads)
-    if not {"phi", "psi"} <= found.keys():
-        raise InputError(f"system '{beads.name}' has no torsions phi and psi, and a Ramachandran map is of these")
     torsions = np.stack([found["phi"].numpy(), found["psi"].numpy()], axis=1)
     return Sample(label, frames, torsions, independent, log_w)
+
+
+def require_torsions(beads: MolecularSystem) -> None:
+    """Raise an InputError unless the beads have the torsions phi and psi."""
+    if not {"phi", "psi"} <= beads.torsions.keys():
+        raise InputError(f"system '{beads.name}' has no torsions phi and psi, and a Ramachandran map is of these")

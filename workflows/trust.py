@@ -191,7 +191,7 @@ def check_weights(name: str, weights: WeightDiagnostics) -> Check:
         f"weights of {name}",
         not reasons,
         f"the weights of the {weights.n_samples} samples of {name} cannot be believed: {' and '.join(reasons)}, the "
-        f"largest carries {100 * weights.maximum_weight:.2g} %; train longer, draw more samples, or anneal to the "
+        f"largest carries {100 * weights.maximum_weight:.3g} %; train longer, draw more samples, or anneal to the "
         "true energy",
     )
 

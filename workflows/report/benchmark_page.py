@@ -35,7 +35,10 @@ def write_page(result: BenchmarkResult) -> Path:
             result=result,
             suite=result.suite,
             pictures=pictures,
-            facts={"time of the rows": duration(result.seconds), **result.config.sizes},
+            facts={
+                "time of the rows": duration(result.seconds),
+                **{name.replace("_", " "): value for name, value in result.config.sizes.items()},
+            },
             tables=dict(_table(rows) for rows in by_target(result.rows)),
         )
     )
