@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import openmm
+from jaxtyping import Int
 from openmm import unit
 from openmm.app import Topology
 from openmm.app.topology import Atom
 
 from boltzgen_diffclf.errors import InputError, nearest_name
 from boltzgen_diffclf.nets.atom_types import atom_types
+from boltzgen_diffclf.observables.chirality import stereocentres
 from systems.molecular import MolecularSystem
 
 BEADS: Mapping[str, str] = {
@@ -48,6 +51,17 @@ def bead_types(system: MolecularSystem, beads: str) -> tuple[int, ...]:
     chosen = [types[atom] for atom in bead_atoms(system, beads)]
     number = {kind: index for index, kind in enumerate(sorted(set(chosen)))}
     return tuple(number[kind] for kind in chosen)
+
+
+def bead_stereocentres(system: MolecularSystem, beads: str) -> Int[np.ndarray, "centres 4"]:
+    """Return the stereocentres of the molecule that can be told by its beads, in their numbers.
+
+    Four of a centre's five atoms tell its hand; a bead model that lacks one of the four says nothing of it.
+    """
+    place = {atom: index for index, atom in enumerate(bead_atoms(system, beads))}
+    rows = stereocentres(system.elements, system.bonds).tolist()
+    kept = [[place[atom] for atom in row] for row in rows if set(row) <= place.keys()]
+    return np.array(kept, dtype=np.int64).reshape(-1, 4)
 
 
 def bead_system(system: MolecularSystem, beads: str) -> MolecularSystem:

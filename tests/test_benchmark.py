@@ -208,11 +208,11 @@ def test_published_numbers_of_our_objectives_have_lines_of_their_own(tmp_path, m
     )
     result = run(config)
     (table,) = (pivot(rows) for rows in by_target(result.rows))
-    assert {name: cells.keys() for (name, source), cells in table["cells"].items() if source} == {
+    assert {name: cells.keys() for (name, source), cells in table.cells.items() if source} == {
         name: {"classification", "reverse_mmd"} for name in ("dsm", "ctsm", "dsm_diffclf")
     }
-    assert "energy_mode_total_variation" in table["cells"]["pcd", ""]
-    assert table["cells"]["dsm", ""]["classification"] != table["cells"]["dsm", MOG40.published[0].source]
+    assert "energy_mode_total_variation" in table.cells["pcd", ""]
+    assert table.cells["dsm", ""]["classification"] != table.cells["dsm", MOG40.published[0].source]
     assert [line.split()[2:4] for line in capsys.readouterr().out.splitlines()[1:3]] == [
         ["dsm", rounded(result, "excess_classification.profiled_f")],
         ["pcd", "-"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import systems
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, load_molecule_model
-from systems.reference import ReferenceSettings, generate
 from systems.store import load_ensemble
-from workflows import ramachandran, sample, train
+from tests.small_reference import small_reference
+from workflows import molecule_sampling, ramachandran, resumable, sample, train
 from workflows.ramachandran import RamachandranConfig
 from workflows.sample import SampleConfig
 from workflows.train import TrainConfig
@@ -36,19 +34,7 @@ SAMPLES = {
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    os.environ["BOLTZGEN_EAGER"] = "1"
-    path = tmp_path_factory.mktemp("reference") / "implicit.h5"
-    settings = ReferenceSettings(
-        walkers=6,
-        temperatures_kelvin=(300.0,),
-        frames_per_walker=16,
-        steps_per_frame=10,
-        steps_per_sweep=10,
-        equilibration_frames=2,
-        hot_start_steps=10,
-    )
-    generate(systems.load("aldp"), "implicit", 300.0, settings, path)
-    return path
+    return small_reference(tmp_path_factory.mktemp("reference"), "implicit")
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +122,7 @@ def test_maps_of_every_objective_and_seed_come_with_their_noise_floor(reference:
     with (tmp_path / "results.csv").open(encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     assert list(rows[0]) == [
-        "system", "beads", "objective", "seed", "metric", "value", "noise_floor", "published",
+        "system", "beads", "objective", "seed", "metric", "value", "noise_floor", "published", "stderr",
     ]  # fmt: skip
     found = {(row["objective"], row["seed"], row["metric"]): row for row in rows}
     for objective in ("dsm", "dsm_diffclf"):
@@ -145,8 +131,12 @@ def test_maps_of_every_objective_and_seed_come_with_their_noise_floor(reference:
             assert float(row["value"]) > 0
             assert float(row["noise_floor"]) > 0
             assert float(row["published"]) > 0
+            assert float(row["stderr"]) > 0
+        assert float(found[objective, "0", "iid_js_pooled_range"]["published"]) > 0
+        assert 0 <= float(found[objective, "0", "langevin_bins_within_2_stderr"]["value"]) <= 1
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png") == 2
+    assert page.count("data:image/png") == 4
+    assert "Reweighting is not applicable" in page
     assert "python -m workflows.ramachandran --preset quick" in page
     assert (tmp_path / "figures" / "maps-dsm.png").stat().st_size > 10_000
     again = ramachandran.run(RamachandranConfig(**{**vars_of(config), "seeds": (0, 1)}))
@@ -164,3 +154,21 @@ def test_settings_are_read_without_heavy_imports() -> None:
     script = f"import sys, {modules}; print([name for name in ('torch', 'numpy', 'openmm') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_killed_samples_go_on_where_they_were(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resumable, "SECONDS", 0.0)
+    monkeypatch.setattr(molecule_sampling, "ROWS", 8)
+    model, cpu, file = load_molecule_model(trained), torch.device("cpu"), tmp_path / "unfinished.safetensors"
+
+    def killed(done: float) -> None:
+        if file.exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        molecule_sampling.reverse_samples(model, 30, 8, 0, cpu, file, killed)
+    made: list[float] = []
+    resumed = molecule_sampling.reverse_samples(model, 30, 8, 0, cpu, file, made.append)
+    assert sum(made) < 32
+    whole = molecule_sampling.reverse_samples(model, 30, 8, 0, cpu)
+    assert torch.equal(resumed.positions, whole.positions)

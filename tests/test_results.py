@@ -193,4 +193,15 @@ def test_weights_that_rest_on_few_samples_fail():
 def test_a_missing_conformer_fails():
     assert trust.failures([trust.check_coverage("generator", 0.002)]) == ()
     (sentence,) = trust.failures([trust.check_coverage("generator", 0.25)])
-    assert "25.0 % of the reference weighs more than any sample of generator" in sentence
+    assert "25.0 % of the reference is where no weighted sample of generator is" in sentence
+
+
+def test_a_conformer_without_a_free_energy_fails():
+    assert trust.failures([trust.check_conformer("generator", "phi > 0", None)]) == ()
+    (sentence,) = trust.failures([trust.check_conformer("generator", "phi > 0", "it was never seen")])
+    assert sentence == "generator gives no free energy of the conformer 'phi > 0': it was never seen"
+
+
+def test_a_generator_without_weights_fails():
+    (sentence,) = trust.failures([trust.no_weights("generator", 30)])
+    assert "none of the 30 samples of generator has any weight" in sentence

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float, Int
@@ -12,11 +14,13 @@ from torch import Tensor
 
 import systems
 from boltzgen_diffclf.compilation import fuse
+from boltzgen_diffclf.coordinates import CentredCoordinates
 from boltzgen_diffclf.errors import RunFailedError
 from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
-from boltzgen_diffclf.paths import PATHS, log_snr_levels
+from boltzgen_diffclf.paths import PATHS, DiffusionPath, log_snr_levels
 from boltzgen_diffclf.samplers import sample_reverse
+from boltzgen_diffclf.samplers.state import TensorState
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of
 from systems.beads import bead_system
@@ -25,6 +29,7 @@ from systems.ensemble import Provenance, ReferenceEnsemble, evaluate
 from systems.molecular import MolecularSystem
 from systems.recording import record
 from systems.store import write_ensemble
+from workflows.resumable import carry_on
 from workflows.sampling_settings import SamplingSettings
 
 ROWS = 1024
@@ -56,9 +61,17 @@ def learned_target(model: MoleculeModel) -> LearnedMoleculeTarget:
 
 
 def reverse_samples(
-    model: MoleculeModel, n: int, n_levels: int, seed: int, device: torch.device, advance: Advance = lambda amount: None
+    model: MoleculeModel,
+    n: int,
+    n_levels: int,
+    seed: int,
+    device: torch.device,
+    unfinished: Path | None = None,
+    advance: Advance = lambda amount: None,
 ) -> ReferenceEnsemble:
     """Return independent samples of the reversed noising, each a group of its own, with their learned energies [kT].
+
+    Killed, the same call goes on from the file of what is unfinished, which the caller removes.
 
     Args:
         model: trained.
@@ -66,9 +79,13 @@ def reverse_samples(
         n_levels: that they pass through, evenly spaced in log-SNR.
         seed: of the noise.
         device: where they are made.
+        unfinished: where the samples done are kept; None keeps none.
         advance: told of the samples done.
     """
-    positions = _reversed(_single_precision(model, device), model.spec.path, n, n_levels, seed, advance)
+    identity = {"model": model.fingerprint, "samples": n, "levels": n_levels, "seed": seed}
+    positions = _reversed(
+        _single_precision(model, device), model.spec.path, n, n_levels, seed, advance, unfinished, identity
+    )
     ensemble = ReferenceEnsemble(
         provenance=_provenance(model, seed, {"sampler": "reverse process", "levels": n_levels}),
         positions=positions,
@@ -131,11 +148,14 @@ def _whole(
     """Return the indices of samples that have an energy and have not fallen apart.
 
     Raises:
-        RunFailedError: there is none.
+        RunFailedError: there is one at most, of which nothing can be said.
     """
     whole = (energies.isfinite() & (radius(positions) < _reach_nm(model))).nonzero()[:, 0]
-    if not len(whole):
-        raise RunFailedError(f"all {len(positions)} samples of the model have fallen apart: train for more steps")
+    if len(whole) < 2:
+        fallen = len(positions) - len(whole)
+        raise RunFailedError(
+            f"{fallen} of {len(positions)} samples of the model have fallen apart: train for more steps"
+        )
     return whole
 
 
@@ -144,23 +164,65 @@ def save_samples(path: Path, model: MoleculeModel, ensemble: ReferenceEnsemble) 
     write_ensemble(path, ensemble, beads_of(model).topology)
 
 
+@dataclass(frozen=True, eq=False)
+class Reversed(TensorState):
+    """Samples of the reversed noising.
+
+    Attributes:
+        positions: of those done [nm].
+    """
+
+    positions: Float[Tensor, "done beads 3"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Reversal:
+    """Whole batches of samples, so that fused code meets one shape, until there are enough."""
+
+    denoiser: Callable[[Tensor, Tensor], Tensor]
+    path: DiffusionPath
+    times: Float[Tensor, " levels"]
+    coordinates: CentredCoordinates
+    n: int
+
+    def step(self, state: Reversed, generator: torch.Generator) -> tuple[Reversed, int]:
+        """Return one batch more, and how many that is."""
+        times = self.times
+        shape = min(ROWS, self.n), self.coordinates.dimension
+        spread = torch.hypot(self.path.alpha(times[-1:]), self.path.sigma(times[-1:]))
+        noise = torch.randn(shape, generator=generator, dtype=times.dtype, device=times.device)
+        y = sample_reverse(self.denoiser, self.path, times, spread * noise, generator)
+        return Reversed(torch.cat([state.positions, self.coordinates.positions(y)])), len(y)
+
+    def arrived(self, state: Reversed) -> bool:
+        """Whether there are enough."""
+        return len(state.positions) >= self.n
+
+
 def _reversed(
-    model: NoisedEnergyModel, path: str, n: int, n_levels: int, seed: int, advance: Advance
+    model: NoisedEnergyModel,
+    path: str,
+    n: int,
+    n_levels: int,
+    seed: int,
+    advance: Advance,
+    unfinished: Path | None = None,
+    identity: Mapping[str, object] = MappingProxyType({}),
 ) -> Float[Tensor, "samples beads 3"]:
     levels, noising, coordinates = model.curve.levels, PATHS[path], coordinates_of(model)
-    generator = named_generator(seed, "reverse", levels.device)
     times = log_snr_levels(noising, n_levels, float(levels[0]), float(levels[-1])).to(levels)
-    spread = torch.hypot(noising.alpha(times[-1:]), noising.sigma(times[-1:]))
-    denoiser = fuse(model.denoiser, levels.device)
-    parts: list[Tensor] = []
-    shape = min(ROWS, n), coordinates.dimension
-    while sum(len(part) for part in parts) < n:
-        # Whole batches, so that fused code meets one shape; what is too much is left out at the end.
-        noise = torch.randn(shape, generator=generator, dtype=levels.dtype, device=levels.device)
-        y = sample_reverse(denoiser, noising, times, spread * noise, generator)
-        parts.append(coordinates.positions(y).cpu())
-        advance(float(len(y)))
-    return torch.cat(parts)[:n]
+    reversal = _Reversal(fuse(model.denoiser, levels.device), noising, times, coordinates, n)
+    none = levels.new_empty(0, coordinates.n_atoms, 3)
+    done = carry_on(
+        reversal,
+        Reversed,
+        lambda generator: Reversed(none),
+        named_generator(seed, "reverse", levels.device),
+        unfinished,
+        identity,
+        lambda state, made: advance(float(made)),
+    )
+    return done.positions[:n].cpu()
 
 
 def _single_precision(model: MoleculeModel, device: torch.device) -> NoisedEnergyModel:

@@ -26,8 +26,13 @@ from workflows.shared_settings import filled_from_preset
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "quick": {**TRAINING_PRESETS["quick"], **SAMPLING_PRESETS["quick"], "seeds": (0,)},
-        "standard": {**TRAINING_PRESETS["standard"], **SAMPLING_PRESETS["standard"], "seeds": (0, 1, 2)},
+        "quick": {**TRAINING_PRESETS["quick"], **SAMPLING_PRESETS["quick"], "seeds": (0,), "particles": 2000},
+        "standard": {
+            **TRAINING_PRESETS["standard"],
+            **SAMPLING_PRESETS["standard"],
+            "seeds": (0, 1, 2),
+            "particles": 20_000,
+        },
     }
 )
 """What each preset sets."""
@@ -35,13 +40,17 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 ALL_SEEDS = "all"
 """The seed of a line that is the mean over the seeds."""
 
+REFERENCE = "reference"
+"""The objective of a line that is of the reference itself."""
+
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class RamachandranConfig(MoleculeSettings, SamplingSettings):
     """Train, sample and judge energies of a molecule: phi and psi of samples and of dynamics against held-out frames.
 
-    The same command resumes a run that was stopped; other objectives or seeds are added to the same folder. Leaves
-    results.csv, report.html, the figures as PNG, the models and their samples.
+    With --beads all the samples are carried to the true energy and weighted; where the weights are not to be believed,
+    the command says why and exits 3. The same command resumes a run that was stopped; other objectives or seeds are
+    added to the same folder. Leaves results.csv, report.html, the figures as PNG, the models and their samples.
     """
 
     objectives: Annotated[
@@ -52,6 +61,22 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
         tuple[Annotated[int, Field(ge=0)], ...],
         Field(min_length=1, description="Seeds, each with a network and samples of its own."),
     ] = PRESETS["quick"]["seeds"]
+    frames: Annotated[
+        Path | None,
+        Field(description="Frames to learn from, of any distribution; where not given, half of the reference."),
+    ] = None
+    overweight: Annotated[
+        str | None,
+        Field(description="Basin that is made too likely in the frames to learn from, to see the weights mend it."),
+    ] = None
+    overweight_factor: Annotated[float, Field(gt=0, description="How many times too likely it is made.")] = 10.0
+    particles: Annotated[int, Field(ge=2, description="Weighted samples, of all atoms.")] = PRESETS["quick"][
+        "particles"
+    ]
+    bridge_keeps: Annotated[
+        float,
+        Field(gt=0, lt=1, description="Share of effective samples that each step towards the true energy keeps."),
+    ] = 0.9
 
     @model_validator(mode="before")
     @classmethod
@@ -62,6 +87,8 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
     def folder(self) -> Path:
         """Folder of the run."""
         name = f"ramachandran-{self.system}-{self.state}-{self.beads}-{self.path}-{self.preset}"
+        if self.overweight is not None:
+            name += "-overweight"
         return self.out or Path("runs") / name
 
     @property
@@ -90,10 +117,11 @@ class RamachandranRow:
         beads: that were learned.
         objective: that they were learned by.
         seed: of training and samples, or ``all`` for the mean over the seeds.
-        metric: what was measured; divergences are against the held-out half of the reference frames.
-        value: the number.
-        noise_floor: what the learned half of the frames scores in place of samples, as many of them.
-        published: what others print for this metric and objective, of another force field.
+        metric: what was measured; divergences are against frames that were not learned from.
+        value: the number; a largest deviation is infinite where a bin was never visited.
+        noise_floor: what frames of the reference score in place of samples, as many of them.
+        published: what others print for this metric and objective; divergences are of another force field.
+        stderr: standard error of the value, or of what it is above its floor where it has one.
     """
 
     system: str
@@ -104,21 +132,26 @@ class RamachandranRow:
     value: float
     noise_floor: float | None
     published: float | None
+    stderr: float | None
 
 
 @plain_dataclass(frozen=True)
 class RamachandranResult:
-    """The table of a run and where it lies.
+    """The table of a run, how far to believe it, and where it lies.
 
     Attributes:
         config: that it was asked with.
         rows: as in ``results.csv``.
         folder: of the run.
+        reasons: why the weights are not to be believed, one sentence each; empty where they are.
+        warnings: what else a reader should know first.
     """
 
     config: RamachandranConfig
     rows: tuple[RamachandranRow, ...]
     folder: Path
+    reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def run(config: RamachandranConfig) -> RamachandranResult:
@@ -126,23 +159,33 @@ def run(config: RamachandranConfig) -> RamachandranResult:
 
     Raises:
         InputError: a setting, a file or the folder is wrong.
+        NotTrustworthyError: the weights are not to be believed; the folder keeps everything all the same.
         RunFailedError: the run could not go on.
     """
     import os
 
+    from boltzgen_diffclf.errors import NotTrustworthyError
     from workflows.molecule_stages import MoleculeStages, reference_frames
     from workflows.processor import processor_settings
-    from workflows.ramachandran_pipeline import compute
+    from workflows.ramachandran_pipeline import compute, frames_given, frames_to_learn, unlearned
     from workflows.report.ramachandran_page import print_table, write_page
     from workflows.run_folder import open_run_folder
     from workflows.solvation_pipeline import choose_device
 
     device = choose_device(config.device)
-    frames = reference_frames(config)
+    given = frames_given(config)
+    reference = reference_frames(config)
+    learned = frames_to_learn(config, reference if given is None else given)
     with open_run_folder(config.folder, config, FREE_SETTINGS | {"objectives", "seeds"}) as folder:
         with processor_settings(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1))):
-            result, maps = compute(config, MoleculeStages(config, folder, frames, device))
-        print_table(result, write_page(result, maps))
+            stages = MoleculeStages(config, folder, learned, device)
+            judged = unlearned(reference, stages.training) if given is None else reference
+            result, shown = compute(config, stages, judged)
+        page = write_page(result, shown)
+        print_table(result, page)
+        if result.reasons:
+            more = f" (and {len(result.reasons) - 1} more)" if len(result.reasons) > 1 else ""
+            raise NotTrustworthyError(f"{result.reasons[0]}{more}; all is written in {page}")
     return result
 
 

@@ -4,140 +4,119 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+import torch
 
-from boltzgen_diffclf.errors import InputError
+import systems
 from boltzgen_diffclf.files import atomic_path
-from boltzgen_diffclf.observables import ramachandran_jensen_shannon, ramachandran_pmf_error
-from boltzgen_diffclf.observables.ramachandran import FreeEnergySurface, free_energy_surface
-from boltzgen_diffclf.streams import split_seed
-from systems.convergence import torsions_of
+from boltzgen_diffclf.streams import named_generator
+from systems.conformers import overweighted
 from systems.ensemble import ReferenceEnsemble
-from systems.molecular import MolecularSystem
-from systems.store import load_ensemble
-from workflows.molecule_stages import MoleculeStages, stage_of_training
-from workflows.ramachandran import ALL_SEEDS, RamachandranConfig, RamachandranResult, RamachandranRow
-from workflows.sample import sampled
+from systems.user_trajectory import read_user_trajectory
+from workflows import trust
+from workflows.molecule_stages import MoleculeStages
+from workflows.ramachandran import ALL_SEEDS, REFERENCE, RamachandranConfig, RamachandranResult, RamachandranRow
+from workflows.ramachandran_measures import Measured, conformer_metrics, integrity_metrics
+from workflows.ramachandran_published import published_value
+from workflows.ramachandran_run import JudgedRun, Shown
+from workflows.ramachandran_samples import require_torsions
 
-SAMPLERS = ("reverse", "langevin")
-"""Where samples come from, in the order of the page."""
 
-LABELS = {"reverse": "iid", "langevin": "langevin"}
-"""What the metrics of a sampler begin with."""
+def frames_given(config: RamachandranConfig) -> ReferenceEnsemble | None:
+    """Return the frames of ``--frames``, None where the reference is learned from.
 
-DIVERGENCES: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "js": ramachandran_jensen_shannon,
-    "pmf_error": ramachandran_pmf_error,
-}
-"""Of two sets of (phi, psi), by name."""
+    Raises:
+        InputError: the file is wrong, or the system has no basin as that which is to be made too likely.
+    """
+    system = systems.load(config.system)
+    if config.overweight is not None:
+        system.require_basin(config.overweight)
+    if config.frames is None:
+        return None
+    return read_user_trajectory(config.frames, system, config.state, config.temperature_kelvin)
 
-PUBLISHED: Mapping[tuple[str, str], float] = {
-    ("dsm", "iid_js"): 0.0081,
-    ("dsm", "langevin_js"): 0.0695,
-    ("dsm", "iid_pmf_error"): 0.095,
-    ("dsm", "langevin_pmf_error"): 1.047,
-    ("fokker_planck", "iid_js"): 0.0082,
-    ("fokker_planck", "langevin_js"): 0.0090,
-    ("fokker_planck", "iid_pmf_error"): 0.098,
-    ("fokker_planck", "langevin_pmf_error"): 0.104,
-    ("dsm_diffclf", "iid_js"): 0.0068,
-    ("dsm_diffclf", "langevin_js"): 0.0092,
-    ("dsm_diffclf", "iid_pmf_error"): 0.070,
-    ("dsm_diffclf", "langevin_pmf_error"): 0.094,
-}
-"""Of five beads of alanine dipeptide under amber99sb-ildn and OBC, limits of the histograms taken from the data
-(talk on arXiv:2601.21025)."""
 
-BINS = 48
-"""A side of the maps on the page."""
+def frames_to_learn(config: RamachandranConfig, frames: ReferenceEnsemble) -> ReferenceEnsemble:
+    """Return the frames as networks learn from them: as they are, or with wrong weights on purpose.
 
-Torsions = Float[np.ndarray, "samples 2"]
+    Raises:
+        InputError: no frame lies in the basin that is to be made too likely.
+    """
+    if config.overweight is None:
+        return frames
+    generator = named_generator(0, "overweight")
+    return overweighted(frames, systems.load(config.system), config.overweight, config.overweight_factor, generator)
 
-Measured = tuple[str, float, float | None]
-"""Name, value and noise floor of a metric."""
+
+def unlearned(reference: ReferenceEnsemble, training: ReferenceEnsemble) -> ReferenceEnsemble:
+    """Return the frames of the groups that were not learned from."""
+    return reference.select((~torch.isin(reference.group, training.group)).nonzero()[:, 0])
 
 
 def compute(
-    config: RamachandranConfig, stages: MoleculeStages
-) -> tuple[RamachandranResult, dict[str, dict[str, FreeEnergySurface]]]:
-    """Return the table, and the surfaces to show: by objective, those of the reference and of each sampler."""
-    runs = [(objective, seed) for objective in config.objectives for seed in config.seeds]
-    stages.folder.progress.plan(_shares(runs))
+    config: RamachandranConfig, stages: MoleculeStages, judged: ReferenceEnsemble
+) -> tuple[RamachandranResult, dict[str, Shown]]:
+    """Return the table, and by objective what the page shows of its first seed.
+
+    Args:
+        config: settings.
+        stages: of the frames that are learned from.
+        judged: frames that samples are compared with.
+
+    Raises:
+        InputError: the beads have no torsions phi and psi.
+        RunFailedError: the run could not go on.
+    """
+    require_torsions(stages.beads)
+    runs = [
+        JudgedRun(config, stages, judged, objective, seed) for objective in config.objectives for seed in config.seeds
+    ]
+    stages.folder.progress.plan({name: share for run in runs for name, share in run.shares.items()})
     rows: list[RamachandranRow] = []
-    maps: dict[str, dict[str, FreeEnergySurface]] = {}
-    learned, held_out = (
-        _torsions(_as_beads(stages, half), stages.beads) for half in (stages.training, stages.held_out)
-    )
-    for objective, seed in runs:
-        file = stages.folder.path / "models" / f"{objective}-seed{seed}.safetensors"
-        model, training = stages.trained(objective, seed, file)
-        metrics: list[Measured] = [("training_seconds", float(training.facts["training_seconds"]), None)]
-        surfaces = {"reference": free_energy_surface(*held_out.T, groups=stages.held_out.group.numpy(), bins=BINS)}
-        for sampler in SAMPLERS:
-            stage = _stage(sampler, objective, seed)
-            samples = stages.folder.path / "samples" / f"{objective}-seed{seed}-{sampler}.h5"
-            counts = sampled(stages.folder, stage, sampler, samples, model, config, seed, stages.device).facts
-            ensemble = load_ensemble(samples)
-            torsions = _torsions(ensemble, stages.beads)
-            metrics += _divergences(sampler, torsions, held_out, learned, seed)
-            metrics.append((f"{LABELS[sampler]}_broken", _broken_share(counts), None))
-            surfaces[sampler] = free_energy_surface(*torsions.T, groups=ensemble.group.numpy(), bins=BINS)
-        rows += [_row(config, objective, str(seed), *metric) for metric in metrics]
-        maps.setdefault(objective, surfaces)
-    table = (*rows, *_means(rows))
-    write_csv(table, stages.folder.path / "results.csv")
-    return RamachandranResult(config, table, stages.folder.path), maps
-
-
-def _shares(runs: Sequence[tuple[str, int]]) -> dict[str, float]:
-    shares: dict[str, float] = {}
+    shown: dict[str, Shown] = {}
+    checks: list[trust.Check] = []
+    warnings: list[trust.Check] = []
     for run in runs:
-        shares |= {stage_of_training(*run): 4.0, **{_stage(sampler, *run): 1.0 for sampler in SAMPLERS}}
-    return shares
+        seen, metrics = run.judged()
+        rows += [_row(config, stages, run.objective, str(run.seed), metric) for metric in metrics]
+        checks += run.checks(seen)
+        warnings += run.warnings(seen)
+        shown.setdefault(run.objective, seen)
+    if "split_r_hat" in judged.diagnostics:
+        warnings.insert(0, trust.check_walkers("the reference", max(judged.diagnostics["split_r_hat"].values())))
+    first = next(iter(shown.values()))
+    table = (*rows, *_means(rows), *_reference_rows(config, stages, first))
+    write_csv(table, stages.folder.path / "results.csv")
+    reasons = trust.failures(checks)
+    return RamachandranResult(config, table, stages.folder.path, reasons, trust.failures(warnings)), shown
 
 
-def _stage(sampler: str, objective: str, seed: int) -> str:
-    return f"{sampler}-{objective}-seed{seed}"
-
-
-def _as_beads(stages: MoleculeStages, frames: ReferenceEnsemble) -> ReferenceEnsemble:
-    return dataclasses.replace(frames, positions=stages.positions(frames).float())
-
-
-def _torsions(ensemble: ReferenceEnsemble, beads: MolecularSystem) -> Torsions:
-    found = torsions_of(ensemble, beads)
-    if not {"phi", "psi"} <= found.keys():
-        raise InputError(f"system '{beads.name}' has no torsions phi and psi, and a Ramachandran map is of these")
-    return np.stack([found["phi"].numpy(), found["psi"].numpy()], axis=1)
-
-
-def _divergences(
-    sampler: str, torsions: Torsions, held_out: Torsions, learned: Torsions, seed: int
-) -> Iterator[Measured]:
-    """Yield each divergence and its floor, all between equally many samples."""
-    generator = np.random.default_rng(split_seed(seed, f"thinning {sampler}"))
-    size = min(map(len, (torsions, held_out, learned)))
-    one, other, floor = (
-        part[generator.choice(len(part), size, replace=False)] for part in (torsions, held_out, learned)
-    )
-    for name, divergence in DIVERGENCES.items():
-        yield f"{LABELS[sampler]}_{name}", divergence(one, other), divergence(floor, other)
-
-
-def _broken_share(counts: Mapping[str, int]) -> float:
-    broken = counts.get("exploded_chains", counts.get("broken_samples", 0))
-    return broken / counts.get("chains", counts.get("samples", 1))
+def _reference_rows(config: RamachandranConfig, stages: MoleculeStages, seen: Shown) -> Iterator[RamachandranRow]:
+    """Yield what the frames that others are compared with show themselves."""
+    found = seen.findings[REFERENCE]
+    for metric in (*conformer_metrics(REFERENCE, found), *integrity_metrics(seen.judge.reference, found.integrity)):
+        yield _row(config, stages, REFERENCE, ALL_SEEDS, metric)
 
 
 def _row(
-    config: RamachandranConfig, objective: str, seed: str, metric: str, value: float, floor: float | None
+    config: RamachandranConfig, stages: MoleculeStages, objective: str, seed: str, found: Measured
 ) -> RamachandranRow:
-    published = PUBLISHED.get((objective, metric)) if config.beads == "backbone" else None
-    return RamachandranRow(config.system, config.beads, objective, seed, metric, value, floor, published)
+    published = published_value(stages.system, config.state, config.beads, objective, found.metric)
+    return RamachandranRow(
+        config.system,
+        config.beads,
+        objective,
+        seed,
+        found.metric,
+        found.value,
+        found.noise_floor,
+        published,
+        found.stderr,
+    )
 
 
 def _means(rows: Sequence[RamachandranRow]) -> Iterator[RamachandranRow]:
@@ -152,7 +131,18 @@ def _means(rows: Sequence[RamachandranRow]) -> Iterator[RamachandranRow]:
             seed=ALL_SEEDS,
             value=float(np.mean([row.value for row in several])),
             noise_floor=float(np.mean(floors)) if floors else None,
+            stderr=_error_of_mean(several),
         )
+
+
+def _error_of_mean(rows: Sequence[RamachandranRow]) -> float | None:
+    """Return the standard error of a mean over seeds: what the seeds tell of themselves, or their scatter if larger."""
+    told = [row.stderr for row in rows if row.stderr is not None]
+    errors = [math.sqrt(float(np.mean(np.square(told))) / len(rows))] if told else []
+    values = [row.value for row in rows]
+    if len(values) > 1 and np.isfinite(values).all():
+        errors.append(float(np.std(values, ddof=1)) / math.sqrt(len(values)))
+    return max(errors, default=None)
 
 
 def write_csv(rows: Sequence[RamachandranRow], path: Path) -> None:

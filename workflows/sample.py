@@ -120,9 +120,13 @@ def sampled(
             with folder.progress.stage(stage, total) as advance:
                 ensemble = langevin_samples(model, settings, seed, where, file, advance)
         else:
+            unfinished = file.with_name(f"{file.stem}-unfinished.safetensors")
             with folder.progress.stage(stage, settings.samples) as advance:
-                ensemble = reverse_samples(model, settings.samples, settings.reverse_levels, seed, where, advance)
+                ensemble = reverse_samples(
+                    model, settings.samples, settings.reverse_levels, seed, where, unfinished, advance
+                )
             save_samples(file, model, ensemble)
+            unfinished.unlink(missing_ok=True)
         return StageResult(facts=plain_counts(ensemble.diagnostics), files=[file])
 
     return folder.stage(stage, make)

@@ -191,19 +191,50 @@ def check_weights(name: str, weights: WeightDiagnostics) -> Check:
         f"weights of {name}",
         not reasons,
         f"the weights of the {weights.n_samples} samples of {name} cannot be believed: {' and '.join(reasons)}, the "
-        f"largest carries {100 * weights.maximum_weight:.2g} %; train longer, draw more samples, or anneal to the "
+        f"largest carries {100 * weights.maximum_weight:.3g} %; train longer, draw more samples, or anneal to the "
         "true energy",
     )
 
 
+def no_weights(name: str, n_samples: int) -> Check:
+    """Return the gate that fails where no sample of a generator has any weight."""
+    return Check(
+        f"weights of {name}",
+        False,
+        f"none of the {n_samples} samples of {name} has any weight: each is a mirror image, or has no energy; train "
+        "longer, or draw more samples",
+    )
+
+
 def check_coverage(name: str, unseen: float) -> Check:
-    """Gate on the share of the target's mass that no sample of a generator stands for."""
+    """Gate on the share of the target's mass that no sample of a generator stands for.
+
+    Args:
+        name: of the generator.
+        unseen: :func:`~boltzgen_diffclf.observables.unvisited_share`, or
+            :func:`~boltzgen_diffclf.estimators.reweighting.unseen_share`.
+    """
     return Check(
         f"coverage of {name}",
         unseen <= LARGEST_UNSEEN_SHARE,
-        f"{100 * unseen:.1f} % of the reference weighs more than any sample of {name} (limit "
-        f"{100 * LARGEST_UNSEEN_SHARE:.0f} %): a conformer is missing, which weights cannot put right; train on frames "
-        "of all conformers",
+        f"{100 * unseen:.1f} % of the reference is where no weighted sample of {name} is (limit "
+        f"{100 * LARGEST_UNSEEN_SHARE:.0f} %): what is missing, weights cannot put right; draw more samples, or train "
+        "on frames of all conformers",
+    )
+
+
+def check_conformer(name: str, basin: str, reason: str | None) -> Check:
+    """Gate on a conformer's free energy being there at all.
+
+    Args:
+        name: of the generator.
+        basin: the conformer.
+        reason: why its free energy is not known; None where it is.
+    """
+    return Check(
+        f"conformer {basin} of {name}",
+        reason is None,
+        f"{name} gives no free energy of the conformer '{basin}': {reason}",
     )
 
 

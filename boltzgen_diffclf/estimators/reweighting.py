@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from scipy.special import logsumexp
 
 from boltzgen_diffclf.errors import InputError, NotTrustworthyError
@@ -41,17 +41,22 @@ class WeightDiagnostics:
 
     @property
     def largest_pareto_k(self) -> float:
-        """Largest shape with which this many samples give a usable mean, ``min(1 - 1 / log10(n), 0.7)``.
-
-        References:
-            Vehtari et al. 2024, J. Mach. Learn. Res. 25(72), eq. 13.
-        """
-        return min(1 - 1 / float(np.log10(max(self.n_samples, 2))), 0.7)
+        """See :func:`largest_pareto_k`."""
+        return largest_pareto_k(self.n_samples)
 
     @property
     def reliable(self) -> bool:
         """Whether the tail is light enough, for this many samples, that means and error bars hold."""
         return self.pareto_k <= self.largest_pareto_k
+
+
+def largest_pareto_k(n_samples: int) -> float:
+    """Return the largest shape with which so many samples give a usable mean, ``min(1 - 1 / log10(n), 0.7)``.
+
+    References:
+        Vehtari et al. 2024, J. Mach. Learn. Res. 25(72), eq. 13.
+    """
+    return min(1 - 1 / float(np.log10(max(n_samples, 2))), 0.7)
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,33 @@ def diagnose_weights(log_w: Float[np.ndarray, " samples"]) -> WeightDiagnostics:
         n_zero=int((weights == 0).sum()),
         n_clipped=int((weights > 1 / np.sqrt(len(weights))).sum()),
     )
+
+
+def family_log_weights(
+    log_w: Float[np.ndarray, " samples"], root: Int[np.ndarray, " samples"], n_roots: int
+) -> Float[np.ndarray, " roots"]:
+    """Return the log weight of each family, ``-inf`` where it has died out: what resampled particles are worth.
+
+    Particles that descend from one are copies of it that moved a little. Kish's effective size of their own weights is
+    high after any resampling; that of the families is not, and a mean's error is the scatter between families.
+
+    Args:
+        log_w: unnormalised log weights of the particles.
+        root: which independent particle at the start each descends from.
+        n_roots: number of these.
+
+    Raises:
+        InputError: on NaN.
+
+    References:
+        Chan & Lai 2013, Ann. Stat. 41:2877; Lee & Whiteley 2018, Biometrika 105:609.
+    """
+    refuse_nan(log_w, "log_w")
+    top = float(log_w.max(initial=-np.inf))
+    if not np.isfinite(top):
+        return np.full(n_roots, -np.inf)
+    with np.errstate(divide="ignore"):
+        return top + np.log(np.bincount(root, np.exp(log_w - top), minlength=n_roots))
 
 
 def clipped_weights(log_w: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " samples"]:

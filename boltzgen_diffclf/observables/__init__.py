@@ -44,7 +44,9 @@ from boltzgen_diffclf.observables.ramachandran import (
     FreeEnergySurface,
     free_energy_profile,
     free_energy_surface,
+    surface_agreement,
     surface_difference,
+    unvisited_share,
 )
 from boltzgen_diffclf.observables.slow_coordinates import (
     SlowCoordinates,
@@ -102,9 +104,11 @@ __all__ = [
     "sliced_wasserstein_2",
     "squared_mmd",
     "stereocentres",
+    "surface_agreement",
     "surface_difference",
     "torsion_angles",
     "torsion_features",
+    "unvisited_share",
     "wasserstein_1",
     "wasserstein_2",
 ]

@@ -127,6 +127,64 @@ def surface_difference(surface_a: FreeEnergySurface, surface_b: FreeEnergySurfac
     return SurfaceDifference(np.where(filled, value, np.nan), np.where(filled, stderr, np.nan))
 
 
+@dataclass(frozen=True)
+class SurfaceAgreement:
+    """How many bins of a surface are those of a reference, of the bins that the reference fills.
+
+    Attributes:
+        n_bins: that hold as much of the reference as was asked for.
+        within: share of them that differ by two standard errors at most.
+        largest: deviation [standard errors]; infinite where the surface is empty.
+    """
+
+    n_bins: int
+    within: float
+    largest: float
+
+
+def surface_agreement(
+    reference: FreeEnergySurface, surface: FreeEnergySurface, least_mass: float = 1e-3
+) -> SurfaceAgreement:
+    """Return how a surface agrees with an independent reference, bin by bin.
+
+    Args:
+        reference: whose bins count.
+        surface: on the same grid.
+        least_mass: share of the reference that a bin must hold.
+
+    Raises:
+        InputError: grids that differ, or no bin that holds so much.
+    """
+    counted = reference.probability >= least_mass
+    if not counted.any():
+        raise InputError(f"no bin holds {least_mass:g} of the reference: take fewer bins")
+    deviation = np.abs(_deviations(surface_difference(reference, surface)))[counted]
+    deviation[surface.probability[counted] == 0] = np.inf
+    return SurfaceAgreement(int(counted.sum()), float((deviation <= 2).mean()), float(deviation.max()))
+
+
+def _deviations(difference: SurfaceDifference) -> Float[np.ndarray, "bins bins"]:
+    """Return the difference in units of its standard error; zero where it has none and there is no difference."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = difference.value / difference.stderr
+    return np.where(difference.value == 0, 0.0, ratio)
+
+
+def unvisited_share(
+    sample: Float[np.ndarray, "samples 2"], reference: Float[np.ndarray, "references 2"], bins: int = 12
+) -> float:
+    """Return the share of a reference of (phi, psi) [rad] that lies where no sample is: what no weight can make good.
+
+    Args:
+        sample: those that have weight.
+        reference: frames of the target.
+        bins: a side; wide ones, so that samples that are few still reach all of a conformer that they know.
+    """
+    known = np.zeros(bins * bins, dtype=np.bool_)
+    known[torsion_bins(sample[:, 0], sample[:, 1], bins)] = True
+    return float((~known[torsion_bins(reference[:, 0], reference[:, 1], bins)]).mean())
+
+
 def torsion_bins(
     phi: Float[np.ndarray, " samples"], psi: Float[np.ndarray, " samples"], bins: int
 ) -> Shaped[np.ndarray, " samples"]:
@@ -160,11 +218,15 @@ def _binned(
         square = np.bincount(cell, weights**2, minlength=n_cells)
         spread = square * (1 - 2 * probability) + probability**2 * np.sum(weights**2)
     else:
-        by_group = np.bincount(index * n_cells + cell, weights, minlength=n_groups * n_cells).reshape(n_groups, -1)
+        # sum_g (w_gc - w_g p_c)^2, expanded: most groups visit few of the cells.
+        visited, place = np.unique(index * n_cells + cell, return_inverse=True)
+        by_group = np.bincount(place, weights)
         group_weight = np.bincount(index, weights, minlength=n_groups)
-        spread = ((by_group - group_weight[:, None] * probability) ** 2).sum(axis=0)
+        square = np.bincount(visited % n_cells, by_group**2, minlength=n_cells)
+        shared = np.bincount(visited % n_cells, by_group * group_weight[visited // n_cells], minlength=n_cells)
+        spread = square - 2 * probability * shared + probability**2 * np.sum(group_weight**2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        stderr = np.sqrt(spread * n_groups / (n_groups - 1)) / probability
+        stderr = np.sqrt(np.maximum(spread, 0) * n_groups / (n_groups - 1)) / probability
     stderr[probability == 0] = np.inf
     return probability, stderr
 

@@ -1,6 +1,7 @@
 """Samplers: one set of kernels for every ladder, replica exchange, annealing, resampling."""
 
 from boltzgen_diffclf.samplers.annealing import Annealing, AnnealingResult, AnnealingState, anneal
+from boltzgen_diffclf.samplers.bridge import Bridge, BridgeInfo, BridgeState
 from boltzgen_diffclf.samplers.diffusion_smc import (
     MarginalProposal,
     ReverseSmc,
@@ -40,6 +41,9 @@ __all__ = [
     "Annealing",
     "AnnealingResult",
     "AnnealingState",
+    "Bridge",
+    "BridgeInfo",
+    "BridgeState",
     "EulerMaruyama",
     "ExactDivergence",
     "FlowSamples",

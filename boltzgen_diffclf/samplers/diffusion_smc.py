@@ -69,6 +69,7 @@ class ReverseSmcState(TensorState):
         stage: levels come down so far.
         log_weights: since the last resampling.
         log_normaliser: log ratio of normalisers banked by the resamplings so far.
+        root: which of the particles at the start each descends from.
     """
 
     position: Float[Tensor, "batch dim"]
@@ -77,6 +78,7 @@ class ReverseSmcState(TensorState):
     stage: Int[Tensor, ""]
     log_weights: Float[Tensor, " batch"]
     log_normaliser: Float[Tensor, ""]
+    root: Int[Tensor, " batch"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +135,8 @@ class ReverseSmc:
             energy, gradient = energy_and_gradient(start, self.times[-1].expand(len(start)))
         zeros = torch.zeros(len(start), dtype=torch.float64, device=start.device)
         stage = torch.zeros((), dtype=torch.long, device=start.device)
-        return ReverseSmcState(start, energy, gradient, stage, zeros, zeros.new_zeros(()))
+        root = torch.arange(len(start), device=start.device)
+        return ReverseSmcState(start, energy, gradient, stage, zeros, zeros.new_zeros(()), root)
 
     def step(
         self, energy_and_gradient: EnergyAndGradient, state: ReverseSmcState, generator: torch.Generator
@@ -162,6 +165,7 @@ class ReverseSmc:
             stage=state.stage + 1,
             log_weights=chosen.log_weights,
             log_normaliser=state.log_normaliser + chosen.banked,
+            root=state.root[chosen.ancestors],
         )
         return after, ReverseSmcInfo(chosen.effective_sample_size, chosen.banked)
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from boltzgen_diffclf.files import atomic_path
 from workflows.benchmark import BenchmarkResult
 from workflows.benchmark_suites.suite import ALL_SEEDS, COSTS, TableRow
+from workflows.progress import duration
 from workflows.report import rounding
-from workflows.report.page import environment, picture
+from workflows.report.page import environment, picture, save_pictures
+from workflows.report.tables import Line, Table
+
+CAPTION = "All seeds together; errors are one standard error, from the scatter of the seeds where there are several"
 
 
 def write_page(result: BenchmarkResult) -> Path:
@@ -21,9 +26,7 @@ def write_page(result: BenchmarkResult) -> Path:
         RunFailedError: the disk refused.
     """
     pictures = [picture(one.name, one.name, one.caption, one.figure) for one in result.suite.figures(result.rows)]
-    for one in pictures:
-        with atomic_path(result.folder / "figures" / f"{one.name}.png") as path:
-            path.write_bytes(one.png)
+    save_pictures(pictures, result.folder)
     page = result.folder / "report.html"
     text = (
         environment()
@@ -32,7 +35,11 @@ def write_page(result: BenchmarkResult) -> Path:
             result=result,
             suite=result.suite,
             pictures=pictures,
-            tables=[pivot(rows) for rows in by_target(result.rows)],
+            facts={
+                "time of the rows": duration(result.seconds),
+                **{name.replace("_", " "): value for name, value in result.config.sizes.items()},
+            },
+            tables=dict(_table(rows) for rows in by_target(result.rows)),
         )
     )
     with atomic_path(page) as path:
@@ -49,7 +56,26 @@ def by_target(rows: Sequence[TableRow]) -> list[list[TableRow]]:
     return list(groups.values())
 
 
-def pivot(rows: Sequence[TableRow]) -> dict[str, object]:
+@dataclass(frozen=True)
+class Pivot:
+    """The lines of one target, by objective and who printed them.
+
+    Attributes:
+        target: its name.
+        dim: its dimension.
+        metrics: columns.
+        cells: texts by objective and source, then by metric.
+        limits: exact values by metric.
+    """
+
+    target: str
+    dim: int
+    metrics: Sequence[str]
+    cells: Mapping[tuple[str, str], Mapping[str, str]]
+    limits: Mapping[str, str]
+
+
+def pivot(rows: Sequence[TableRow]) -> Pivot:
     """Return one table of the page: a line an objective, a column a metric, the exact values as the last line.
 
     An objective that others published too has a line for each; points of curves are left to the figures.
@@ -60,13 +86,21 @@ def pivot(rows: Sequence[TableRow]) -> dict[str, object]:
     for row in rows:
         cells.setdefault((row.objective, row.published), {})[row.metric] = _cell(row)
     limits = {row.metric: rounding.plain(row.limit) for row in rows if row.limit is not None}
-    return {
-        "target": rows[0].target,
-        "dim": rows[0].dim,
-        "metrics": metrics,
-        "cells": cells,
-        "limits": limits,
-    }
+    return Pivot(rows[0].target, rows[0].dim, metrics, cells, limits)
+
+
+def _table(rows: Sequence[TableRow]) -> tuple[str, Table]:
+    """Return the heading of one table and the table."""
+    found = pivot(rows)
+    metrics = found.metrics
+    lines = [
+        Line((objective, *(cells.get(metric, rounding.UNKNOWN) for metric in metrics)), source and "published", source)
+        for (objective, source), cells in found.cells.items()
+    ]
+    if found.limits:
+        lines.append(Line(("exact", *(found.limits.get(metric, "") for metric in metrics)), "headline"))
+    columns = ("objective", *(metric.replace("_", " ") for metric in metrics))
+    return f"{found.target}, {found.dim} dimensions", Table(CAPTION, columns, lines)
 
 
 def print_table(result: BenchmarkResult, page: Path, stream: TextIO | None = None) -> None:

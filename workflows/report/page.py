@@ -6,7 +6,7 @@ import base64
 import io
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,10 +61,7 @@ def write_report(data: ReportData, folder: Path) -> Path:
         RunFailedError: the disk refused.
     """
     pictures = {name: list(drawn) for name, drawn in _drawn(data).items()}
-    for several in pictures.values():
-        for picture in several:
-            with atomic_path(folder / "figures" / f"{picture.name}.png") as path:
-                path.write_bytes(picture.png)
+    save_pictures([picture for several in pictures.values() for picture in several], folder)
     page = folder / "report.html"
     with atomic_path(page) as path:
         path.write_text(render(data, pictures), encoding="utf-8")
@@ -166,3 +163,14 @@ def picture(name: str, alt: str, caption: str, figure: Figure, wide: bool = True
     # Without the Software tag the same numbers give the same bytes.
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return Picture(name, alt, caption, buffer.getvalue(), wide)
+
+
+def save_pictures(pictures: Iterable[Picture], folder: Path) -> None:
+    """Write figures as ``figures/NAME.png`` into a folder.
+
+    Raises:
+        RunFailedError: the disk refused.
+    """
+    for one in pictures:
+        with atomic_path(folder / "figures" / f"{one.name}.png") as path:
+            path.write_bytes(one.png)

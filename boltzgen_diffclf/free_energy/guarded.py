@@ -1,0 +1,103 @@
+"""Learned energies without holes: where no data lies a network may fall without bound, and particles fall after it.
+
+An energy below a floor that no frame of the data comes near is mirrored at the floor, so that a hole becomes a hill.
+Particles that stand for a true energy at the end may pass through any energies on the way: a guard costs nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from boltzgen_diffclf.paths import DiffusionPath
+from boltzgen_diffclf.samplers.diffusion_smc import EnergyAndGradient
+from boltzgen_diffclf.target import Target
+
+BELOW = 6.0
+"""Standard deviations below the mean energy of the data at which the floor lies."""
+
+HIGHEST = 1e6
+"""Above the floor [kT]: what lies higher, or has no number, counts as this and has no slope."""
+
+
+def energy_floors(
+    energy_and_gradient: EnergyAndGradient,
+    path: DiffusionPath,
+    times: Float[Tensor, " levels"],
+    data: Float[Tensor, "frames dim"],
+    generator: torch.Generator,
+) -> Float[Tensor, " levels"]:
+    """Return for each time an energy [kT] that data noised up to there does not come near.
+
+    Args:
+        energy_and_gradient: of the model.
+        path: the noising.
+        times: of the levels.
+        data: clean samples, a few hundred.
+        generator: of the noise; on the device of ``data``.
+    """
+    floors = []
+    with torch.no_grad():
+        for t in times.split(1):
+            noise = torch.randn(data.shape, generator=generator, dtype=data.dtype, device=data.device)
+            y = path.alpha(t) * data + path.sigma(t) * noise
+            energy = energy_and_gradient(y, t.expand(len(y)))[0].double()
+            floors.append(energy.mean() - BELOW * energy.std())
+    return torch.stack(floors)
+
+
+def guarded(
+    energy_and_gradient: EnergyAndGradient, times: Float[Tensor, " levels"], floors: Float[Tensor, " levels"]
+) -> EnergyAndGradient:
+    """Return the same function mirrored at the floor of its time; called with one time of ``times`` for all."""
+
+    def evaluate(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        level = int(torch.searchsorted(times, t[0]).clamp(max=len(times) - 1))
+        return mirrored(*energy_and_gradient(y, t), float(floors[level]))
+
+    return evaluate
+
+
+def mirrored(
+    energy: Float[Tensor, " batch"], gradient: Float[Tensor, "batch *event"], floor: float
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *event"]]:
+    """Return energies [kT] and gradients mirrored at a floor, and finite.
+
+    >>> energy, gradient = mirrored(torch.tensor([3.0, -5.0]), torch.ones(2, 1), floor=-1.0)
+    >>> energy.tolist(), gradient.flatten().tolist()
+    ([3.0, 3.0], [1.0, -1.0])
+    """
+    above = (energy - floor).abs()
+    # A comparison with what is no number is false.
+    bounded = (above < HIGHEST) & gradient.flatten(1).isfinite().all(1)
+    sign = torch.where(bounded, (energy - floor).sign(), 0.0)
+    wide = sign.view(-1, *[1] * (gradient.ndim - 1))
+    return torch.where(bounded, floor + above, floor + HIGHEST), torch.where(wide == 0, 0.0, wide * gradient)
+
+
+class GuardedTarget(Target):
+    """A target whose energy is mirrored at a floor.
+
+    Args:
+        target: of any space.
+        floor: [kT].
+    """
+
+    def __init__(self, target: Target, floor: float) -> None:
+        self.target, self.floor = target, floor
+        self.event_shape, self.dimension = target.event_shape, target.dimension
+        self.dtype, self.device = target.dtype, target.device
+
+    def energy(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
+        """See :meth:`Target.energy`."""
+        energy = self.target.energy(x)
+        above = (energy - self.floor).abs()
+        return torch.where(above < HIGHEST, self.floor + above, self.floor + HIGHEST)
+
+    def energy_and_force(
+        self, x: Float[Tensor, "batch *event"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *event"]]:
+        """See :meth:`Target.energy_and_force`."""
+        energy, force = self.target.energy_and_force(x)
+        return mirrored(energy, force, self.floor)

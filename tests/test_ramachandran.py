@@ -1,0 +1,189 @@
+"""The generator of all atoms end to end: weights against the true energy, and a command that says if they are none."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import systems
+from boltzgen_diffclf.errors import InputError, NotTrustworthyError
+from boltzgen_diffclf.estimators.reweighting import family_log_weights, normalised_weights
+from boltzgen_diffclf.observables import free_energy_surface, surface_agreement, unvisited_share
+from systems.beads import bead_stereocentres, bead_system
+from systems.conformers import basin_free_energy, overweighted
+from systems.ensemble import Provenance, ReferenceEnsemble, energies_of
+from systems.store import load_ensemble, write_ensemble
+from tests.small_reference import small_reference
+from workflows import ramachandran
+from workflows.ramachandran import RamachandranConfig
+from workflows.ramachandran_measures import Judge
+from workflows.ramachandran_pipeline import unlearned
+from workflows.ramachandran_samples import Sample, sample_of
+from workflows.weighted_sampling import WeightedEnsemble
+
+pytestmark = pytest.mark.usefixtures("eager_mode")
+
+SIZES = {
+    "steps": 2, "groups": 4, "learning_rate": 1e-6, "hidden": 16, "layers": 2, "levels": 16, "threads": 1,
+    "samples": 30, "reverse_levels": 12, "chains": 4, "frames_per_chain": 4, "equilibration_frames": 0,
+    "steps_per_frame": 2, "timestep_fs": 0.1, "particles": 16, "bridge_keeps": 0.05, "objectives": ("dsm",),
+    "beads": "all",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_reference(tmp_path_factory.mktemp("reference"), "vacuum")
+
+
+def test_weights_that_are_not_to_be_believed_are_named_first_and_exit_3(reference: Path, tmp_path: Path) -> None:
+    """Frames of any file are learned from; page, table, frames and ``u_kn`` are there all the same."""
+    learned, run = load_ensemble(reference), tmp_path / "run"
+    half = learned.select(torch.arange(len(learned) // 2))
+    write_ensemble(tmp_path / "learned.h5", half, systems.load("aldp").topology)
+    config = RamachandranConfig(reference=reference, frames=tmp_path / "learned.h5", state="vacuum", out=run, **SIZES)
+    with pytest.raises(NotTrustworthyError, match=r"dsm-seed0 .*all is written in .*report\.html"):
+        ramachandran.run(config)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    first = page[: page.index("<main>")]
+    assert "The reweighted results are not to be believed" in first
+    assert "16 samples of dsm-seed0" in first
+    assert f"The networks have learned from {tmp_path / 'learned.h5'}" in first
+    with (run / "results.csv").open(encoding="utf-8") as handle:
+        found = {row["metric"]: float(row["value"]) for row in csv.DictReader(handle) if row["seed"] == "0"}
+    assert 0 < found["iid_mirrored"] < 1
+    assert not list((run / "stages").glob("*.safetensors"))
+    stages = {path: path.stat().st_mtime for path in (run / "stages").iterdir()}
+    with pytest.raises(NotTrustworthyError):
+        ramachandran.run(config)
+    assert {path: path.stat().st_mtime for path in (run / "stages").iterdir()} == stages
+
+
+@pytest.fixture(scope="module")
+def frames() -> ReferenceEnsemble:
+    """Eight walkers of noise about one configuration, half of each with phi turned over to the other side."""
+    aldp, rng = systems.load("aldp"), np.random.default_rng(0)
+    n, groups = 400, 8
+    positions = aldp.positions.numpy() + 0.002 * rng.normal(size=(n, aldp.n_atoms, 3))
+    mirrored = np.arange(n) % 2 == 0
+    positions[mirrored] *= [-1, 1, 1]
+    tensor = torch.from_numpy(positions).float()
+    return ReferenceEnsemble(
+        provenance=Provenance("aldp", "vacuum", 300.0, aldp.system_hash("vacuum"), 0, {"made": "here"}),
+        positions=tensor - tensor.mean(1, keepdim=True),
+        energies=energies_of(aldp, "vacuum", 300.0, tensor),
+        group=torch.arange(n) % groups,
+        frame=torch.arange(n) // groups,
+    )
+
+
+def judge_of(frames: ReferenceEnsemble) -> tuple[Judge, Sample]:
+    aldp = systems.load("aldp")
+    beads = bead_system(aldp, "all")
+    reference = sample_of("reference", frames, beads)
+    return Judge(aldp, beads, "all", reference), reference
+
+
+def test_weights_of_mirror_images_go_into_every_number(frames: ReferenceEnsemble) -> None:
+    """Half of the frames are mirror images; without weight they are in no share, no map and no conformer."""
+    judge, reference = judge_of(frames)
+    found = {row.metric: row.value for row in judge.measure(reference, judge.findings)}
+    assert found["reference_mirrored"] == pytest.approx(0.5)
+    assert found["reference_bins_within_2_stderr"] == 1.0
+    assert found["reference_largest_deviation"] == 0.0
+    log_w = np.where(np.arange(len(frames)) % 2 == 0, -np.inf, 0.0)
+    weighted = sample_of("reweighted", frames, judge.beads, log_w=log_w)
+    findings = judge.look_at(weighted)
+    whole = {row.metric: row for row in judge.measure(weighted, findings)}
+    assert whole["reweighted_mirrored"].value == 0.0
+    assert isinstance(findings.conformers["phi > 0"], str)
+    kept = sample_of("kept", frames.select(torch.arange(1, len(frames), 2)), judge.beads)
+    np.testing.assert_allclose(findings.surface.probability, judge.look_at(kept).surface.probability, atol=1e-12)
+
+
+def test_weighted_frames_are_saved_with_their_weights_and_nothing_else(
+    frames: ReferenceEnsemble, tmp_path: Path
+) -> None:
+    aldp = systems.load("aldp")
+    log_w = np.where(np.arange(len(frames)) % 2 == 0, -np.inf, frames.energies.numpy() * 0.01)
+    families = family_log_weights(log_w, frames.group.numpy(), 8)
+    found = WeightedEnsemble(frames, log_w, families, families)
+    assert found.n_families == 4
+    found.save(tmp_path, "model", aldp)
+    with np.load(tmp_path / "model-u_kn.npz") as file:
+        assert file["N_k"].tolist() == [200, 0]
+        assert file["states"].tolist() == ["generator model", "vacuum"]
+        u_kn = file["u_kn"]
+    kept = load_ensemble(tmp_path / "model-reweighted.h5")
+    assert torch.equal(kept.positions, frames.positions[1::2])
+    np.testing.assert_allclose(u_kn[1], kept.energies.numpy())
+    expected = normalised_weights(log_w)[1::2]
+    np.testing.assert_allclose(normalised_weights(u_kn[0] - u_kn[1]), expected)
+    nothing = WeightedEnsemble(frames, np.full(400, -np.inf), families, np.full(8, -np.inf))
+    nothing.save(tmp_path, "none", aldp)
+    assert list(nothing.worth) == ["before"]
+    assert not list(tmp_path.glob("none*"))
+
+
+def test_bins_agree_within_their_errors() -> None:
+    rng = np.random.default_rng(0)
+    reference, same, other = (rng.vonmises(centre, 8.0, size=(20_000, 2)) for centre in (0.0, 0.0, 0.3))
+    surfaces = [free_energy_surface(*angles.T, bins=24) for angles in (reference, same, other)]
+    agreed, moved = (surface_agreement(surfaces[0], one) for one in surfaces[1:])
+    assert agreed.n_bins > 50
+    assert agreed.within > 0.88
+    assert agreed.largest < 4.5
+    assert moved.within < 0.5
+    assert moved.largest > 10
+    half = free_energy_surface(*reference[reference[:, 0] > 0].T, bins=24)
+    assert surface_agreement(surfaces[0], half).largest == np.inf
+
+
+def test_what_no_sample_visits_is_its_share_of_the_reference() -> None:
+    rng = np.random.default_rng(1)
+    here, there = rng.normal(size=(9900, 2)) * 0.2 + 1.0, rng.normal(size=(100, 2)) * 0.05 - 2.0
+    assert unvisited_share(here, np.concatenate([here, there])) == pytest.approx(0.01, abs=1e-3)
+    assert unvisited_share(np.concatenate([here, there]), here) == 0.0
+
+
+def test_a_basin_is_made_too_likely_by_the_factor_that_was_asked_for(frames: ReferenceEnsemble) -> None:
+    aldp, stream = systems.load("aldp"), torch.Generator().manual_seed(0)
+    _, reference = judge_of(frames)
+    low, high = sorted(reference.torsions[:2, 0])
+    arcs = dataclasses.replace(aldp.basins["phi > 0"], low=high - 0.5, high=high + 0.5)
+    aldp = dataclasses.replace(aldp, basins={"that": arcs})
+    made = overweighted(frames, aldp, "that", 10.0, stream)
+    before, after = (basin_free_energy(aldp, "that", one.positions.numpy()) for one in (frames, made))
+    assert before.value - after.value == pytest.approx(np.log(10), abs=0.4)
+    assert made.provenance.settings["overweighted"] == "that times 10"
+    assert len(made) == len(frames)
+    nowhere = dataclasses.replace(aldp, basins={"that": dataclasses.replace(arcs, low=low - 2.0, high=low - 1.9)})
+    with pytest.raises(InputError, match="none of the 400 frames lies in the basin 'that'"):
+        overweighted(frames, nowhere, "that", 10.0, stream)
+
+
+def test_hands_are_told_by_the_beads_that_show_them() -> None:
+    aldp = systems.load("aldp")
+    assert bead_stereocentres(aldp, "all").tolist() == [[8, 6, 10, 14]]
+    heavy = bead_system(aldp, "heavy")
+    (centre,) = bead_stereocentres(aldp, "heavy").tolist()
+    assert [list(heavy.topology.atoms())[atom].name for atom in centre] == ["CA", "N", "CB", "C"]
+    assert len(bead_stereocentres(aldp, "backbone")) == 0
+
+
+def test_a_basin_that_is_not_there_is_refused_before_anything_is_sampled(tmp_path: Path) -> None:
+    config = RamachandranConfig(overweight="phi > 1", out=tmp_path / "run", **SIZES)
+    with pytest.raises(InputError, match="has no basin 'phi > 1'"):
+        ramachandran.run(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_not_learned_from_judges(frames: ReferenceEnsemble) -> None:
+    judged = unlearned(frames, frames.disjoint_groups(2)[0])
+    assert sorted(judged.group.unique().tolist()) == [4, 5, 6, 7]
+    assert torch.equal(judged.positions, frames.disjoint_groups(2)[1].positions)

@@ -1,0 +1,155 @@
+"""One objective and one seed of ``workflows.ramachandran``: its training, its samples, its numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from boltzgen_diffclf.training.molecule_model import MoleculeModel
+from systems.ensemble import ReferenceEnsemble, evaluate
+from systems.store import load_ensemble
+from workflows import trust
+from workflows.molecule_sampling import learned_target
+from workflows.molecule_stages import MoleculeStages, stage_of_training
+from workflows.ramachandran import REFERENCE, RamachandranConfig
+from workflows.ramachandran_measures import Findings, Judge, Measured, weight_metrics
+from workflows.ramachandran_samples import Sample, sample_of
+from workflows.sample import sampled
+from workflows.weighted_sampling import WeightedEnsemble, WeightedSampling, WeightedSizes, stages_of
+
+SAMPLERS: Mapping[str, str] = {"reverse": "iid", "langevin": "langevin"}
+"""Where unweighted samples come from, each with what its metrics begin with."""
+
+REWEIGHTED = "reweighted"
+"""What the metrics of weighted samples begin with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What the page shows of one objective and seed.
+
+    Attributes:
+        judge: the reference and how samples are compared with it.
+        samples: by label, the reference first.
+        findings: the same.
+        weighted: the weights, where all atoms are learned.
+    """
+
+    judge: Judge
+    samples: Mapping[str, Sample]
+    findings: Mapping[str, Findings]
+    weighted: WeightedEnsemble | None
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """From a training to its numbers.
+
+    Attributes:
+        config: settings.
+        stages: of the frames that are learned from.
+        reference: frames that samples are compared with.
+        objective: that the energy is learned by.
+        seed: of everything random.
+    """
+
+    config: RamachandranConfig
+    stages: MoleculeStages
+    reference: ReferenceEnsemble
+    objective: str
+    seed: int
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Stages of the run, each with its expected share of the work."""
+        shares = {stage_of_training(self.objective, self.seed): 4.0}
+        shares |= {self._stage(sampler): 1.0 for sampler in SAMPLERS}
+        if self.config.beads == "all":
+            shares |= dict.fromkeys(stages_of(self.name), 2.0)
+        return shares
+
+    @property
+    def name(self) -> str:
+        """What files and stages are called."""
+        return f"{self.objective}-seed{self.seed}"
+
+    def judged(self) -> tuple[Shown, list[Measured]]:
+        """Train, sample and measure."""
+        stages, folder = self.stages, self.stages.folder
+        model, training = stages.trained(self.objective, self.seed, folder.path / "models" / f"{self.name}.safetensors")
+        metrics = [Measured("training_seconds", float(training.facts["training_seconds"]))]
+        judge = Judge(stages.system, stages.beads, self.config.beads, self._reference(model), self.seed)
+        samples = {REFERENCE: judge.reference}
+        for sampler, label in SAMPLERS.items():
+            file = folder.path / "samples" / f"{self.name}-{sampler}.h5"
+            counts = sampled(
+                folder, self._stage(sampler), sampler, file, model, self.config, self.seed, stages.device
+            ).facts
+            metrics.append(Measured(f"{label}_broken", _broken_share(counts)))
+            frames = self._with_energies(load_ensemble(file))
+            samples[label] = sample_of(label, frames, stages.beads, independent=sampler == "reverse")
+        weighted = self._weighted(model) if self.config.beads == "all" else None
+        if weighted is not None:
+            for when, worth in weighted.worth.items():
+                metrics += weight_metrics(when, worth)
+            if weighted.n_families > 1:  # of one alone there is no error
+                samples[REWEIGHTED] = sample_of(REWEIGHTED, weighted.frames, stages.beads, log_w=weighted.log_w)
+        findings = {label: judge.look_at(sample) for label, sample in samples.items()}
+        for label, sample in samples.items():
+            if label != REFERENCE:
+                metrics += judge.measure(sample, findings[label])
+        return Shown(judge, samples, findings, weighted), metrics
+
+    def checks(self, seen: Shown) -> Iterator[trust.Check]:
+        """Yield the gates of the weights: a command that fails one names no reweighted result."""
+        if seen.weighted is None:
+            return
+        worth = seen.weighted.worth.get("after")
+        if worth is None:
+            yield trust.no_weights(self.name, len(seen.weighted.after))
+            return
+        yield trust.check_weights(self.name, worth)
+        if REWEIGHTED not in seen.samples:
+            return
+        yield trust.check_coverage(self.name, seen.judge.unvisited(seen.samples[REWEIGHTED]))
+        for basin, found in seen.findings[REWEIGHTED].conformers.items():
+            yield trust.check_conformer(self.name, basin, found if isinstance(found, str) else None)
+
+    def warnings(self, seen: Shown) -> Iterator[trust.Check]:
+        """Yield what a reader should know of the samples before any weight."""
+        for label in SAMPLERS.values():
+            yield trust.check_integrity(f"{self.name}, {label}", seen.findings[label].integrity)
+
+    def _reference(self, model: MoleculeModel) -> Sample:
+        positions = self.stages.positions(self.reference)
+        frames = dataclasses.replace(self.reference, positions=positions.float())
+        if self.config.beads != "all":
+            frames = dataclasses.replace(frames, energies=evaluate(learned_target(model), positions))
+        return sample_of(REFERENCE, frames, self.stages.beads)
+
+    def _with_energies(self, frames: ReferenceEnsemble) -> ReferenceEnsemble:
+        """Return frames with their true energies where all atoms are there."""
+        if self.config.beads != "all":
+            return frames
+        target = self.stages.system.target(self.config.state, self.config.temperature_kelvin, torch.float64)
+        return dataclasses.replace(frames, energies=evaluate(target, frames.positions))
+
+    def _weighted(self, model: MoleculeModel) -> WeightedEnsemble:
+        config, stages = self.config, self.stages
+        sizes = WeightedSizes(config.particles, config.reverse_levels, config.bridge_keeps)
+        learned_from = stages.positions(stages.training)
+        sampling = WeightedSampling(model, stages.system, learned_from, sizes, self.seed, stages.device)
+        found = sampling.run(stages.folder, self.name)
+        found.save(stages.folder.path / "samples", self.name, stages.system)
+        return found
+
+    def _stage(self, sampler: str) -> str:
+        return f"{sampler}-{self.name}"
+
+
+def _broken_share(counts: Mapping[str, int]) -> float:
+    broken = counts.get("exploded_chains", counts.get("broken_samples", 0))
+    return broken / counts.get("chains", counts.get("samples", 1))

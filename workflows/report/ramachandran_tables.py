@@ -1,0 +1,194 @@
+"""The tables of the Ramachandran page: numbers of ``results.csv`` in, texts out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from systems.molecular import MolecularSystem
+from workflows.progress import duration
+from workflows.ramachandran import ALL_SEEDS, REFERENCE, RamachandranResult, RamachandranRow
+from workflows.ramachandran_measures import DIVERGENCES
+from workflows.ramachandran_published import DIVERGENCES as PUBLISHED
+from workflows.ramachandran_published import GPU_HOURS, SOURCE
+from workflows.ramachandran_run import REWEIGHTED, SAMPLERS
+from workflows.report import rounding
+from workflows.report.tables import Line, Table
+
+NAMES = {
+    REFERENCE: "reference",
+    "iid": "generated",
+    REWEIGHTED: "reweighted",
+    "langevin": "Langevin",
+}
+"""What the columns of the maps are called."""
+
+HEADINGS = {"js": "JS", "js_pooled_range": "JS, pooled range", "pmf_error": "PMF error"}
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The means over the seeds, by objective and metric."""
+
+    rows: Mapping[tuple[str, str], RamachandranRow]
+    objectives: Sequence[str]
+    labels: Sequence[str]
+
+    def get(self, objective: str, metric: str) -> RamachandranRow | None:
+        """Return the line of a metric, None where there is none."""
+        return self.rows.get((objective, metric))
+
+    def text(self, objective: str, metric: str, digits: int = 3) -> str:
+        """Return a value without its error."""
+        row = self.get(objective, metric)
+        return rounding.UNKNOWN if row is None else rounding.plain(row.value, digits)
+
+
+def numbers_of(result: RamachandranResult) -> Numbers:
+    """Return the lines that the tables show."""
+    rows = {(row.objective, row.metric): row for row in result.rows if row.seed == ALL_SEEDS}
+    labels = [*SAMPLERS.values(), *([REWEIGHTED] if result.config.beads == "all" else [])]
+    return Numbers(rows, result.config.objectives, labels)
+
+
+def distance_table(numbers: Numbers, published: bool) -> Table:
+    """Return the table of divergences: ours, what is above the noise floor, what others print.
+
+    Args:
+        numbers: to show.
+        published: whether the published lines are of these beads.
+    """
+    metrics = [f"{label}_{name}" for name in DIVERGENCES for label in numbers.labels]
+    columns = ["objective", *(f"{HEADINGS[name]}, {NAMES[label]}" for name in DIVERGENCES for label in numbers.labels)]
+    lines = []
+    for objective in numbers.objectives:
+        training = numbers.get(objective, "training_seconds")
+        seconds = duration(training.value) if training else rounding.UNKNOWN
+        lines.append(Line((objective, *(numbers.text(objective, metric) for metric in metrics), seconds)))
+        lines.append(Line(("above the floor", *(_above_floor(numbers.get(objective, name)) for name in metrics), "")))
+        if published and objective in GPU_HOURS:
+            cells = (_published(objective, metric) for metric in metrics)
+            lines.append(Line((objective, *cells, f"{GPU_HOURS[objective]} GPU h"), "published", SOURCE))
+    floors = (_floor(numbers, metric) for metric in metrics)
+    lines.append(Line(("noise floor", *floors, ""), "headline"))
+    return Table(
+        "Distances from frames that were not learned from, means over the seeds", [*columns, "training"], lines
+    )
+
+
+def _above_floor(row: RamachandranRow | None) -> str:
+    if row is None or row.noise_floor is None:
+        return rounding.UNKNOWN
+    return rounding.with_error(row.value - row.noise_floor, row.stderr)
+
+
+def _published(objective: str, metric: str) -> str:
+    # Theirs have the limits of the pooled samples.
+    if metric.endswith("_js") or (objective, metric.replace("_js_pooled_range", "_js")) not in PUBLISHED:
+        return ""
+    return rounding.with_error(*PUBLISHED[objective, metric.replace("_js_pooled_range", "_js")])
+
+
+def _floor(numbers: Numbers, metric: str) -> str:
+    found = [numbers.get(objective, metric) for objective in numbers.objectives]
+    floors = [row.noise_floor for row in found if row is not None and row.noise_floor is not None]
+    return rounding.plain(sum(floors) / len(floors)) if floors else rounding.UNKNOWN
+
+
+def conformer_tables(numbers: Numbers, system: MolecularSystem, state: str) -> Iterator[Table]:
+    """Yield a table for each basin: its free energy against all the rest, from every origin."""
+    for name, basin in system.basins.items():
+        metric = f"delta_f[{name}]"
+        reference = numbers.get(REFERENCE, f"{REFERENCE}_{metric}")
+        lines = [Line(("reference", "", _value(reference), ""), "headline")]
+        for objective in numbers.objectives:
+            for label in numbers.labels:
+                found = numbers.get(objective, f"{label}_{metric}")
+                lines.append(Line((NAMES[label], objective, _value(found), _deviation(found, reference))))
+        lines += [
+            Line(("published", one.method, rounding.with_error(one.value, one.stderr), ""), "published", one.source)
+            for one in basin.published.get(state, ())
+        ]
+        caption = (
+            f"Conformer '{name}': B is {basin.torsion} in ({basin.low:g}, {basin.high:g}) rad, A all the rest; "
+            "F(B) − F(A), ± one standard error"
+        )
+        yield Table(caption, ("from", "objective", "kT", "minus the reference, in standard errors"), lines, words=2)
+
+
+def _value(row: RamachandranRow | None) -> str:
+    return "one of the two was never seen" if row is None else rounding.with_error(row.value, row.stderr)
+
+
+def _deviation(row: RamachandranRow | None, reference: RamachandranRow | None) -> str:
+    if row is None or reference is None or row.stderr is None or reference.stderr is None:
+        return rounding.UNKNOWN
+    return f"{(row.value - reference.value) / math.hypot(row.stderr, reference.stderr):+.1f}"
+
+
+def weight_table(numbers: Numbers) -> Table:
+    """Return what the weights are worth before and after the bridge."""
+    columns = ("objective", "", "effective fraction", "families with weight", "Pareto k̂", "largest weight")
+    lines = []
+    for objective in numbers.objectives:
+        for when, about in (("before", "at one stroke"), ("after", "after the bridge")):
+            cells = (
+                numbers.text(objective, f"{name}_{when}")
+                for name in ("ess_fraction", "families", "pareto_k", "maximum_weight")
+            )
+            lines.append(Line((objective, about, *cells)))
+    caption = "Weights against the true energy, of families: all samples that descend from one noise count once"
+    return Table(caption, columns, lines, words=2)
+
+
+def agreement_table(numbers: Numbers) -> Table:
+    """Return how many bins of the maps are those of the reference."""
+    lines = [
+        Line(
+            (
+                objective,
+                NAMES[label],
+                _percent(numbers.get(objective, f"{label}_bins_within_2_stderr")),
+                _deviation_of(numbers.get(objective, f"{label}_largest_deviation")),
+            )
+        )
+        for objective in numbers.objectives
+        for label in numbers.labels
+    ]
+    columns = ("objective", "from", "bins within two standard errors", "largest deviation [standard errors]")
+    return Table("Bins of the map that hold 0.1 % of the reference or more", columns, lines, words=2)
+
+
+def _deviation_of(row: RamachandranRow | None) -> str:
+    if row is not None and math.isinf(row.value):
+        return "one of them was never visited"
+    return rounding.UNKNOWN if row is None else rounding.plain(row.value)
+
+
+def molecule_table(numbers: Numbers) -> Table:
+    """Return which configurations are no molecule, and how far bonds, angles and energies are from the reference."""
+    shares, distances = ("stretched", "clashing", "mirrored"), ("bond_js", "angle_js", "energy_js")
+    lines = [_molecule_line(numbers, REFERENCE, REFERENCE, shares, ())]
+    for objective in numbers.objectives:
+        lines += [_molecule_line(numbers, objective, label, shares, distances) for label in numbers.labels]
+    columns = ("from", "objective", *shares, "bonds JS (floor)", "angles JS (floor)", "energy JS (floor)")
+    return Table("Shares of configurations, weighted where they have weights; JS in nats", columns, lines, words=2)
+
+
+def _molecule_line(
+    numbers: Numbers, objective: str, label: str, shares: Sequence[str], distances: Sequence[str]
+) -> Line:
+    cells = [_percent(numbers.get(objective, f"{label}_{name}")) for name in shares]
+    found = [numbers.get(objective, f"{label}_{name}") for name in distances]
+    cells += [
+        rounding.UNKNOWN if row is None else f"{rounding.plain(row.value)} ({rounding.plain(row.noise_floor)})"
+        for row in found
+    ]
+    if objective == REFERENCE:
+        return Line((NAMES[label], "", *cells, "", "", ""), "headline")
+    return Line((NAMES[label], objective, *cells))
+
+
+def _percent(row: RamachandranRow | None) -> str:
+    return rounding.UNKNOWN if row is None else f"{rounding.plain(100 * row.value)} %"

@@ -1,0 +1,254 @@
+"""Samples of a trained energy of all atoms, carried to the true energy with their weights: two stages of a run."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from boltzgen_diffclf.compilation import fuse
+from boltzgen_diffclf.coordinates import CentredCoordinates
+from boltzgen_diffclf.estimators.frames import generated_u_kn, write_u_kn
+from boltzgen_diffclf.estimators.reweighting import WeightDiagnostics, diagnose_weights
+from boltzgen_diffclf.free_energy.boltzmann_generator import (
+    Crossing,
+    Descent,
+    InBatches,
+    WeightedParticles,
+    in_batches,
+)
+from boltzgen_diffclf.free_energy.guarded import GuardedTarget, energy_floors, guarded
+from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
+from boltzgen_diffclf.observables import integrity
+from boltzgen_diffclf.paths import PATHS, log_snr_levels
+from boltzgen_diffclf.samplers import Bridge, BridgeState, ReverseSmcState
+from boltzgen_diffclf.streams import named_generator
+from boltzgen_diffclf.target import Target, TransformedTarget
+from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of
+from systems.ensemble import Provenance, ReferenceEnsemble, evaluate
+from systems.molecular import MolecularSystem
+from systems.store import write_ensemble
+from workflows.molecule_sampling import ROWS, least_noise
+from workflows.resumable import carry_on
+from workflows.run_folder import RunFolder, StageResult
+
+FRAMES = 256
+"""Frames that tell the floor of the learned energies at each level."""
+
+
+@dataclass(frozen=True)
+class WeightedSizes:
+    """How many weighted samples are made, and how carefully.
+
+    Attributes:
+        particles: that begin.
+        levels: of noise that they pass through, evenly spaced in log-SNR.
+        bridge_keeps: conditional effective fraction of each step of the bridge.
+    """
+
+    particles: int
+    levels: int
+    bridge_keeps: float
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedEnsemble:
+    """What a generator leaves of a state.
+
+    Attributes:
+        frames: of all atoms with their true energies [kT]; the group of a frame is its family.
+        log_w: unnormalised log weight of each; none for the wrong hand, which no force field tells from the right one.
+        before: log weights of families where the true energy weighs at one stroke.
+        after: the same at the end of the bridge.
+    """
+
+    frames: ReferenceEnsemble
+    log_w: Float[np.ndarray, " frames"]
+    before: Float[np.ndarray, " roots"]
+    after: Float[np.ndarray, " roots"]
+
+    @property
+    def n_families(self) -> int:
+        """Families with weight at the end."""
+        return int(np.isfinite(self.after).sum())
+
+    @property
+    def worth(self) -> dict[str, WeightDiagnostics]:
+        """What the weights of families are worth ``before`` and ``after`` the bridge; nothing where all are zero."""
+        several = {"before": self.before, "after": self.after}
+        return {when: diagnose_weights(log_w) for when, log_w in several.items() if np.isfinite(log_w).any()}
+
+    def save(self, folder: Path, name: str, system: MolecularSystem) -> None:
+        """Write what has weight as ``NAME-reweighted.h5``, and its weights as pymbar takes them, ``NAME-u_kn.npz``.
+
+        Nothing is written where nothing has weight.
+
+        Args:
+            folder: of both files.
+            name: of the model.
+            system: the molecule.
+
+        Raises:
+            RunFailedError: the disk refuses.
+        """
+        counted = np.isfinite(self.log_w)
+        if not counted.any():
+            return
+        frames, made = self.frames.select(torch.from_numpy(np.flatnonzero(counted))), self.frames.provenance
+        write_ensemble(folder / f"{name}-reweighted.h5", frames, system.topology)
+        u_kn, n_k = generated_u_kn(self.log_w[counted], frames.energies.numpy())
+        states = [f"generator {name}", made.state]
+        write_u_kn(folder / f"{name}-u_kn.npz", u_kn, n_k, states, made.temperature_kelvin)
+
+
+def stages_of(name: str) -> tuple[str, str]:
+    """Return the names of the two stages of a model in the run folder."""
+    return f"descent-{name}", f"bridge-{name}"
+
+
+class WeightedSampling:
+    """One trained model on its way to the true energy of its state.
+
+    Args:
+        model: of all atoms.
+        system: the molecule.
+        frames: positions [nm] that it has learned from; they tell where its energy has no business to be.
+        sizes: of the sampling.
+        seed: of the noise and the moves.
+        device: where they are made.
+    """
+
+    def __init__(
+        self,
+        model: MoleculeModel,
+        system: MolecularSystem,
+        frames: Float[Tensor, "frames atoms 3"],
+        sizes: WeightedSizes,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.model, self.system, self.sizes, self.seed, self.device = model, system, sizes, seed, device
+        self._data = frames[:: -(-len(frames) // FRAMES)]
+        self._identity: dict[str, object] = {"model": model.fingerprint, "seed": seed, **asdict(sizes)}
+
+    def run(self, folder: RunFolder, name: str) -> WeightedEnsemble:
+        """Return the weighted frames, from the folder where they are there.
+
+        Args:
+            folder: of the run, whose plan holds :func:`stages_of` this name.
+            name: of the model in it.
+
+        Raises:
+            RunFailedError: the sampler cannot go on, or the disk refuses.
+        """
+        stages = stages_of(name)
+        descent_file, bridge_file = (folder.path / "stages" / f"{stage}.safetensors" for stage in stages)
+        start = folder.stage(stages[0], lambda: self._descend(folder, stages[0], descent_file))
+        crossing = Crossing(self._bridge(start.facts["floor"]), _particles(start, self.device))
+        end = folder.stage(stages[1], lambda: self._cross(folder, stages[1], bridge_file, crossing))
+        for file in (descent_file, bridge_file):
+            file.unlink(missing_ok=True)
+        return self._ensemble(_particles(end, self.device), start.arrays["families_without_bridge"])
+
+    def _descend(self, folder: RunFolder, stage: str, file: Path) -> StageResult:
+        fast = copy.deepcopy(self.model.model).float().to(self.device)
+        levels, noising = fast.curve.levels, PATHS[self.model.spec.path]
+        times = log_snr_levels(noising, self.sizes.levels, float(levels[0]), float(levels[-1])).to(levels)
+        unguarded = in_batches(fuse(fast.energy_and_gradient, self.device), ROWS)
+        data = coordinates_of(fast).from_cartesian(self._data.to(levels))
+        floors = energy_floors(unguarded, noising, times, data, named_generator(self.seed, "floors", self.device))
+        descent = Descent(guarded(unguarded, times, floors), noising, times, self.model.statistics.resolution)
+        with folder.progress.stage(stage, len(times) - 1) as advance:
+            state = carry_on(
+                descent,
+                ReverseSmcState,
+                lambda stream: descent.init(self.sizes.particles, self.model.coordinates.dimension, stream),
+                named_generator(self.seed, "descent", self.device),
+                file,
+                {**self._identity, "stage": stage},
+                lambda state, info: advance(1.0),
+            )
+        floor = float(floors[0])
+        bridge = self._bridge(floor)
+        particles = descent.particles(state, bridge.origin)
+        at_one_stroke = self._of_the_right_hand(Crossing(bridge, particles).without_bridge())
+        arrays = {**_arrays(particles), "families_without_bridge": at_one_stroke.families}
+        return StageResult(arrays=arrays, facts={"floor": floor})
+
+    def _cross(self, folder: RunFolder, stage: str, file: Path, crossing: Crossing) -> StageResult:
+        with folder.progress.stage(stage, 1.0) as advance:
+            told = 0.0
+
+            def tell(state: BridgeState, info: object) -> None:
+                nonlocal told
+                advance(float(state.progress) - told)
+                told = float(state.progress)
+
+            state = carry_on(
+                crossing,
+                BridgeState,
+                crossing.init,
+                named_generator(self.seed, "bridge", self.device),
+                file,
+                {**self._identity, "stage": stage},
+                tell,
+            )
+        return StageResult(arrays=_arrays(crossing.particles(state)))
+
+    def _bridge(self, floor: float) -> Bridge:
+        model = copy.deepcopy(self.model.model).to(self.device)
+        coordinates, origin = coordinates_of(model), self.model.origin
+        learned = LearnedMoleculeTarget(model, coordinates, least_noise(self.model))
+        true = self.system.target(origin["state"], origin["temperature_kelvin"], torch.float64, self.device)
+        start = GuardedTarget(_flat(learned, coordinates), floor)
+        return Bridge(start, _flat(true, coordinates), self.sizes.bridge_keeps)
+
+    def _of_the_right_hand(self, particles: WeightedParticles) -> WeightedParticles:
+        """Return the particles without weight for mirror images, whose energy is the same and whose name is another."""
+        positions = self.model.coordinates.positions(particles.position.cpu()).numpy()
+        system = self.system
+        found = integrity(positions, system.positions.numpy(), system.elements, system.bonds)
+        mirrored = torch.from_numpy(found.mirrored).to(particles.log_weights.device)
+        return replace(particles, log_weights=particles.log_weights.masked_fill(mirrored, -torch.inf))
+
+    def _ensemble(self, particles: WeightedParticles, before: Float[np.ndarray, " roots"]) -> WeightedEnsemble:
+        particles = self._of_the_right_hand(particles)
+        origin = self.model.origin
+        positions = self.model.coordinates.positions(particles.position.cpu()).float()
+        target = self.system.target(origin["state"], origin["temperature_kelvin"], torch.float64)
+        frames = ReferenceEnsemble(
+            provenance=Provenance(
+                system=self.system.name,
+                state=origin["state"],
+                temperature_kelvin=origin["temperature_kelvin"],
+                system_hash=self.system.system_hash(origin["state"]),
+                seed=self.seed,
+                settings={"sampler": "reverse process and bridge, weighted", **asdict(self.sizes)},
+            ),
+            positions=positions,
+            energies=evaluate(target, positions),
+            group=particles.root.cpu(),
+            frame=torch.arange(len(positions)),
+        )
+        return WeightedEnsemble(frames, particles.log_weights.cpu().numpy(), before, particles.families)
+
+
+def _flat(target: Target, coordinates: CentredCoordinates) -> Target:
+    return InBatches(TransformedTarget(target, coordinates, coordinates.dimension), ROWS)
+
+
+def _arrays(particles: WeightedParticles) -> dict[str, np.ndarray]:
+    tensors = {"position": particles.position, "log_weights": particles.log_weights, "root": particles.root}
+    return {**{name: tensor.cpu().numpy() for name, tensor in tensors.items()}, "n_roots": np.array(particles.n_roots)}
+
+
+def _particles(stage: StageResult, device: torch.device) -> WeightedParticles:
+    position, log_weights, root = (
+        torch.from_numpy(stage.arrays[name]).to(device) for name in ("position", "log_weights", "root")
+    )
+    return WeightedParticles(position, log_weights, root, int(stage.arrays["n_roots"]))
