@@ -61,7 +61,7 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        name = f"ramachandran-{self.system}-{self.state}-{self.beads}-{self.path}-{self.preset}"
+        name = f"ramachandran-{self.system_name}-{self.state}-{self.beads}-{self.path}-{self.preset}"
         return self.out or Path("runs") / name
 
     @property
@@ -75,6 +75,8 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
         changed = {key: value for key, value in settings_values(self).items() if value != default[key]}
         words = [f"--preset {self.preset}"]
         for key, value in changed.items():
+            if value is None:
+                continue
             words.append(
                 f"--{key.replace('_', '-')} {shlex.join(map(str, value if isinstance(value, list) else [value]))}"
             )

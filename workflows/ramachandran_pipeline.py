@@ -137,7 +137,7 @@ def _row(
     config: RamachandranConfig, objective: str, seed: str, metric: str, value: float, floor: float | None
 ) -> RamachandranRow:
     published = PUBLISHED.get((objective, metric)) if config.beads == "backbone" else None
-    return RamachandranRow(config.system, config.beads, objective, seed, metric, value, floor, published)
+    return RamachandranRow(config.system_name, config.beads, objective, seed, metric, value, floor, published)
 
 
 def _means(rows: Sequence[RamachandranRow]) -> Iterator[RamachandranRow]:

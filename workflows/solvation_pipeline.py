@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-import systems
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators import Estimate
 from boltzgen_diffclf.files import atomic_path
@@ -33,6 +32,7 @@ from workflows.solvation_estimators import AFTER_TRAINING, FULL_LEARNED, YARDSTI
 from workflows.solvation_learned import OBJECTIVES, learned_replicate
 from workflows.solvation_rows import curves, integrands, learned_rows, make_row
 from workflows.solvation_stages import SolvationStages
+from workflows.system_settings import keep_system
 
 if TYPE_CHECKING:
     from workflows.solvation_settings import SolvationConfig
@@ -49,7 +49,8 @@ def solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportData
 
 def _solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportData:
     begun = time.monotonic()
-    system = systems.load(config.system)
+    system = config.source.load()
+    keep_system(folder, system)
     legs = [system.require_leg(name) for name in config.legs]
     stages = SolvationStages(config, folder, system, device)
     folder.progress.plan(_shares(config, system, legs))
@@ -63,7 +64,7 @@ def _solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportDat
         training |= curves
     trustworthy, reasons = trust.overall({name: leg.reasons for name, leg in results.items()})
     result = SolvationResult(
-        system=config.system,
+        system=config.system_name,
         temperature_kelvin=config.temperature_kelvin,
         seed=config.seed,
         preset=config.preset,

@@ -145,9 +145,7 @@ class SolvationStages:
     @cached_property
     def internal(self) -> InternalCoordinates:
         """The molecule's internal coordinates; the named torsions are columns of their own."""
-        return InternalCoordinates.from_bonds(
-            self.system.n_atoms, self.system.bonds, self.system.elements, tuple(self.system.torsions.values())
-        ).to(self.device)
+        return internal_coordinates(self.system).to(self.device)
 
     def space(self, leg: Leg) -> InternalSpace:
         """Return the internal-coordinate path of a leg, whitened by all frames of both ends."""
@@ -206,6 +204,17 @@ class SolvationStages:
             "frames": frames.hexdigest(),
             "coordinates": "internal, whitened; energies in kT",
         }
+
+
+def internal_coordinates(system: MolecularSystem) -> InternalCoordinates:
+    """Return the internal coordinates of a molecule, whose named torsions are columns of their own.
+
+    Raises:
+        InputError: the molecule is in several pieces, or too small.
+    """
+    return InternalCoordinates.from_bonds(
+        system.n_atoms, system.bonds, system.elements, tuple(system.torsions.values())
+    )
 
 
 def _fingerprint(file: Path) -> str:
