@@ -76,12 +76,20 @@ def without_polarisation(system: openmm.System) -> openmm.System:
 
     The Coulomb interactions of the molecule itself stay as they are.
     """
+    return with_polarisation(system, 0.0)
+
+
+def with_polarisation(system: openmm.System, fraction: float) -> openmm.System:
+    """Return a copy with a fraction of the polarisation energy, which goes with the square of the charges.
+
+    The surface-area term and the Coulomb interactions of the molecule itself stay as they are.
+    """
     copy = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
     for force in copy.getForces():
         if isinstance(force, openmm.CustomGBForce):
-            _zero_charges(force)
+            _scale_charges(force, math.sqrt(fraction))
         elif isinstance(force, openmm.GBSAOBCForce):
-            _zero_charges_of_obc(force)
+            _scale_charges_of_obc(force, math.sqrt(fraction))
     return copy
 
 
@@ -94,19 +102,19 @@ def without_solvent(system: openmm.System) -> openmm.System:
     return copy
 
 
-def _zero_charges(force: openmm.CustomGBForce) -> None:
+def _scale_charges(force: openmm.CustomGBForce, factor: float) -> None:
     names = [force.getPerParticleParameterName(index) for index in range(force.getNumPerParticleParameters())]
     charge = names.index("charge")
     for particle in range(force.getNumParticles()):
         values = list(force.getParticleParameters(particle))
-        values[charge] = 0.0
+        values[charge] *= factor
         force.setParticleParameters(particle, values)
 
 
-def _zero_charges_of_obc(force: openmm.GBSAOBCForce) -> None:
+def _scale_charges_of_obc(force: openmm.GBSAOBCForce, factor: float) -> None:
     for particle in range(force.getNumParticles()):
-        _, radius, scale = force.getParticleParameters(particle)
-        force.setParticleParameters(particle, 0.0, radius, scale)
+        charge, radius, scale = force.getParticleParameters(particle)
+        force.setParticleParameters(particle, factor * charge, radius, scale)
 
 
 def backbone_torsions(topology: app.Topology) -> dict[str, Quadruple]:

@@ -21,7 +21,7 @@ from boltzgen_diffclf.observables.ramachandran import free_energy_surface
 from boltzgen_diffclf.streams import split_seed
 from boltzgen_diffclf.training import parallel
 from systems.convergence import torsions_of
-from systems.molecular import Leg, MolecularSystem
+from systems.molecular import Leg
 from workflows import trust
 from workflows.processor import processor_settings
 from workflows.report.data import LegFigures, RamachandranPmf, ReportData, TrainingCurves, WorkValues
@@ -53,7 +53,7 @@ def _solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportDat
     keep_system(folder, system)
     legs = [system.require_leg(name) for name in config.legs]
     stages = SolvationStages(config, folder, system, device)
-    folder.progress.plan(_shares(config, system, legs))
+    folder.progress.plan(_shares(stages, legs))
     for state in config.trajectory_files:
         stages.ensemble(state)  # a bad file is refused before anything is sampled
     results: dict[str, LegResult] = {}
@@ -94,13 +94,12 @@ def choose_device(wanted: str) -> str:
     return wanted
 
 
-def _shares(config: SolvationConfig, system: MolecularSystem, legs: list[Leg]) -> dict[str, float]:
+def _shares(stages: SolvationStages, legs: list[Leg]) -> dict[str, float]:
     """Return the stages with their expected seconds on two cores."""
+    config, system = stages.config, stages.system
     states = {state for leg in legs for state in (leg.state_a, leg.state_b)}
-    steps = config.walkers * config.exchange_temperatures * config.steps_per_frame
-    steps *= config.frames_per_walker + config.equilibration_frames
     shares = {
-        f"reference-{state}": steps / 50_000
+        f"reference-{state}": stages.reference_share
         for state in sorted(states | {system.reweighted.get(state, state) for state in states})
         if state not in system.reweighted and state not in config.trajectory_files
     }
@@ -173,10 +172,13 @@ def _classical(stages: SolvationStages, leg: Leg) -> tuple[dict[str, EstimatorRo
 
     evaluations = sum(ensemble.energies.size for ensemble in sampled.values())
     if config.wants("mbar"):
-        family = [subsample(ensemble, MBAR_COLUMNS) for ensemble in sampled.values()]
-        result, seconds = _timed(lambda: all_states_mbar(states, family, generator("mbar")))
-        rows["mbar"] = make_row(result.between(row_a, row_b), "classical", "mbar", evaluations, seconds)
-        figures = LegFigures(overlap=result.overlap_matrix, overlap_labels=tuple(states))
+        bridges = stages.bridges(sampled)
+        family = bridges.family(lambda ensemble: subsample(ensemble, MBAR_COLUMNS))
+        result, seconds = _timed(lambda: all_states_mbar(bridges.states, family, generator("mbar")))
+        evaluations += sum(rung.sampled.energies.size for rung in bridges.bridges)
+        row = make_row(bridges.estimate(result, row_a, row_b), "classical", "mbar", evaluations, seconds)
+        rows["mbar"] = replace(row, note="; ".join(filter(None, [row.note, bridges.note])))
+        figures = LegFigures(overlap=result.overlap_matrix, overlap_labels=bridges.states)
     if len(names) == 2:
         a, b = (stages.sampled(name) for name in (leg.state_a, leg.state_b))
         if config.wants("bar"):
