@@ -93,12 +93,11 @@ def _read_topology(path: Path) -> tuple[app.Topology, unit.Quantity]:
         raise InputError(f"{path} has the unknown format '{path.suffix}': give one of {', '.join(readers)}")
     try:
         file = readers[path.suffix.lower()](str(path))
-        n_atoms = file.topology.getNumAtoms()
+        if not file.topology.getNumAtoms():
+            raise ValueError("it holds no atoms")
     except Exception as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path} cannot be read ({said}): check that it is a whole {path.suffix} file") from error
-    if not n_atoms:
-        raise InputError(f"{path} holds no atoms: check that it is a whole {path.suffix} file")
     return file.topology, file.positions
 
 

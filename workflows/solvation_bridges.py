@@ -42,12 +42,14 @@ class Bridged:
     """The states of a molecule and those between, with the frames of all that were sampled.
 
     Attributes:
-        states: names, in the order of the energies.
+        states: names, in the order of the way: MBAR begins with steps between neighbours.
+        known: those of the molecule, in the order of the energies of the frames.
         rungs: the sampled ones, from the vacuum to ``implicit``.
         unbridged_overlap: of the two ends.
     """
 
     states: tuple[str, ...]
+    known: tuple[str, ...]
     rungs: tuple[Rung, ...]
     unbridged_overlap: float
 
@@ -73,19 +75,26 @@ class Bridged:
         Args:
             samples: may thin the frames.
         """
-        return [samples(_in_all_states(rung.sampled, self.states, self.bridges)) for rung in self.rungs]
+        return [samples(self._in_all_states(rung.sampled)) for rung in self.rungs]
 
-    def overlap(self, family: Family, a: int, b: int) -> float:
-        """Return how well two states hang together: the weakest link of the strongest chain over states between."""
-        nodes = [a, b, *(self.states.index(rung.sampled.name) for rung in self.bridges)]
+    def _in_all_states(self, frames: SampledState) -> SampledState:
+        fractions = {rung.sampled.name: rung.fraction for rung in self.bridges}
+        rows = [
+            _energies(frames, fractions[name], self.known)
+            if name in fractions
+            else frames.energies[self.known.index(name)]
+            for name in self.states
+        ]
+        return replace(frames, energies=np.stack(rows))
+
+    def estimate(self, family: Family, a: str, b: str) -> Estimate:
+        """Return ``F_b - F_a``; the overlap is that of the weakest link of the strongest chain over states between."""
+        names = [a, b, *(rung.sampled.name for rung in self.bridges)]
+        nodes = [self.states.index(name) for name in names]
         links = family.overlap_matrix[np.ix_(nodes, nodes)]
         for k in range(2, len(nodes)):
             links = np.maximum(links, np.minimum(links[:, k, None], links[None, k, :]))
-        return float(links[0, 1])
-
-    def estimate(self, family: Family, a: int, b: int) -> Estimate:
-        """Return ``F_b - F_a`` with the overlap of the chain between."""
-        return replace(family.between(a, b), overlap=self.overlap(family, a, b))
+        return replace(family.between(nodes[0], nodes[1]), overlap=float(links[0, 1]))
 
 
 def bridged(
@@ -106,7 +115,7 @@ def bridged(
     """
     rungs = [Rung(None, vacuum), Rung(1.0, implicit)]
     names = tuple(states)
-    overlaps = [_overlap(*rungs, names)]
+    overlaps = [_overlap(rungs[0], rungs[1], names)]
     unbridged = overlaps[0]
     while min(overlaps) < SMALLEST_OVERLAP and len(rungs) < MOST_BRIDGES + 2:
         worst = int(np.argmin(overlaps))
@@ -121,7 +130,8 @@ def bridged(
         )
         rungs.insert(worst + 1, Rung(fraction, sample(fraction)))
         overlaps = [_overlap(one, other, names) for one, other in pairwise(rungs)]
-    return Bridged((*names, *(rung.sampled.name for rung in rungs[1:-1])), tuple(rungs), unbridged)
+    way = (*(name for name in names if name != "implicit"), *(rung.sampled.name for rung in rungs[1:]))
+    return Bridged(way, names, tuple(rungs), unbridged)
 
 
 def _between(low: float | None, high: float | None) -> float | None:
@@ -145,9 +155,3 @@ def _energies(frames: SampledState, fraction: float | None, states: Sequence[str
         return frames.energies[states.index("vacuum")]
     nonpolar, implicit = (frames.energies[states.index(name)] for name in ("nonpolar", "implicit"))
     return (1 - fraction) * nonpolar + fraction * implicit
-
-
-def _in_all_states(frames: SampledState, states: Sequence[str], bridges: Sequence[Rung]) -> SampledState:
-    known = states[: len(states) - len(bridges)]
-    added = [_energies(frames, rung.fraction, known) for rung in bridges]
-    return replace(frames, energies=np.concatenate([frames.energies, *(row[None] for row in added)]))

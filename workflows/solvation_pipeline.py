@@ -176,7 +176,7 @@ def _classical(stages: SolvationStages, leg: Leg) -> tuple[dict[str, EstimatorRo
         family = bridges.family(lambda ensemble: subsample(ensemble, MBAR_COLUMNS))
         result, seconds = _timed(lambda: all_states_mbar(bridges.states, family, generator("mbar")))
         evaluations += sum(rung.sampled.energies.size for rung in bridges.bridges)
-        row = make_row(bridges.estimate(result, row_a, row_b), "classical", "mbar", evaluations, seconds)
+        row = make_row(bridges.estimate(result, leg.state_a, leg.state_b), "classical", "mbar", evaluations, seconds)
         rows["mbar"] = replace(row, note="; ".join(filter(None, [row.note, bridges.note])))
         figures = LegFigures(overlap=result.overlap_matrix, overlap_labels=bridges.states)
     if len(names) == 2:

@@ -137,7 +137,7 @@ class SolvationStages:
         if set(sampled) == {"vacuum", "implicit"}:
             return bridged(self.system.states, sampled["vacuum"], sampled["implicit"], self.between)
         rungs = tuple(Rung(None, frames) for frames in sampled.values())
-        return Bridged(self.system.states, rungs, 1.0)
+        return Bridged(self.system.states, self.system.states, rungs, 1.0)
 
     def between(self, fraction: float) -> SampledState:
         """Return frames of the state with a fraction of the polarisation, with their energies in the others."""
