@@ -103,7 +103,8 @@ class SystemSource:
 
     @property
     def _energy(self) -> tuple[str, str]:
-        return self.forcefield or FORCE_FIELD, self.solvent or SOLVENT
+        # Written in either case: ff14SB, GBn2.
+        return (self.forcefield or FORCE_FIELD).lower(), (self.solvent or SOLVENT).lower()
 
     def load(self) -> MolecularSystem:
         """Return the molecule.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import openmm
@@ -22,6 +23,7 @@ from systems.molecular import MolecularSystem
 from systems.peptide import built_peptide, peptide
 from systems.store import read_ensemble, write_ensemble
 from systems.user_molecule import from_openmm
+from workflows.molecule_sampling import beads_of
 from workflows.ramachandran import RamachandranConfig
 from workflows.reference import ReferenceConfig
 from workflows.run_folder import open_run_folder
@@ -311,3 +313,33 @@ def test_an_ensemble_of_another_molecule_is_refused(dipeptide, tmp_path):
 def test_registered_names_are_sources():
     for name in ("aldp", "aldp-ildn"):
         assert SystemSource(system=name).load().system_hash("implicit") == systems.load(name).system_hash("implicit")
+
+
+def test_names_of_force_fields_are_read_in_either_case():
+    assert SystemSource(peptide="AA", forcefield="ff14SB", solvent="GBn2").name == "ALA-ALA-ff14sb-gbn2"
+
+
+def test_a_trained_model_finds_the_molecule_it_is_of_again(dipeptide, files):
+    sources = [
+        SystemSource(peptide="ACE-ALA-GLY-NME"),
+        SystemSource(pdb=str(files / "mine.pdb")),
+        SystemSource(openmm_system=str(files / "mine.xml"), topology=str(files / "mine.pdb")),
+    ]
+    for source in sources:
+        model = model_of(source, source.load().system_hash("implicit"))
+        beads = beads_of(model)
+        assert (beads.name, beads.n_atoms) == (f"{source.name}-backbone", 8)
+        assert beads.torsions.keys() == dipeptide.torsions.keys()
+    with pytest.raises(InputError, match="the files of mine have changed since the model was trained"):
+        beads_of(model_of(sources[1], "another"))
+
+
+def test_a_model_older_than_sources_is_of_the_system_that_it_names():
+    origin = {"system": "aldp", "state": "implicit", "beads": "heavy"}
+    origin["system_hash"] = systems.load("aldp").system_hash("implicit")
+    assert beads_of(SimpleNamespace(origin=origin)).name == "aldp-heavy"
+
+
+def model_of(source: SystemSource, system_hash: str) -> SimpleNamespace:
+    origin = {"system": source.name, "state": "implicit", "beads": "backbone", "system_hash": system_hash}
+    return SimpleNamespace(origin={**origin, "source": source.as_plain()})
