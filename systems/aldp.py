@@ -11,7 +11,8 @@ from openmm import app
 from torch import Tensor
 
 from boltzgen_diffclf.errors import InputError
-from systems.molecular import Basin, Leg, MolecularSystem, PublishedValue, positions_from_quantity
+from systems.molecular import Basin, MolecularSystem, PublishedValue, positions_from_quantity
+from systems.solvation_states import HELICAL, LEFT_HANDED, solvation_states, solvation_system
 
 _FEAT = "arXiv:2504.11516, table 1, sign reversed to B minus A"
 _DIFFCLF = "talk on arXiv:2601.21025, sign reversed to B minus A"
@@ -81,53 +82,18 @@ def _molecule(
     polar_values: tuple[PublishedValue, ...] = (),
     conformer_values: tuple[PublishedValue, ...] = (),
 ) -> MolecularSystem:
-    legs = (
-        Leg("total", "vacuum", "implicit"),
-        Leg("nonpolar", "vacuum", "nonpolar"),
-        Leg("polar", "nonpolar", "implicit", polar_values),
-    )
-    return MolecularSystem(
-        name=name,
-        topology=topology,
-        positions=positions,
-        openmm_systems={"vacuum": vacuum, "nonpolar": without_polarisation(implicit), "implicit": implicit},
+    return solvation_system(
+        name,
+        topology,
+        positions,
+        solvation_states(vacuum, implicit),
         torsions={"phi": (4, 6, 8, 14), "psi": (6, 8, 14, 16)},
-        legs={leg.name: leg for leg in legs},
         basins={
-            "phi > 0": Basin("phi", 0.0, 2.15, {"nonpolar": conformer_values}),
-            "helical": Basin("psi", -2.0, 1.4),
+            "phi > 0": Basin("phi", *LEFT_HANDED, {"nonpolar": conformer_values}),
+            "helical": Basin("psi", *HELICAL),
         },
-        reweighted={"nonpolar": "vacuum"},
+        polar_values=polar_values,
     )
-
-
-def without_polarisation(system: openmm.System) -> openmm.System:
-    """Return a copy whose generalised-Born force has no charges: its surface-area term remains.
-
-    The Coulomb interactions of the molecule itself stay as they are.
-    """
-    copy = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
-    for force in copy.getForces():
-        if isinstance(force, openmm.CustomGBForce):
-            _zero_charges(force)
-        elif isinstance(force, openmm.GBSAOBCForce):
-            _zero_charges_of_obc(force)
-    return copy
-
-
-def _zero_charges(force: openmm.CustomGBForce) -> None:
-    names = [force.getPerParticleParameterName(index) for index in range(force.getNumPerParticleParameters())]
-    charge = names.index("charge")
-    for particle in range(force.getNumParticles()):
-        values = list(force.getParticleParameters(particle))
-        values[charge] = 0.0
-        force.setParticleParameters(particle, values)
-
-
-def _zero_charges_of_obc(force: openmm.GBSAOBCForce) -> None:
-    for particle in range(force.getNumParticles()):
-        _, radius, scale = force.getParticleParameters(particle)
-        force.setParticleParameters(particle, 0.0, radius, scale)
 
 
 def _of_openmmtools() -> tuple[app.AmberPrmtopFile, Float[Tensor, "atoms 3"]]:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _BUILDERS = {
     "aldp": "systems.aldp:alanine_dipeptide",
     "aldp-ildn": "systems.aldp:alanine_dipeptide_ildn",
+    "chignolin": "systems.chignolin:chignolin",
+    "chignolin-capped": "systems.chignolin:chignolin_capped",
 }
 
 
@@ -21,7 +23,7 @@ def names() -> tuple[str, ...]:
     """Return the valid names of :func:`load`.
 
     >>> names()
-    ('aldp', 'aldp-ildn')
+    ('aldp', 'aldp-ildn', 'chignolin', 'chignolin-capped')
     """
     return tuple(_BUILDERS)
 

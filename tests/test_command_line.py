@@ -115,7 +115,10 @@ def test_print_config_is_toml_that_gives_the_same_settings(tmp_path, capsys):
     [
         (["--sytem", "aldp"], "unknown option '--sytem'; did you mean '--system'?"),
         (["--temperature", "300"], "did you mean '--temperature-kelvin'?"),
-        (["--system", "aldq"], "unknown system (valid: aldp, aldp-ildn); did you mean 'aldp'?"),
+        (
+            ["--system", "aldq"],
+            "unknown system (valid: aldp, aldp-ildn, chignolin, chignolin-capped); did you mean 'aldp'?",
+        ),
         (["--preset", "quik"], "did you mean 'quick'?"),
         (["--leg", "poler"], "did you mean 'polar'?"),
         (["--estimators", "bar", "aiss"], "unknown estimator 'aiss'; did you mean 'ais'?"),

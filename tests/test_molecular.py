@@ -8,8 +8,8 @@ from openmm import app, unit
 
 import systems
 from boltzgen_diffclf.errors import InputError, UnsupportedSystemError
-from systems.aldp import without_polarisation
 from systems.molecular import Basin, Leg, MolecularSystem, hash_system, require_temperature
+from systems.solvation_states import without_polarisation
 
 
 @pytest.fixture(scope="module")

@@ -313,6 +313,7 @@ def test_the_standard_ensemble_has_the_frames_that_figures_are_published_for():
     assert config.walkers * config.exchange_temperatures * steps < 3.5e8
 
 
+@pytest.mark.usefixtures("eager_mode")
 @pytest.mark.parametrize("name", systems.names())
 def test_any_system_is_sampled_and_summed_up(tmp_path, name):
     system, file = systems.load(name), tmp_path / "implicit.h5"

@@ -12,10 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-import systems
 from boltzgen_diffclf.compilation import fuse
 from boltzgen_diffclf.coordinates import CentredCoordinates
-from boltzgen_diffclf.errors import RunFailedError
+from boltzgen_diffclf.errors import InputError, RunFailedError
 from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import PATHS, DiffusionPath, log_snr_levels
@@ -26,6 +25,7 @@ from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_
 from systems.beads import bead_system
 from systems.chains import ChainDynamics, ChainSettings, radius
 from systems.ensemble import Provenance, ReferenceEnsemble, evaluate
+from systems.loading import SystemSource
 from systems.molecular import MolecularSystem
 from systems.recording import record
 from systems.store import write_ensemble
@@ -46,8 +46,17 @@ Advance = Callable[[float], None]
 
 
 def beads_of(model: MoleculeModel) -> MolecularSystem:
-    """Return what a model is of, as a system without forces."""
-    return bead_system(systems.load(model.origin["system"]), model.origin["beads"])
+    """Return what a model is of, as a system without forces.
+
+    Raises:
+        InputError: a file that the molecule came from is gone, or has changed since the training.
+    """
+    origin = model.origin
+    # Models older than other sources of molecules are of registered ones.
+    system = SystemSource.from_plain(origin.get("source", {"system": origin["system"]})).load()
+    if system.system_hash(origin["state"]) != origin["system_hash"]:
+        raise InputError(f"the files of {origin['system']} have changed since the model was trained: put them back")
+    return bead_system(system, origin["beads"])
 
 
 def least_noise(model: MoleculeModel) -> float:

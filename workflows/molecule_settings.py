@@ -7,12 +7,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from boltzgen_diffclf.errors import nearest_name
 from workflows.benchmark_suites.one_sided_objectives import NOISED
-from workflows.shared_settings import known_system
+from workflows.system_settings import SystemSettings
 
 OBJECTIVES: Mapping[str, str] = {
     name: about for name, about in NOISED.items() if name != "tsm" and not name.endswith("_all")
@@ -36,10 +36,9 @@ def known_objective(name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class MoleculeSettings:
+class MoleculeSettings(SystemSettings):
     """A molecule, what is seen of it, and how its energy is learned."""
 
-    system: Annotated[str, AfterValidator(known_system), Field(description="Molecular system, by name.")] = "aldp"
     state: Annotated[str, Field(description="Thermodynamic state, by name.")] = "implicit"
     beads: Annotated[
         Literal["all", "heavy", "backbone"],

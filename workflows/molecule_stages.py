@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-import systems
 from boltzgen_diffclf.coordinates import remove_mean
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.streams import named_generator, split_seed
@@ -33,6 +32,7 @@ from systems.ensemble import ReferenceEnsemble
 from systems.molecular import MolecularSystem
 from workflows.molecule_settings import MoleculeSettings
 from workflows.run_folder import RunFolder, StageResult
+from workflows.system_settings import keep_system
 
 
 def reference_frames(settings: MoleculeSettings) -> ReferenceEnsemble:
@@ -45,13 +45,13 @@ def reference_frames(settings: MoleculeSettings) -> ReferenceEnsemble:
     from systems.user_trajectory import read_user_trajectory
     from workflows.reference import ReferenceConfig, run
 
-    system = systems.load(settings.system)
+    system = settings.source.load()
     system.require_state(settings.state)
     if settings.reference is not None:
         return read_user_trajectory(settings.reference, system, settings.state, settings.temperature_kelvin)
     return run(
         ReferenceConfig(
-            system=settings.system,
+            **settings.molecule,
             state=settings.state,
             preset=settings.preset,
             temperature_kelvin=settings.temperature_kelvin,
@@ -69,7 +69,8 @@ class MoleculeStages:
 
     def __init__(self, settings: MoleculeSettings, folder: RunFolder, frames: ReferenceEnsemble, device: str) -> None:
         self.settings, self.folder, self.device = settings, folder, torch.device(device)
-        self.system: MolecularSystem = systems.load(settings.system)
+        self.system: MolecularSystem = settings.source.load()
+        keep_system(folder, self.system)
         self.beads = bead_system(self.system, settings.beads)
         if frames.n_groups < 2:
             raise InputError("frames of one group cannot be halved into what is learned and what is held out")
@@ -144,7 +145,8 @@ class MoleculeStages:
     def _origin(self, objective: str, seed: int) -> dict[str, object]:
         settings = self.settings
         return {
-            "system": settings.system,
+            "system": settings.system_name,
+            "source": settings.source.as_plain(),
             "state": settings.state,
             "beads": settings.beads,
             "temperature_kelvin": settings.temperature_kelvin,

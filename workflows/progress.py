@@ -136,6 +136,10 @@ class Progress:
         """Name the stages to come, each with its expected share of the work in any unit."""
         self._plan = dict(shares)
 
+    def add(self, name: str, share: float) -> None:
+        """Name a stage more, that only the stages before it showed to be needed."""
+        self._plan.setdefault(name, share)
+
     @contextlib.contextmanager
     def stage(self, name: str, total: float) -> Iterator[Callable[[float], None]]:
         """Yield ``advance(amount)`` for one stage of the plan, of size ``total`` in any unit."""

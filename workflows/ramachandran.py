@@ -86,7 +86,7 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        name = f"ramachandran-{self.system}-{self.state}-{self.beads}-{self.path}-{self.preset}"
+        name = f"ramachandran-{self.system_name}-{self.state}-{self.beads}-{self.path}-{self.preset}"
         if self.overweight is not None:
             name += "-overweight"
         return self.out or Path("runs") / name
@@ -102,6 +102,8 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
         changed = {key: value for key, value in settings_values(self).items() if value != default[key]}
         words = [f"--preset {self.preset}"]
         for key, value in changed.items():
+            if value is None:
+                continue
             words.append(
                 f"--{key.replace('_', '-')} {shlex.join(map(str, value if isinstance(value, list) else [value]))}"
             )

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import systems
 from boltzgen_diffclf.files import atomic_path
 from boltzgen_diffclf.streams import named_generator
 from systems.conformers import overweighted
@@ -32,7 +31,7 @@ def frames_given(config: RamachandranConfig) -> ReferenceEnsemble | None:
     Raises:
         InputError: the file is wrong, or the system has no basin as that which is to be made too likely.
     """
-    system = systems.load(config.system)
+    system = config.source.load()
     if config.overweight is not None:
         system.require_basin(config.overweight)
     if config.frames is None:
@@ -49,7 +48,7 @@ def frames_to_learn(config: RamachandranConfig, frames: ReferenceEnsemble) -> Re
     if config.overweight is None:
         return frames
     generator = named_generator(0, "overweight")
-    return overweighted(frames, systems.load(config.system), config.overweight, config.overweight_factor, generator)
+    return overweighted(frames, config.source.load(), config.overweight, config.overweight_factor, generator)
 
 
 def unlearned(reference: ReferenceEnsemble, training: ReferenceEnsemble) -> ReferenceEnsemble:
@@ -107,7 +106,7 @@ def _row(
 ) -> RamachandranRow:
     published = published_value(stages.system, config.state, config.beads, objective, found.metric)
     return RamachandranRow(
-        config.system,
+        config.system_name,
         config.beads,
         objective,
         seed,

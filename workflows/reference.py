@@ -8,12 +8,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from workflows.command_line import run_command
-from workflows.shared_settings import filled_from_preset, known_system
+from workflows.shared_settings import filled_from_preset
+from workflows.system_settings import SystemSettings, keep_system
 
 if TYPE_CHECKING:
     from systems.ensemble import ReferenceEnsemble
@@ -30,15 +31,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 """What each preset sets: ``standard`` 200,000 frames 1 ps apart, ``paper`` the published 250,000, 5 ps apart."""
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class ReferenceConfig:
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class ReferenceConfig(SystemSettings):
     """Sample one state of a molecule by Langevin dynamics under temperature replica exchange.
 
     The same command resumes a run that was stopped. The trajectory, STATE.h5, opens in mdtraj; it holds energies,
     units, seed and the fingerprint of the force field.
     """
 
-    system: Annotated[str, AfterValidator(known_system), Field(description="Molecular system, by name.")] = "aldp"
     state: Annotated[str, Field(description="Thermodynamic state, by name.")] = "implicit"
     preset: Annotated[
         Literal["quick", "standard", "paper"],
@@ -116,7 +116,7 @@ class ReferenceConfig:
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        return self.out or Path("runs") / f"reference-{self.system}-{self.state}-{self.preset}-seed{self.seed}"
+        return self.out or Path("runs") / f"reference-{self.system_name}-{self.state}-{self.preset}-seed{self.seed}"
 
 
 def run(config: ReferenceConfig) -> ReferenceEnsemble:
@@ -128,13 +128,13 @@ def run(config: ReferenceConfig) -> ReferenceEnsemble:
     """
     import torch
 
-    import systems
     from workflows.progress import Progress
     from workflows.run_folder import open_run_folder
 
-    system = systems.load(config.system)
+    system = config.source.load()
     system.require_state(config.state)
     with open_run_folder(config.folder, config) as folder, Progress(folder.path / "status.json") as progress:
+        keep_system(folder, system)
         threads = int(folder.remember("threads", lambda: config.threads or torch.get_num_threads()))
         torch.set_num_threads(threads)
         path, stage = folder.path / f"{config.state}.h5", f"reference {config.state}"

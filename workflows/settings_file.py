@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,11 @@ def settings_as_toml(settings: Any) -> str:
         lines.append(f"# {fields[name].description}")
         lines.append(f"# {name} is not set" if value is None else f"{name} = {toml_value(value)}")
     return "\n".join(lines) + "\n"
+
+
+def unset_settings(path: Path) -> list[str]:
+    """Return the keys that :func:`settings_as_toml` wrote as comments, because they had no value."""
+    return re.findall(r"^# (\w+) is not set$", path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def settings_values(settings: Any) -> dict[str, object]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-import systems
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators import Estimate
 from boltzgen_diffclf.files import atomic_path
@@ -22,7 +21,7 @@ from boltzgen_diffclf.observables.ramachandran import free_energy_surface
 from boltzgen_diffclf.streams import split_seed
 from boltzgen_diffclf.training import parallel
 from systems.convergence import torsions_of
-from systems.molecular import Leg, MolecularSystem
+from systems.molecular import Leg
 from workflows import trust
 from workflows.processor import processor_settings
 from workflows.report.data import LegFigures, RamachandranPmf, ReportData, TrainingCurves, WorkValues
@@ -33,6 +32,7 @@ from workflows.solvation_estimators import AFTER_TRAINING, FULL_LEARNED, YARDSTI
 from workflows.solvation_learned import OBJECTIVES, learned_replicate
 from workflows.solvation_rows import curves, integrands, learned_rows, make_row
 from workflows.solvation_stages import SolvationStages
+from workflows.system_settings import keep_system
 
 if TYPE_CHECKING:
     from workflows.solvation_settings import SolvationConfig
@@ -49,10 +49,11 @@ def solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportData
 
 def _solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportData:
     begun = time.monotonic()
-    system = systems.load(config.system)
+    system = config.source.load()
+    keep_system(folder, system)
     legs = [system.require_leg(name) for name in config.legs]
     stages = SolvationStages(config, folder, system, device)
-    folder.progress.plan(_shares(config, system, legs))
+    folder.progress.plan(_shares(stages, legs))
     for state in config.trajectory_files:
         stages.ensemble(state)  # a bad file is refused before anything is sampled
     results: dict[str, LegResult] = {}
@@ -63,7 +64,7 @@ def _solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportDat
         training |= curves
     trustworthy, reasons = trust.overall({name: leg.reasons for name, leg in results.items()})
     result = SolvationResult(
-        system=config.system,
+        system=config.system_name,
         temperature_kelvin=config.temperature_kelvin,
         seed=config.seed,
         preset=config.preset,
@@ -93,13 +94,12 @@ def choose_device(wanted: str) -> str:
     return wanted
 
 
-def _shares(config: SolvationConfig, system: MolecularSystem, legs: list[Leg]) -> dict[str, float]:
+def _shares(stages: SolvationStages, legs: list[Leg]) -> dict[str, float]:
     """Return the stages with their expected seconds on two cores."""
+    config, system = stages.config, stages.system
     states = {state for leg in legs for state in (leg.state_a, leg.state_b)}
-    steps = config.walkers * config.exchange_temperatures * config.steps_per_frame
-    steps *= config.frames_per_walker + config.equilibration_frames
     shares = {
-        f"reference-{state}": steps / 50_000
+        f"reference-{state}": stages.reference_share
         for state in sorted(states | {system.reweighted.get(state, state) for state in states})
         if state not in system.reweighted and state not in config.trajectory_files
     }
@@ -172,10 +172,13 @@ def _classical(stages: SolvationStages, leg: Leg) -> tuple[dict[str, EstimatorRo
 
     evaluations = sum(ensemble.energies.size for ensemble in sampled.values())
     if config.wants("mbar"):
-        family = [subsample(ensemble, MBAR_COLUMNS) for ensemble in sampled.values()]
-        result, seconds = _timed(lambda: all_states_mbar(states, family, generator("mbar")))
-        rows["mbar"] = make_row(result.between(row_a, row_b), "classical", "mbar", evaluations, seconds)
-        figures = LegFigures(overlap=result.overlap_matrix, overlap_labels=tuple(states))
+        bridges = stages.bridges(sampled)
+        family = bridges.family(lambda ensemble: subsample(ensemble, MBAR_COLUMNS))
+        result, seconds = _timed(lambda: all_states_mbar(bridges.states, family, generator("mbar")))
+        evaluations += sum(rung.sampled.energies.size for rung in bridges.bridges)
+        row = make_row(bridges.estimate(result, leg.state_a, leg.state_b), "classical", "mbar", evaluations, seconds)
+        rows["mbar"] = replace(row, note="; ".join(filter(None, [row.note, bridges.note])))
+        figures = LegFigures(overlap=result.overlap_matrix, overlap_labels=bridges.states)
     if len(names) == 2:
         a, b = (stages.sampled(name) for name in (leg.state_a, leg.state_b))
         if config.wants("bar"):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import systems
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.training import parallel
+from systems.forcefield.reader import read_system
 from systems.user_trajectory import judge_user_trajectory
 from workflows.run_folder import RunFolder
 from workflows.solvation_cartesian import GROUPS, wants_cartesian
+from workflows.solvation_stages import internal_coordinates
 
 if TYPE_CHECKING:
     from systems.molecular import MolecularSystem
@@ -20,9 +21,10 @@ def judge(config: SolvationConfig) -> None:
     """Refuse what would end the run once its folder holds the settings, and so refuse the corrected command too.
 
     Raises:
-        InputError: a trajectory that cannot be used, or processes that cannot share a batch.
+        InputError: a molecule or a trajectory that cannot be used, or processes that cannot share a batch.
     """
-    system = systems.load(config.system)
+    system = config.source.load()
+    _judge_molecule(config, system)
     _judge_trajectories(config, system)
     _judge_processes(config, system)
 
@@ -39,6 +41,18 @@ def keep_device(folder: RunFolder, device: str) -> None:
             f"{folder.path} was started on {kept}, and this would go on on {device}: give --device {kept}, or choose "
             "another --out"
         )
+
+
+def _judge_molecule(config: SolvationConfig, system: MolecularSystem) -> None:
+    if not system.legs:
+        raise InputError(
+            f"{system.name} has the state {', '.join(system.states)} alone, and a solvation is from one state to "
+            "another: give a --solvent, or a System with a generalised-Born force"
+        )
+    # What cannot be compiled, or has no internal coordinates, would end the run after hours of sampling.
+    for state in system.states:
+        read_system(system.openmm_system(state))
+    internal_coordinates(system)
 
 
 def _judge_trajectories(config: SolvationConfig, system: MolecularSystem) -> None:

@@ -6,14 +6,15 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from boltzgen_diffclf.errors import nearest_name
-from workflows.shared_settings import filled_from_preset, known_system
+from workflows.shared_settings import filled_from_preset
 from workflows.solvation_estimators import ESTIMATORS, what_is_missing
 from workflows.solvation_presets import PRESETS
+from workflows.system_settings import SystemSettings
 
 STATES = ("vacuum", "nonpolar", "implicit")
 """States of which ``--trajectory`` can give frames."""
@@ -26,7 +27,7 @@ LONGEST_OPENMM_STEP_FS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class SolvationConfig:
+class SolvationConfig(SystemSettings):
     """Solvation free energy of a molecule by classical and learned estimators, with error bars that hold.
 
     The same command resumes a run that was stopped. Every value is F_B - F_A: total = vacuum to implicit,
@@ -35,7 +36,6 @@ class SolvationConfig:
 
     # A preset fills what is not given when the object is made: dataclasses.replace keeps the numbers it had.
 
-    system: Annotated[str, AfterValidator(known_system), Field(description="Molecular system, by name.")] = "aldp"
     preset: Annotated[
         Literal["quick", "standard", "paper"],
         Field(description="Size of the run: minutes on a laptop, larger, or the published sizes on a GPU."),
@@ -231,8 +231,11 @@ class SolvationConfig:
 
         default = settings_values(SolvationConfig(preset=self.preset))
         changed = {key: value for key, value in settings_values(self).items() if value != default.get(key)}
-        words = [f"--preset {self.preset}", f"--system {self.system}"]
+        words = [f"--preset {self.preset}"]
+        words += [] if self.system is None else [f"--system {self.system}"]
         for key, value in changed.items():
+            if key == "system":
+                continue
             several = value if isinstance(value, list | tuple) else [value]
             words.append(f"--{key.replace('_', '-')} {shlex.join(map(str, several))}")
         return " ".join(["python -m workflows.solvation", *words])
@@ -247,7 +250,7 @@ class SolvationConfig:
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        return self.out or Path("runs") / f"solvation-{self.system}-{self.preset}-seed{self.seed}"
+        return self.out or Path("runs") / f"solvation-{self.system_name}-{self.preset}-seed{self.seed}"
 
     @property
     def legs(self) -> tuple[str, ...]:

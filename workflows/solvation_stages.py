@@ -20,6 +20,7 @@ from boltzgen_diffclf.free_energy.classical import SampledState, energies_in
 from boltzgen_diffclf.free_energy.internal_space import InternalSpace
 from boltzgen_diffclf.free_energy.step_sizes import hmc_family
 from boltzgen_diffclf.streams import named_generator, split_seed
+from systems.bridges import polar_state, with_polar_state
 from systems.ensemble import ReferenceEnsemble, resample
 from systems.molecular import Leg, MolecularSystem
 from systems.openmm_engine import OpenMMSettings, generate_with_openmm
@@ -28,6 +29,7 @@ from systems.reference import ReferenceSettings, generate
 from systems.store import read_ensemble
 from systems.user_trajectory import read_user_trajectory
 from workflows.run_folder import RunFolder, StageResult
+from workflows.solvation_bridges import Bridged, Rung, bridged
 
 if TYPE_CHECKING:
     from workflows.solvation_settings import SolvationConfig
@@ -56,17 +58,22 @@ class SolvationStages:
         if self.source(state) != state:
             source = self.ensemble(self.source(state))
             return resample(source, self.system, state, named_generator(config.seed, f"resample {state}"))
+        return self._generated(self.system, state)
+
+    def _generated(self, system: MolecularSystem, state: str) -> ReferenceEnsemble:
+        """Return the ensemble of a state of the molecule, sampled where the folder does not hold it."""
+        config = self.config
         path = self.folder.path / "reference" / f"{state}.h5"
         stage = f"reference-{state}"
 
         def sample() -> StageResult:
             total = config.equilibration_frames + config.frames_per_walker
             with self.folder.progress.stage(stage, total) as advance:
-                self._sample(state, path, advance)
+                self._sample(system, state, path, advance)
             return StageResult(files=[path])
 
         self.folder.stage(stage, sample)
-        return read_ensemble(path, self.system, state, config.temperature_kelvin)
+        return read_ensemble(path, system, state, config.temperature_kelvin)
 
     def source(self, state: str) -> str:
         """Return the state whose frames stand for those of ``state``: itself, or the one that is reweighted to it."""
@@ -80,8 +87,8 @@ class SolvationStages:
             if self.source(state) != state
         ]
 
-    def _sample(self, state: str, path: Path, advance: Advance) -> None:
-        system, temperature = self.system, self.config.temperature_kelvin
+    def _sample(self, system: MolecularSystem, state: str, path: Path, advance: Advance) -> None:
+        temperature = self.config.temperature_kelvin
         if self.config.engine == "openmm":
             generate_with_openmm(system, state, temperature, self._openmm_settings(), path, advance)
         else:
@@ -122,6 +129,31 @@ class SolvationStages:
             seed=config.seed,
         )
 
+    def bridges(self, sampled: Mapping[str, SampledState]) -> Bridged:
+        """Return the sampled states of the molecule with states between where they overlap too little.
+
+        A leg with frames of one state alone has no way to walk, and stays as it is.
+        """
+        if set(sampled) == {"vacuum", "implicit"}:
+            return bridged(self.system.states, sampled["vacuum"], sampled["implicit"], self.between)
+        rungs = tuple(Rung(None, frames) for frames in sampled.values())
+        return Bridged(self.system.states, self.system.states, rungs, 1.0)
+
+    def between(self, fraction: float) -> SampledState:
+        """Return frames of the state with a fraction of the polarisation, with their energies in the others."""
+        state = polar_state(fraction)
+        if state not in self._ensembles:
+            self.folder.progress.add(f"reference-{state}", self.reference_share)
+            self._ensembles[state] = self._generated(with_polar_state(self.system, fraction), state)
+        return self.sampled(state)
+
+    @property
+    def reference_share(self) -> float:
+        """Expected seconds of sampling one state on two cores."""
+        config = self.config
+        steps = config.walkers * config.exchange_temperatures * config.steps_per_frame
+        return steps * (config.frames_per_walker + config.equilibration_frames) / 50_000
+
     def sampled(self, state: str) -> SampledState:
         """Return the frames of a state with their energies in every state of the system."""
         ensemble = self.ensemble(state)
@@ -145,9 +177,7 @@ class SolvationStages:
     @cached_property
     def internal(self) -> InternalCoordinates:
         """The molecule's internal coordinates; the named torsions are columns of their own."""
-        return InternalCoordinates.from_bonds(
-            self.system.n_atoms, self.system.bonds, self.system.elements, tuple(self.system.torsions.values())
-        ).to(self.device)
+        return internal_coordinates(self.system).to(self.device)
 
     def space(self, leg: Leg) -> InternalSpace:
         """Return the internal-coordinate path of a leg, whitened by all frames of both ends."""
@@ -206,6 +236,17 @@ class SolvationStages:
             "frames": frames.hexdigest(),
             "coordinates": "internal, whitened; energies in kT",
         }
+
+
+def internal_coordinates(system: MolecularSystem) -> InternalCoordinates:
+    """Return the internal coordinates of a molecule, whose named torsions are columns of their own.
+
+    Raises:
+        InputError: the molecule is in several pieces, or too small.
+    """
+    return InternalCoordinates.from_bonds(
+        system.n_atoms, system.bonds, system.elements, tuple(system.torsions.values())
+    )
 
 
 def _fingerprint(file: Path) -> str:

@@ -1,0 +1,162 @@
+"""Force fields and solvent models by name, and a molecule's hydrogens and states by them."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from types import MappingProxyType
+
+import openmm
+from openmm import app, unit
+
+from boltzgen_diffclf.errors import InputError, nearest_name
+from systems.solvation_states import solvation_states
+
+FORCE_FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "amber99sb-ildn": "amber99sbildn.xml",
+        "ff14sb": "amber14/protein.ff14SB.xml",
+        "ff96": "amber96.xml",
+    }
+)
+"""OpenMM's file of each force field."""
+
+SOLVENTS: Mapping[str, str | None] = MappingProxyType(
+    {
+        "obc2": "implicit/obc2.xml",
+        "obc1": "implicit/obc1.xml",
+        "hct": "implicit/hct.xml",
+        "gbn": "implicit/gbn.xml",
+        "gbn2": "implicit/gbn2.xml",
+        "vacuum": None,
+    }
+)
+"""OpenMM's file of each solvent model, surface term included; ``vacuum`` has none."""
+
+OWN_SOLVENTS: Mapping[tuple[str, str], str] = MappingProxyType(
+    {
+        ("amber99sb-ildn", "obc2"): "amber99_obc.xml",
+        ("ff96", "obc2"): "amber96_obc.xml",
+    }
+)
+"""Where OpenMM has parameters of a solvent model for one force field: they are taken in place of the general ones."""
+
+REFUSED: Mapping[str, str] = MappingProxyType(
+    {
+        "charmm36": "its Lennard-Jones and improper forces are not compiled, and OpenMM's file of it knows no caps: "
+        "make its System elsewhere, and sample that by workflows.reference --openmm-system --engine openmm",
+    }
+)
+"""Force fields that one may well ask for, and why they are not here."""
+
+_PH = 7.0
+
+
+def require_force_field(name: str, solvent: str) -> None:
+    """Raise an InputError that lists the valid names unless both are known, and together."""
+    if name.lower() in REFUSED:
+        raise InputError(f"force field '{name}': {REFUSED[name.lower()]}")
+    if name not in FORCE_FIELDS:
+        raise InputError(
+            f"unknown force field '{name}': choose one of {', '.join(FORCE_FIELDS)}"
+            f"{nearest_name(name.lower(), list(FORCE_FIELDS))}"
+        )
+    if solvent not in SOLVENTS:
+        raise InputError(
+            f"force field {name} has no solvent model '{solvent}': choose one of {', '.join(SOLVENTS)}"
+            f"{nearest_name(solvent.lower(), list(SOLVENTS))}"
+        )
+
+
+@lru_cache
+def force_field(name: str, solvent: str = "vacuum") -> app.ForceField:
+    """Return OpenMM's force field with a solvent model.
+
+    Raises:
+        InputError: see :func:`require_force_field`.
+    """
+    require_force_field(name, solvent)
+    file = OWN_SOLVENTS.get((name, solvent), SOLVENTS[solvent])
+    return app.ForceField(FORCE_FIELDS[name], *([file] if file else []))
+
+
+def parametrised_states(topology: app.Topology, name: str, solvent: str) -> dict[str, openmm.System]:
+    """Return the Systems of a molecule, hydrogens included, by state; no constraints, no cutoffs.
+
+    Raises:
+        InputError: an unknown name, or a residue that the force field does not know; the line names it.
+    """
+    require_force_field(name, solvent)
+    vacuum = _create_system(topology, name, "vacuum")
+    return solvation_states(vacuum, None if solvent == "vacuum" else _create_system(topology, name, solvent))
+
+
+def _create_system(topology: app.Topology, name: str, solvent: str) -> openmm.System:
+    with one_line_of(name):
+        return force_field(name, solvent).createSystem(topology, nonbondedMethod=app.NoCutoff, constraints=None)
+
+
+def with_hydrogens(
+    topology: app.Topology, positions: unit.Quantity, name: str, variants: Sequence[str | None] | None = None
+) -> tuple[app.Topology, unit.Quantity]:
+    """Return a molecule with the hydrogens that it lacks, at pH 7 where no variant says otherwise.
+
+    Args:
+        topology: with all heavy atoms.
+        positions: of them.
+        name: of the force field that turns the hydrogens where they belong.
+        variants: protonation of each residue, None for the usual one.
+
+    Raises:
+        InputError: a residue that the force field does not know.
+    """
+    modeller = app.Modeller(topology, positions)
+    # One thread in double precision: the same molecule every time.
+    platform = openmm.Platform.getPlatformByName("Reference")
+    with one_line_of(name), _repeatable_choices():
+        modeller.addHydrogens(force_field(name), pH=_PH, variants=variants, platform=platform)
+    return modeller.topology, modeller.positions
+
+
+def minimised(
+    system: openmm.System, positions: unit.Quantity, tolerance_kj_per_mol_nm: float = 10.0, steps: int = 2000
+) -> unit.Quantity:
+    """Return positions moved downhill to a local minimum, the same every time.
+
+    Args:
+        system: whose energy falls.
+        positions: where to begin.
+        tolerance_kj_per_mol_nm: root-mean-square force to stop at [kJ/mol/nm].
+        steps: at most.
+    """
+    platform = openmm.Platform.getPlatformByName("CPU")
+    repeatable = {"Threads": "1", "DeterministicForces": "true"}
+    context = openmm.Context(system, openmm.VerletIntegrator(1e-3), platform, repeatable)
+    context.setPositions(positions)
+    openmm.LocalEnergyMinimizer.minimize(context, tolerance_kj_per_mol_nm, steps)
+    return context.getState(getPositions=True).getPositions()
+
+
+@contextmanager
+def one_line_of(name: str) -> Iterator[None]:
+    """Turn what OpenMM says of a residue that it does not know into one line, residues counted from 1."""
+    try:
+        yield
+    except (ValueError, KeyError) as error:
+        said = str(error).split("For more information")[0].replace("You may be able to add it", "It can be added")
+        counted = re.sub(r"residue (\d+) \(", lambda found: f"residue {int(found[1]) + 1} (", said)
+        raise InputError(f"force field {name}: {' '.join(counted.split())}") from error
+
+
+@contextmanager
+def _repeatable_choices() -> Iterator[None]:
+    # OpenMM shakes new hydrogens with Python's own generator, whose state is the caller's.
+    kept = random.getstate()
+    random.seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(kept)

@@ -1,0 +1,183 @@
+"""States between the ends of a leg: when they are added, what their energies are, and that the answer is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openmm
+import pytest
+import torch
+from openmm import unit
+
+import systems
+from boltzgen_diffclf.free_energy.classical import SampledState, all_states_mbar
+from boltzgen_diffclf.streams import named_generator
+from systems.bridges import polar_state, with_polar_state
+from systems.ensemble import Provenance, ReferenceEnsemble, energies_of
+from systems.molecular import MolecularSystem
+from systems.peptide import peptide
+from systems.store import write_ensemble
+from workflows import solvation_bridges
+from workflows.run_folder import open_run_folder
+from workflows.solvation import SolvationConfig
+from workflows.solvation_bridges import MOST_BRIDGES, Bridged, bridged
+from workflows.solvation_pipeline import _classical
+from workflows.solvation_stages import SolvationStages
+from workflows.trust import SMALLEST_OVERLAP
+
+STATES = ("vacuum", "nonpolar", "implicit")
+SURFACE, FRAMES = 3.0, 4000
+
+
+class Springs:
+    """A particle on a line whose spring moves by ``distance`` and stiffens with the polarisation; all is Gaussian."""
+
+    def __init__(self, distance: float, stiffness: float = 4.0) -> None:
+        self.distance, self.stiffness = distance, stiffness
+        self.asked: list[float] = []
+
+    def energies(self, x: np.ndarray) -> np.ndarray:
+        vacuum = 0.5 * x**2
+        return np.stack([vacuum, vacuum + SURFACE, SURFACE + 0.5 * self.stiffness * (x - self.distance) ** 2])
+
+    def sample(self, fraction: float, name: str | None = None) -> SampledState:
+        self.asked.append(fraction)
+        precision = 1 - fraction + fraction * self.stiffness
+        mean = fraction * self.stiffness * self.distance / precision
+        seed = int(1000 * fraction)
+        x = mean + np.random.default_rng(seed).normal(size=FRAMES) / np.sqrt(precision)
+        return SampledState(name or polar_state(fraction), self.energies(x), np.arange(FRAMES) % 40, float(FRAMES))
+
+    @property
+    def exact(self) -> float:
+        return SURFACE + 0.5 * float(np.log(self.stiffness))
+
+    def bridged(self) -> Bridged:
+        ends = self.sample(0.0, "vacuum"), self.sample(1.0, "implicit")
+        self.asked.clear()
+        return bridged(STATES, *ends, self.sample)
+
+
+def solved(bridges: Bridged):
+    family = all_states_mbar(bridges.states, bridges.family(lambda frames: frames), np.random.default_rng(0))
+    return bridges.estimate(family, "vacuum", "implicit")
+
+
+def test_ends_that_overlap_stay_alone():
+    springs = Springs(1.0)
+    bridges = springs.bridged()
+    assert springs.asked == []
+    assert (bridges.states, bridges.bridges, bridges.note) == (STATES, (), "")
+    family = all_states_mbar(STATES, bridges.family(lambda frames: frames), np.random.default_rng(0))
+    assert bridges.estimate(family, "vacuum", "implicit") == family.between(0, 2)
+
+
+def test_ends_apart_are_bridged_and_the_answer_is_right():
+    springs = Springs(9.0)
+    bridges = springs.bridged()
+    assert 1 < len(bridges.bridges) < MOST_BRIDGES
+    assert springs.asked[0] == 0.5
+    assert [rung.fraction for rung in bridges.bridges] == sorted(springs.asked)
+    between = [polar_state(fraction) for fraction in sorted(springs.asked)]
+    assert bridges.states == ("vacuum", "nonpolar", *between, "implicit")
+    assert bridges.unbridged_overlap < SMALLEST_OVERLAP
+    assert bridges.note.startswith(f"{len(springs.asked)} states between were added, with ")
+    found = solved(bridges)
+    assert found.overlap >= 0.5 * SMALLEST_OVERLAP
+    assert found.value == pytest.approx(springs.exact, abs=4 * found.stderr)
+    assert found.stderr < 0.2
+
+
+def test_ends_too_far_apart_say_that_they_do_not_hang_together():
+    springs = Springs(300.0)
+    bridges = springs.bridged()
+    assert len(bridges.bridges) == MOST_BRIDGES
+    assert solved(bridges).overlap < SMALLEST_OVERLAP
+
+
+def test_a_surface_that_parts_the_vacuum_is_met_by_the_state_with_the_surface_alone():
+    """The vacuum far from everything else: the last state that is tried is without polarisation."""
+    springs = Springs(0.0)
+    vacuum = springs.sample(0.0, "vacuum")
+    energies = vacuum.energies.copy()
+    energies[1:] += 1e3 * np.arange(FRAMES) / FRAMES  # what the vacuum visits costs a surface of any size
+    asked: list[float] = []
+
+    def sample(fraction: float) -> SampledState:
+        asked.append(fraction)
+        frames = springs.sample(fraction)
+        moved = frames.energies.copy()
+        moved[0] += 1e3
+        return SampledState(frames.name, moved, frames.group, frames.n_effective)
+
+    implicit = sample(1.0)
+    asked.clear()
+    bridges = bridged(STATES, SampledState("vacuum", energies, vacuum.group, vacuum.n_effective), implicit, sample)
+    assert asked == [0.5, 0.25, 0.125, 0.0625, 0.0]
+    assert len(bridges.bridges) == 5
+
+
+@pytest.mark.parametrize("name", ["obc1", "amber99_obc"])
+def test_a_state_between_has_the_energy_between(name):
+    """With either of OpenMM's kinds of generalised-Born force, surface term included."""
+    system = systems.load("aldp") if name == "obc1" else peptide("ACE-GLY-NME")
+    between = with_polar_state(system, 0.3)
+    assert between.states == (*system.states, "polar-0.3")
+    ends = [energy(between, state) for state in ("nonpolar", "implicit")]
+    assert abs(ends[0] - ends[1]) > 10
+    assert energy(between, "polar-0.3") == pytest.approx(0.7 * ends[0] + 0.3 * ends[1], abs=1e-4)
+
+
+def energy(system: MolecularSystem, state: str) -> float:
+    integrator, platform = openmm.VerletIntegrator(0.001), openmm.Platform.getPlatform("Reference")
+    context = openmm.Context(system.openmm_system(state), integrator, platform)
+    context.setPositions(system.positions.numpy())
+    return context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+
+
+def shaken(stages: SolvationStages, system: MolecularSystem, state: str, path: Path, advance) -> None:
+    """In place of dynamics: frames near the first configuration."""
+    config, (n, length) = stages.config, (stages.config.walkers, stages.config.frames_per_walker)
+    noise = torch.randn(n * length, system.n_atoms, 3, generator=named_generator(0, state))
+    frames = (system.positions + 1e-4 * noise).float()
+    index = torch.arange(n * length)
+    ensemble = ReferenceEnsemble(
+        Provenance(system.name, state, config.temperature_kelvin, system.system_hash(state)),
+        frames,
+        energies_of(system, state, config.temperature_kelvin, frames),
+        index % n,
+        index // n,
+    )
+    write_ensemble(path, ensemble, system.topology)
+    advance(1.0)
+
+
+@pytest.mark.usefixtures("eager_mode")
+def test_a_run_samples_the_states_it_lacks_and_finds_them_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(solvation_bridges, "SMALLEST_OVERLAP", 0.499)
+    monkeypatch.setattr(solvation_bridges, "MOST_BRIDGES", 2)
+    monkeypatch.setattr(SolvationStages, "_sample", shaken)
+    config = SolvationConfig(
+        peptide="ACE-GLY-NME",
+        leg="total",
+        estimators=("mbar",),
+        walkers=4,
+        training_seeds=2,
+        frames_per_walker=8,
+        out=tmp_path / "run",
+    )
+    values = []
+    for _ in range(2):
+        with open_run_folder(config.folder, config) as folder:
+            stages = SolvationStages(config, folder, config.source.load(), "cpu")
+            folder.progress.plan({"reference-vacuum": 1.0, "reference-implicit": 1.0})
+            rows, figures = _classical(stages, stages.system.require_leg("total"))
+        assert "2 states between were added" in rows["mbar"].note
+        assert set(STATES) < set(figures.overlap_labels)
+        assert len(figures.overlap_labels) == len(figures.overlap) == 5
+        values.append((rows["mbar"].value_kT, rows["mbar"].overlap))
+    assert values[0] == values[1]
+    made = sorted(path.name for path in (tmp_path / "run" / "reference").iterdir())
+    assert "polar-0.5.h5" in made
+    assert len(made) == 4
