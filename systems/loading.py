@@ -52,10 +52,10 @@ class SystemSource:
     def require_one(self) -> None:
         """Raise an InputError, in one line, unless exactly one molecule is described, and it alone.
 
-        >>> SystemSource(peptide="AXA").require_one()
+        >>> SystemSource().require_one()
         Traceback (most recent call last):
             ...
-        boltzgen_diffclf.errors.InputError: sequence 'AXA': unknown residue 'AXA'...
+        boltzgen_diffclf.errors.InputError: none of them: give exactly one of --system, --peptide, --pdb, --openmm-system
         """
         molecules = {
             "--system": self.system,

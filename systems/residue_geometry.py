@@ -217,7 +217,7 @@ def _turn_side_chain(name: str, atoms: dict[str, Point], chi: str, degrees: floa
     found = atoms[fourth] - atoms[third]
     angle = np.radians(degrees) - np.arctan2(found @ normal, found @ across)
     rotation = np.cos(angle) * np.eye(3) + (1 - np.cos(angle)) * np.outer(along, along)
-    rotation += np.sin(angle) * np.cross(np.eye(3), -along)
+    rotation += np.sin(angle) * np.cross(np.eye(3), along)
     for atom in turned:
         atoms[atom] = atoms[third] + rotation @ (atoms[atom] - atoms[third])
 
