@@ -55,7 +55,7 @@ def measure(
     for way in ways:
         os.environ["BOLTZGEN_EAGER"] = "1" if way == "eager" else ""
         can_fuse.cache_clear()
-        statistics = measure_molecule(frames, named_generator(0, "resolution"))
+        statistics = measure_molecule(frames, spec.bonds, named_generator(0, "resolution"))
         model = build_molecule_model(spec, statistics, named_generator(0, "weights"))
         pool = molecule_pool(frames, coordinates_of(model))
         problem = NoisedProblem(chosen, PATHS[spec.path], model.curve.levels, pool, pool, settings)

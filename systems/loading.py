@@ -52,10 +52,10 @@ class SystemSource:
     def require_one(self) -> None:
         """Raise an InputError, in one line, unless exactly one molecule is described, and it alone.
 
-        >>> SystemSource().require_one()
+        >>> SystemSource().require_one()  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        boltzgen_diffclf.errors.InputError: none of them: give exactly one of --system, --peptide, --pdb, --openmm-system
+        boltzgen_diffclf.errors.InputError: none of them: give exactly one of --system, ...
         """
         molecules = {
             "--system": self.system,

@@ -12,12 +12,14 @@ from boltzgen_diffclf.coordinates import CentredCoordinates, log_normal_centred,
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
 from boltzgen_diffclf.nets.flat_molecule import CentredMoleculeNet
-from boltzgen_diffclf.nets.invariants import NoisedInvariants, squared_distances, volume_quadruples
+from boltzgen_diffclf.nets.invariants import NoisedInvariants, invariant_moments, volume_quadruples
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import PATHS
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.checkpoint import save_checkpoint
 from boltzgen_diffclf.training.molecule_model import (
+    FORMAT,
+    KIND,
     NETWORKS,
     MoleculeModel,
     MoleculeSpec,
@@ -55,7 +57,9 @@ def frames(n: int = 200) -> Tensor:
 def molecule(network: str = "invariants", path: str = "vp", *, trained: bool = True) -> NoisedEnergyModel:
     """Return a model of :func:`frames` in double precision, every weight moved as if it had been trained."""
     spec = MoleculeSpec(TYPES, CHAIN, path, 16, network, 16, 2, 8, 2)
-    model = build_molecule_model(spec, measure_molecule(frames(), named_generator(0, "r")), named_generator(0, "w"))
+    model = build_molecule_model(
+        spec, measure_molecule(frames(), CHAIN, named_generator(0, "r")), named_generator(0, "w")
+    )
     model = model.double()
     with torch.no_grad():
         for k, weight in enumerate(model.net.parameters() if trained else ()):
@@ -87,19 +91,17 @@ def test_centred_coordinates_need_two_atoms_and_a_length(n_atoms: int, length: f
 
 @pytest.mark.parametrize("t", [0.0, 0.4, 1.0])
 def test_invariants_are_standardised_at_every_level(t: float) -> None:
-    x = frames(4000)
+    x = frames(8000)
     x = remove_mean(x) / (remove_mean(x).square().sum((1, 2)).mean() / 12).sqrt()
-    squared = squared_distances(x)
-    ends = (6.0, -3.0)
-    seen = NoisedInvariants(5, volume_quadruples(5, CHAIN), squared.mean(0), squared.var(0), ends).double()
+    quadruples, ends = volume_quadruples(5, [*CHAIN, (2, 4)]), (6.0, -3.0)
+    seen = NoisedInvariants(5, quadruples, invariant_moments(x, quadruples), ends).double()
     snr = torch.tensor((1 - t) * ends[0] + t * ends[1], dtype=torch.float64).exp()
-    noised = snr.sqrt() * x + remove_mean(normal(4000, 5, 3, seed=3))
-    features = seen(noised / (1 + snr).sqrt(), torch.full((4000,), t, dtype=torch.float64))
-    assert seen.n_features == features.shape[1] == 12
-    assert features[:, :10].mean(0).abs().max() < 4 / 4000**0.5
-    # The variance of a variance grows with the fourth moment, which for squared normals is large.
-    assert (features[:, :10].var(0) - 1).abs().max() < 0.2
-    assert features[:, 10:].abs().max() < 8
+    noised = snr.sqrt() * x + remove_mean(normal(8000, 5, 3, seed=3))
+    features = seen(noised / (1 + snr).sqrt(), torch.full((8000,), t, dtype=torch.float64))
+    assert seen.n_features == features.shape[1] == 10 + len(quadruples)
+    assert features.mean(0).abs().max() < 4 / 8000**0.5
+    # The variance of a variance grows with the fourth moment, which for products of normals is large.
+    assert (features.var(0) - 1).abs().max() < 0.2
 
 
 @pytest.mark.parametrize("network", list(NETWORKS))
@@ -140,18 +142,18 @@ def test_the_force_of_the_target_is_the_slope_of_its_energy(network: str) -> Non
 
 
 def test_the_resolution_is_not_blind_to_stiff_bonds_nor_misled_by_orientation() -> None:
-    statistics = measure_molecule(frames(400), named_generator(0, "r"))
+    statistics = measure_molecule(frames(400), CHAIN, named_generator(0, "r"))
     bond = (frames(400)[:, 0] - frames(400)[:, 1]).norm(dim=1).std()
     assert statistics.resolution * statistics.length_nm < 1.2 * float(bond)
     still = frames(400)[:1].expand(400, -1, -1) + 1e-4 * normal(400, 5, 3, seed=7)
     turns = torch.linalg.qr(normal(400, 3, 3, seed=8))[0]
     turns *= torch.linalg.det(turns).sign()[:, None, None]
-    turned = measure_molecule(still @ turns, named_generator(0, "r"))
+    turned = measure_molecule(still @ turns, CHAIN, named_generator(0, "r"))
     assert turned.resolution * turned.length_nm < 2e-4
 
 
 def test_frames_that_repeat_have_no_resolution_and_give_a_model_all_the_same() -> None:
-    statistics = measure_molecule(frames(50).repeat(3, 1, 1), named_generator(0, "r"))
+    statistics = measure_molecule(frames(50).repeat(3, 1, 1), CHAIN, named_generator(0, "r"))
     assert statistics.resolution == 0
     model = build_molecule_model(MoleculeSpec(TYPES, CHAIN), statistics, named_generator(0, "w"))
     assert model.energy(normal(3, 12).float(), times(model, 3)).isfinite().all()
@@ -167,7 +169,7 @@ def test_every_offered_objective_is_one_of_a_noised_energy() -> None:
 def test_training_finds_the_soft_end_of_a_chain(objective: str, steps: int, bound: float) -> None:
     x = frames(400)
     spec = MoleculeSpec(TYPES, CHAIN, "vp", 16, "invariants", 16, 2)
-    statistics = measure_molecule(x, named_generator(0, "r"))
+    statistics = measure_molecule(x, CHAIN, named_generator(0, "r"))
     model = build_molecule_model(spec, statistics, named_generator(0, "w"))
     pool = molecule_pool(x, coordinates_of(model))
     chosen: NoisedObjective = NOISED_OBJECTIVES[objective]
@@ -181,7 +183,7 @@ def test_training_finds_the_soft_end_of_a_chain(objective: str, steps: int, boun
 
 def saved(path: Path) -> MoleculeModel:
     spec = MoleculeSpec(TYPES, CHAIN, "vp", 16, "both", 16, 2, 8, 2)
-    statistics = measure_molecule(frames(), named_generator(0, "r"))
+    statistics = measure_molecule(frames(), CHAIN, named_generator(0, "r"))
     model = molecule("both")
     made = MoleculeModel(model, spec, statistics, {"system": "aldp", "beads": "backbone", "state": "implicit"})
     made.save(path)
@@ -212,6 +214,10 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "state.safetensors", {"w": torch.zeros(1)}, {"identity": {}})
     with pytest.raises(InputError, match="state of a training, not a trained model"):
         load_molecule_model(tmp_path / "state.safetensors")
+    identity = {"kind": KIND, "format": FORMAT - 1}
+    save_checkpoint(tmp_path / "old.safetensors", {"w": torch.zeros(1)}, {"identity": identity})
+    with pytest.raises(InputError, match="another version of this package: train the model again"):
+        load_molecule_model(tmp_path / "old.safetensors")
     whole = (tmp_path / "state.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[:-2])
     with pytest.raises(InputError, match="cannot be read"):
@@ -219,7 +225,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_network_is_refused() -> None:
-    statistics = measure_molecule(frames(), named_generator(0, "r"))
+    statistics = measure_molecule(frames(), CHAIN, named_generator(0, "r"))
     with pytest.raises(InputError, match="choose one of invariants, equivariant, both"):
         build_molecule_model(MoleculeSpec(TYPES, CHAIN, network="mlp"), statistics, named_generator(0, "w"))
     with pytest.raises(ValueError, match="needs a network"):

@@ -49,6 +49,8 @@ def test_a_training_leaves_one_file_that_says_what_it_is_of(trained: Path) -> No
     assert model.origin["objective"] == "dsm_diffclf"
     assert model.coordinates.dimension == 12
     assert model.model.curve.values.abs().max() > 0
+    # Of 12 steps 9 are of denoising alone, as the settings have it.
+    assert trained.with_name("model-training-from-9.safetensors").exists()
 
 
 def test_a_killed_training_ends_in_the_same_model(
@@ -89,6 +91,7 @@ def test_samples_are_trajectories_with_learned_energies(trained: Path, tmp_path:
     first = sample.run(config)
     assert len(first["reverse"]) + first["reverse"].diagnostics["broken_samples"] == 40
     assert len(first["langevin"]) == 40
+    assert sample.summary(first["langevin"], tmp_path)[1].startswith("chains: 10 of 0.08 ps, 0.0008 ns in all, of")
     stored = load_ensemble(tmp_path / "langevin.h5")
     assert stored.provenance.system == "aldp-backbone"
     assert torch.equal(sample.run(config)["langevin"].energies, stored.energies)

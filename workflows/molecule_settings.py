@@ -73,3 +73,7 @@ class MoleculeSettings(SystemSettings):
         int, Field(ge=2, description="Levels at which each is seen: N of the N-level classification loss.")
     ] = 4
     learning_rate: Annotated[float, Field(gt=0, description="Peak, of the network.")] = 2e-3
+    pretraining: Annotated[
+        float,
+        Field(ge=0, lt=1, description="Share of the steps in which denoising alone prepares a classification."),
+    ] = 0.75

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -109,12 +110,14 @@ class MoleculeStages:
         begun = time.monotonic()
         settings = self.settings
         training, held_out = self.positions(self.training), self.positions(self.held_out)
-        statistics = measure_molecule(training, named_generator(seed, "resolution"))
+        statistics = measure_molecule(training, self.beads.bonds, named_generator(seed, "resolution"))
         model = build_molecule_model(self.spec, statistics, named_generator(seed, "weights")).to(self.device)
         coordinates, origin = coordinates_of(model), self._origin(objective, seed)
         chosen = named_objective(objective)
         if not isinstance(chosen, NoisedObjective):
             raise InputError(f"objective {objective} learns no noised energy, and a molecule needs one")
+        if chosen.pretraining > 0:
+            chosen = replace(chosen, pretraining=settings.pretraining)
         with self.folder.progress.stage(stage_of_training(objective, seed), settings.steps) as advance:
             told = 0
 

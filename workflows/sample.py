@@ -142,7 +142,11 @@ def summary(ensemble: ReferenceEnsemble, file: Path) -> list[str]:
     made, measured = ensemble.provenance, ensemble.diagnostics
     lines = [f"{file}: {len(ensemble)} frames of {made.system}, {made.settings['sampler']}, seed {made.seed}"]
     if "chains" in measured:
-        lines.append(f"chains: {measured['chains']}, of which {measured['exploded_chains']} exploded and began again")
+        each_ps = len(ensemble) / measured["chains"] * ensemble.frame_interval_ps
+        lines.append(
+            f"chains: {measured['chains']} of {each_ps:g} ps, {1e-3 * each_ps * measured['chains']:.3g} ns in all, "
+            f"of which {measured['exploded_chains']} exploded and began again"
+        )
     else:
         lines.append(f"samples: {measured['samples']}, of which {measured['broken_samples']} are broken and left out")
     for name, found in measured.get("populations", {}).items():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations, pairwise
+from itertools import combinations
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -12,58 +13,105 @@ from torch import Tensor, nn
 from boltzgen_diffclf.nets.plain_mlp import MlpEnergyNet
 
 
+class InvariantMoments(NamedTuple):
+    """What is known of the invariants of the data, in units of its spread, a column an invariant.
+
+    Attributes:
+        distances: mean and variance of every squared distance, pairs in the order of ``itertools.combinations``.
+        volumes: mean and variance of every signed volume, and by how much noise of one edge, and of two edges at once,
+            adds to the variance.
+    """
+
+    distances: Float[Tensor, "2 pairs"]
+    volumes: Float[Tensor, "4 volumes"]
+
+
 class NoisedInvariants(nn.Module):
-    r"""Squared distances of all pairs and signed volumes of bonded atoms, of about unit spread at every level.
+    r"""Squared distances of all pairs and signed volumes of bonded atoms, of mean zero and unit spread at every level.
 
     For ``y = alpha x + sigma z`` over its spread, ``h = y / sqrt(alpha^2 v + sigma^2)``, and isotropic ``z``, a squared
     distance of ``h`` has the exact mean ``a m + 6 (1 - a)`` and variance ``a^2 s^2 + 8 a (1 - a) m + 24 (1 - a)^2``,
     with ``a = alpha^2 v / (alpha^2 v + sigma^2)`` and the mean ``m`` and standard deviation ``s`` of the squared
     distances of the data over ``v``. A bond varies by a fiftieth of its length and a torsion by all of it:
-    standardised, both are numbers of order one, and remain so as the noise grows.
+    standardised, both are numbers of order one, and remain so as the noise grows. So is the volume of three edges,
+    ``det[e_1, e_2, e_3]``: a plane group is bent by a tenth of what a torsion turns. The determinant is linear in
+    each edge and changes sign with their order, so its terms with noise in none, one, two or three edges have no
+    covariance: its mean is ``a^{3/2} m`` and its variance ``a^3 s^2 + a^2 (1 - a) g_1 + a (1 - a)^2 g_2
+    + 24 (1 - a)^3``, see :func:`invariant_moments`.
 
     Args:
         n_atoms: of the molecule.
         quadruples: atoms of the volumes.
-        mean: ``m`` of every pair, in the order of ``itertools.combinations``.
-        variance: ``s^2`` of every pair.
+        moments: of the data.
         log_snr: ``log(alpha^2 v / sigma^2)`` at ``t = 0`` and ``t = 1``, between which it is a straight line.
     """
 
-    mean: Tensor
-    variance: Tensor
+    distances: Tensor
+    volumes: Tensor
     quadruples: Tensor
-    edges: Tensor
     log_snr: Tensor
 
     def __init__(
         self,
         n_atoms: int,
         quadruples: Int[Tensor, "volumes 4"],
-        mean: Float[Tensor, " pairs"],
-        variance: Float[Tensor, " pairs"],
+        moments: InvariantMoments,
         log_snr: tuple[float, float],
     ) -> None:
         super().__init__()
-        pairs = list(combinations(range(n_atoms), 2))
-        place = {pair: index for index, pair in enumerate(pairs)}
-        edges = [[place[min(pair), max(pair)] for pair in pairwise(chain)] for chain in quadruples.tolist()]
         self.register_buffer("quadruples", quadruples, persistent=False)
-        self.register_buffer("edges", torch.tensor(edges, dtype=torch.long).reshape(-1, 3), persistent=False)
-        self.register_buffer("mean", mean.float())
-        self.register_buffer("variance", variance.float())
+        self.register_buffer("distances", moments.distances.float())
+        self.register_buffer("volumes", moments.volumes.float())
         self.register_buffer("log_snr", torch.tensor(log_snr))
-        self.n_features = len(pairs) + len(quadruples)
+        self.n_features = n_atoms * (n_atoms - 1) // 2 + len(quadruples)
 
     def forward(self, h: Float[Tensor, "batch atoms 3"], t: Float[Tensor, " batch"]) -> Float[Tensor, "batch features"]:
         """Return the standardised invariants."""
         kept = torch.sigmoid(torch.lerp(self.log_snr[0], self.log_snr[1], t))[:, None]
         lost = 1 - kept
-        mean = kept * self.mean + 6 * lost
-        variance = kept.square() * self.variance + 8 * kept * lost * self.mean + 24 * lost.square()
-        distances = (squared_distances(h) - mean) / variance.sqrt()
-        a, b, c = (h[:, self.quadruples[:, k + 1]] - h[:, self.quadruples[:, k]] for k in range(3))
-        volumes = (a * torch.linalg.cross(b, c)).sum(-1) / mean[:, self.edges].prod(-1).sqrt()
+        mean, variance = self.distances
+        spread = kept.square() * variance + 8 * kept * lost * mean + 24 * lost.square()
+        distances = (squared_distances(h) - kept * mean - 6 * lost) / spread.sqrt()
+        mean, variance, one, two = self.volumes
+        spread = kept**3 * variance + kept.square() * lost * one + kept * lost.square() * two + 24 * lost**3
+        volumes = (signed_volumes(h, self.quadruples) - kept * kept.sqrt() * mean) / spread.sqrt()
         return torch.cat([distances, volumes], dim=1)
+
+
+def invariant_moments(x: Float[Tensor, "frames atoms 3"], quadruples: Int[Tensor, "volumes 4"]) -> InvariantMoments:
+    r"""Return the moments of the invariants of positions in units of their spread.
+
+    Noise of the atoms of a chain gives its edges the covariances ``G (x) I_3`` with ``G = [[2, -1, 0], [-1, 2, -1],
+    [0, -1, 2]]``. Noise of one edge changes a volume along the cross product ``w_i`` of the other two, which adds
+    ``g_1 = E sum_ij G_ij w_i . w_j``. Cross products of the noise of two edges have the covariances of the second
+    minors of ``G``, twice, and meet the edge that is left: ``g_2``.
+    """
+    squared = squared_distances(x)
+    a, b, c = _edges(x, quadruples)
+    p, q, r = (torch.linalg.cross(*pair) for pair in ((b, c), (c, a), (a, b)))
+    one = 2 * (_dot(p, p) + _dot(q, q) + _dot(r, r) - _dot(p, q) - _dot(q, r))
+    two = 6 * _dot(a, a) + 8 * _dot(b, b) + 6 * _dot(c, c) + 8 * _dot(a, b) + 8 * _dot(b, c) + 4 * _dot(a, c)
+    volume = _dot(a, p)
+    return InvariantMoments(
+        torch.stack([squared.mean(0), squared.var(0)]),
+        torch.stack([volume.mean(0), volume.var(0), one.mean(0), two.mean(0)]),
+    )
+
+
+def signed_volumes(
+    x: Float[Tensor, "batch atoms 3"], quadruples: Int[Tensor, "volumes 4"]
+) -> Float[Tensor, "batch volumes"]:
+    """Return the determinants of the three edges from atom to atom of every quadruple."""
+    a, b, c = _edges(x, quadruples)
+    return _dot(a, torch.linalg.cross(b, c))
+
+
+def _edges(x: Tensor, quadruples: Tensor) -> list[Tensor]:
+    return [x[:, quadruples[:, k + 1]] - x[:, quadruples[:, k]] for k in range(3)]
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(-1)
 
 
 def squared_distances(x: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, "batch pairs"]:

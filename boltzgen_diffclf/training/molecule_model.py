@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,9 @@ from boltzgen_diffclf.nets import DenseEnergyNet, EquivariantConfig
 from boltzgen_diffclf.nets.flat_molecule import CentredMoleculeNet
 from boltzgen_diffclf.nets.invariants import (
     InvariantEnergyNet,
+    InvariantMoments,
     NoisedInvariants,
+    invariant_moments,
     squared_distances,
     volume_quadruples,
 )
@@ -37,6 +39,9 @@ NETWORKS: Mapping[str, str] = {
 
 KIND = "noised energy of a molecule"
 
+FORMAT = 2
+"""Of the file: what a model is made of changes it."""
+
 
 @dataclass(frozen=True)
 class MoleculeStatistics:
@@ -49,14 +54,14 @@ class MoleculeStatistics:
     Attributes:
         length_nm: root mean square of a degree of freedom [nm].
         resolution: width below which the data has no structure.
-        squared_mean: of the distance of every pair of atoms, squared.
-        squared_variance: of the same.
+        distances: of every pair of atoms, see :class:`~boltzgen_diffclf.nets.invariants.InvariantMoments`.
+        volumes: of bonded atoms, see there.
     """
 
     length_nm: float
     resolution: float
-    squared_mean: tuple[float, ...]
-    squared_variance: tuple[float, ...]
+    distances: tuple[tuple[float, ...], ...]
+    volumes: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,9 @@ class MoleculeSpec:
         return len(self.types)
 
 
-def measure_molecule(x: Float[Tensor, "frames atoms 3"], generator: torch.Generator) -> MoleculeStatistics:
+def measure_molecule(
+    x: Float[Tensor, "frames atoms 3"], bonds: Sequence[tuple[int, int]], generator: torch.Generator
+) -> MoleculeStatistics:
     """Return the statistics of positions [nm] in any orientation.
 
     Their resolution is the least of two widths: that of :func:`data_resolution` once all frames lie on the first one,
@@ -99,6 +106,7 @@ def measure_molecule(x: Float[Tensor, "frames atoms 3"], generator: torch.Genera
 
     Args:
         x: frames that a model is to learn.
+        bonds: pairs of bonded atoms.
         generator: chooses the probes of the resolution.
     """
     centred = remove_mean(x.double())
@@ -106,13 +114,13 @@ def measure_molecule(x: Float[Tensor, "frames atoms 3"], generator: torch.Genera
     length = float((centred.square().sum((1, 2)).mean() / dimension).sqrt())
     coordinates = CentredCoordinates(x.shape[1], length).double()
     laid = coordinates.from_cartesian(kabsch_align(centred, centred[:1]))
-    squared = squared_distances(centred / length)
-    stiffest = float(squared.sqrt().std(0).min()) / math.sqrt(2)
+    stiffest = float(squared_distances(centred / length).sqrt().std(0).min()) / math.sqrt(2)
+    moments = invariant_moments(centred / length, volume_quadruples(x.shape[1], bonds))
     return MoleculeStatistics(
         length_nm=length,
         resolution=min(data_resolution(laid, generator), stiffest),
-        squared_mean=tuple(squared.mean(0).tolist()),
-        squared_variance=tuple(squared.var(0).tolist()),
+        distances=tuple(map(tuple, moments.distances.tolist())),
+        volumes=tuple(map(tuple, moments.volumes.tolist())),
     )
 
 
@@ -140,8 +148,7 @@ def build_molecule_model(
         seen = NoisedInvariants(
             spec.n_atoms,
             volume_quadruples(spec.n_atoms, spec.bonds),
-            torch.tensor(statistics.squared_mean),
-            torch.tensor(statistics.squared_variance),
+            InvariantMoments(torch.tensor(statistics.distances), torch.tensor(statistics.volumes)),
             (float(ends[0]), float(ends[1])),
         )
         invariants = InvariantEnergyNet(seen, generator, hidden=spec.hidden, layers=spec.layers)
@@ -213,7 +220,7 @@ class MoleculeModel:
             RunFailedError: the disk refuses.
         """
         metadata = {
-            "identity": {"kind": KIND, **self.origin},
+            "identity": {"kind": KIND, "format": FORMAT, **self.origin},
             "spec": asdict(self.spec),
             "statistics": asdict(self.statistics),
         }
@@ -224,7 +231,7 @@ def load_molecule_model(path: Path) -> MoleculeModel:
     """Return the model that :meth:`MoleculeModel.save` wrote.
 
     Raises:
-        InputError: missing, truncated, or no model of a molecule.
+        InputError: missing, truncated, of another version, or no model of a molecule.
     """
     if not path.is_file():
         raise InputError(f"there is no model {path}: train one with workflows.train, or check the path")
@@ -234,11 +241,13 @@ def load_molecule_model(path: Path) -> MoleculeModel:
         raise InputError(
             f"{path} is the state of a training, not a trained model: give the model.safetensors beside it"
         )
+    if origin.pop("format", None) != FORMAT:
+        raise InputError(f"{path} was written by another version of this package: train the model again")
     given = metadata["spec"]
     bonds = tuple((int(first), int(second)) for first, second in given["bonds"])
     spec = MoleculeSpec(**{**given, "types": tuple(given["types"]), "bonds": bonds})
     found = metadata["statistics"]
-    moments = {key: tuple(found[key]) for key in ("squared_mean", "squared_variance")}
+    moments = {key: tuple(map(tuple, found[key])) for key in ("distances", "volumes")}
     statistics = MoleculeStatistics(**{**found, **moments})
     model = build_molecule_model(spec, statistics, torch.Generator()).double()
     model.load_state_dict(tensors)
