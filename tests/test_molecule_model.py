@@ -12,7 +12,12 @@ from boltzgen_diffclf.coordinates import CentredCoordinates, log_normal_centred,
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
 from boltzgen_diffclf.nets.flat_molecule import CentredMoleculeNet
-from boltzgen_diffclf.nets.invariants import NoisedInvariants, invariant_moments, volume_quadruples
+from boltzgen_diffclf.nets.invariants import (
+    NoisedInvariants,
+    invariant_moments,
+    signed_volumes,
+    volume_quadruples,
+)
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import PATHS
 from boltzgen_diffclf.streams import named_generator
@@ -102,6 +107,17 @@ def test_invariants_are_standardised_at_every_level(t: float) -> None:
     assert features.mean(0).abs().max() < 4 / 8000**0.5
     # The variance of a variance grows with the fourth moment, which for products of normals is large.
     assert (features.var(0) - 1).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("kept", [0.2, 0.5, 0.9])
+def test_noise_of_one_two_and_three_edges_adds_to_the_variance_of_a_volume(kept: float) -> None:
+    x, lost, quadruple = 3 * normal(1, 4, 3), 1 - kept, torch.tensor([[0, 1, 2, 3]])
+    mean, _, one, two = invariant_moments(x.expand(2, -1, -1), quadruple).volumes[:, 0].tolist()
+    volumes = signed_volumes(kept**0.5 * x + lost**0.5 * normal(100_000, 4, 3, seed=9), quadruple)
+    expected = kept**2 * lost * one + kept * lost**2 * two + 24 * lost**3
+    assert float(volumes.mean()) == pytest.approx(kept**1.5 * mean, abs=4 * (expected / 100_000) ** 0.5)
+    # The moderate tails of a product of normals: a relative error of about 2 / sqrt(n).
+    assert float(volumes.var()) == pytest.approx(expected, rel=0.03)
 
 
 @pytest.mark.parametrize("network", list(NETWORKS))
