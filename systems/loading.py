@@ -78,7 +78,7 @@ class SystemSource:
             if value is not None and chosen not in goes_with:
                 raise InputError(
                     f"{option} goes with {' or '.join(goes_with)}, and the molecule is {chosen} {molecules[chosen]}: "
-                    "leave one of them out"
+                    f"give {' or '.join(goes_with)}, or leave {option} out"
                 )
         if self.openmm_system is not None and self.topology is None:
             raise InputError(f"--openmm-system {self.openmm_system} needs --topology, a PDB or mmCIF file of its atoms")

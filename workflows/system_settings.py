@@ -38,7 +38,7 @@ class SystemSettings:
     system: Annotated[
         str | None,
         AfterValidator(known_system),
-        Field(description=f"Molecular system, by name ({DEFAULT_SYSTEM} where no molecule is given)."),
+        Field(description=f"Molecule, by name: {', '.join(names())} ({DEFAULT_SYSTEM} where none is given)."),
     ] = None
     peptide: Annotated[
         str | None,
