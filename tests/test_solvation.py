@@ -53,7 +53,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_too_small_to_be_believed_is_written_and_ends_in_three(whole: Path) -> None:
     result = json.loads((whole / "results.json").read_text())
     assert not result["trustworthy"]
-    assert any("undertrained" in reason for reason in result["reasons"])
+    # Which of the two depends on the walkers, whose ways part from machine to machine.
+    assert any("undertrained" in reason or "learned nothing" in reason for reason in result["reasons"])
     leg = result["legs"]["total"]
     assert leg["headline"] is None
     rows = leg["estimators"]

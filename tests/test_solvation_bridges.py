@@ -155,7 +155,7 @@ def shaken(stages: SolvationStages, system: MolecularSystem, state: str, path: P
 
 @pytest.mark.usefixtures("eager_mode")
 def test_a_run_samples_the_states_it_lacks_and_finds_them_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(solvation_bridges, "SMALLEST_OVERLAP", 0.499)
+    monkeypatch.setattr(solvation_bridges, "SMALLEST_OVERLAP", 0.501)  # more than there can be
     monkeypatch.setattr(solvation_bridges, "MOST_BRIDGES", 2)
     monkeypatch.setattr(SolvationStages, "_sample", shaken)
     config = SolvationConfig(
