@@ -96,7 +96,8 @@ def _read_topology(path: Path) -> tuple[app.Topology, unit.Quantity]:
         if not file.topology.getNumAtoms():
             raise ValueError("it holds no atoms")
     except Exception as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        # OpenMM's reader looks for the first atom of a file that has none.
+        said = "it holds no atoms" if isinstance(error, IndexError) else (str(error).splitlines() or [repr(error)])[0]
         raise InputError(f"{path} cannot be read ({said}): check that it is a whole {path.suffix} file") from error
     return file.topology, file.positions
 
