@@ -209,7 +209,7 @@ def test_a_residue_that_is_no_amino_acid_is_named(files):
     [
         ("none.pdb", None, "there is no file"),
         ("a.xyz", "22\n", "unknown format '.xyz'"),
-        ("a.pdb", "HEADER\n", "a.pdb cannot be read (it holds no atoms)"),
+        ("a.pdb", "HEADER\n", r"a.pdb cannot be read \(it holds no atoms\)"),
         ("a.cif", "data_\nnonsense\n", "cannot be read"),
     ],
 )
