@@ -62,6 +62,19 @@ def test_levels_are_named_by_the_energies_of_every_sample_at_every_level_of_its_
     torch.testing.assert_close(NOISED_LOSSES["classification_named"].mean(Case(model, given, SETTING)), expected)
 
 
+@pytest.mark.parametrize("name", ["classification", "classification_among_all"])
+def test_labels_are_what_the_clean_sample_says_of_the_level(name: str) -> None:
+    model, given = moved_model(), batch()
+    classes = given.t if name == "classification" else SETTING.levels.expand(GROUPS, -1)
+    expected = []
+    for i in range(SIZE):
+        y, x = given.y[:, i], given.x[:, i]
+        energies = torch.stack([model.energy(y, t) for t in classes.T], dim=-1)
+        labels = torch.stack([SETTING.path.conditional_log_density(y, x, t) for t in classes.T], dim=-1).softmax(-1)
+        expected.append(-(labels * (model.free_energy(classes) - energies).log_softmax(-1)).sum(-1))
+    torch.testing.assert_close(NOISED_LOSSES[name].mean(Case(model, given, SETTING)), torch.stack(expected).mean())
+
+
 def test_energies_that_come_with_the_denoiser_teach_what_energies_alone_teach() -> None:
     model, given = moved_model(), batch()
     together, alone = Case(model, given, SETTING), Case(model, given, SETTING)

@@ -26,6 +26,9 @@ DIVERGENCES: Mapping[tuple[str, str], tuple[float, float]] = {
 seeds (:data:`SOURCE`). The limits of their JS are the smallest and largest angle of both sets, as in the metrics of the
 pooled range."""
 
+MOLECULES = ("aldp", "aldp-ildn")
+"""Names of the molecule that they are of."""
+
 GPU_HOURS: Mapping[str, float] = {"dsm": 3.3, "fokker_planck": 8.1, "dsm_diffclf": 5.6}
 """Of their trainings (:data:`SOURCE`)."""
 
@@ -44,7 +47,7 @@ def published_value(system: MolecularSystem, state: str, beads: str, objective: 
         basin = metric.split("[", 1)[1].removesuffix("]")
         known = system.require_basin(basin).published.get(state, ())
         return known[0].value if known else None
-    if beads != "backbone":
+    if beads != "backbone" or system.name not in MOLECULES:
         return None
     found = DIVERGENCES.get((objective, metric.replace("_js_pooled_range", "_js")))
     return found[0] if found else None

@@ -19,7 +19,7 @@ class Muon(torch.optim.Optimizer):
     """Muon with Nesterov momentum, its steps as long as those of AdamW at the same rate; for matrices alone.
 
     It computes in the precision of the matrices. ``torch.optim.Muon`` turns to bfloat16, which a processor without
-    units for it multiplies fifty times slower than float32.
+    units for it multiplies tens of times slower than float32.
 
     Args:
         groups: as of any optimiser of PyTorch.
