@@ -12,6 +12,7 @@ import networkx as nx
 import numpy as np
 from jaxtyping import Float
 from openmm import Vec3, app, unit
+from scipy.spatial.transform import Rotation
 
 from boltzgen_diffclf.errors import InputError
 from systems.sequence import FIRST_CAP, LAST_CAP, VARIANTS
@@ -216,10 +217,9 @@ def _turn_side_chain(name: str, atoms: dict[str, Point], chi: str, degrees: floa
     along, across, normal = _frame(*start)
     found = atoms[fourth] - atoms[third]
     angle = np.radians(degrees) - np.arctan2(found @ normal, found @ across)
-    rotation = np.cos(angle) * np.eye(3) + (1 - np.cos(angle)) * np.outer(along, along)
-    rotation += np.sin(angle) * np.cross(np.eye(3), along)
+    rotation = Rotation.from_rotvec(angle * along)
     for atom in turned:
-        atoms[atom] = atoms[third] + rotation @ (atoms[atom] - atoms[third])
+        atoms[atom] = atoms[third] + rotation.apply(atoms[atom] - atoms[third])
 
 
 def _assembled(residues: Sequence[str], atoms: Sequence[Mapping[str, Point]]) -> tuple[app.Topology, unit.Quantity]:

@@ -1,0 +1,15 @@
+"""Published numbers stand beside what they are of, and beside nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import systems
+from workflows.ramachandran_published import published_value
+
+
+def test_published_maps_are_of_the_backbone_of_alanine_dipeptide() -> None:
+    aldp = systems.load("aldp")
+    assert published_value(aldp, "implicit", "backbone", "dsm", "langevin_js") == 0.0695
+    assert published_value(aldp, "implicit", "heavy", "dsm", "langevin_js") is None
+    assert published_value(replace(aldp, name="ACE-GLY-NME"), "implicit", "backbone", "dsm", "langevin_js") is None
