@@ -13,6 +13,7 @@ from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
 from boltzgen_diffclf.nets.flat_molecule import CentredMoleculeNet
 from boltzgen_diffclf.nets.invariants import (
+    MOST_VOLUMES,
     NoisedInvariants,
     invariant_moments,
     signed_volumes,
@@ -107,6 +108,18 @@ def test_invariants_are_standardised_at_every_level(t: float) -> None:
     assert features.mean(0).abs().max() < 4 / 8000**0.5
     # The variance of a variance grows with the fourth moment, which for products of normals is large.
     assert (features.var(0) - 1).abs().max() < 0.2
+
+
+def test_a_large_molecule_has_volumes_of_its_chains_its_centres_and_all_its_inner_atoms() -> None:
+    """Ten atoms in a row, each with a leaf."""
+    row, leaves = [(k, k + 1) for k in range(9)], [(k, k + 10) for k in range(10)]
+    found = {frozenset(quadruple) for quadruple in volume_quadruples(20, [*row, *leaves]).tolist()}
+    assert len(volume_quadruples(20, [*row, *leaves])) == len(found) <= MOST_VOLUMES
+    chains = [{k, k + 1, k + 2, k + 3} for k in range(7)] + [{10, 0, 1, 2}, {10, 0, 1, 11}, {4, 5, 6, 16}]
+    centres = [{3, 2, 4, 13}]
+    inner = [{1, 3, 5, 8}, {1, 2, 7, 8}]
+    assert all(frozenset(one) in found for one in (*chains, *centres, *inner))
+    assert frozenset({10, 12, 14, 16}) not in found
 
 
 @pytest.mark.parametrize("kept", [0.2, 0.5, 0.9])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
@@ -11,6 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from boltzgen_diffclf.nets.plain_mlp import MlpEnergyNet
+
+MOST_VOLUMES = 256
+"""Signed volumes at most that all quadruples of atoms may have."""
+
+INNER_ATOMS = 8
+"""Best connected atoms of a larger molecule, all of whose quadruples have a volume."""
 
 
 class InvariantMoments(NamedTuple):
@@ -27,7 +34,7 @@ class InvariantMoments(NamedTuple):
 
 
 class NoisedInvariants(nn.Module):
-    r"""Squared distances of all pairs and signed volumes of bonded atoms, of mean zero and unit spread at every level.
+    r"""Squared distances of all pairs and signed volumes, of mean zero and unit spread at every level.
 
     For ``y = alpha x + sigma z`` over its spread, ``h = y / sqrt(alpha^2 v + sigma^2)``, and isotropic ``z``, a squared
     distance of ``h`` has the exact mean ``a m + 6 (1 - a)`` and variance ``a^2 s^2 + 8 a (1 - a) m + 24 (1 - a)^2``,
@@ -143,21 +150,31 @@ class InvariantEnergyNet(nn.Module):
 
 
 def volume_quadruples(n_atoms: int, bonds: Sequence[tuple[int, int]]) -> Int[Tensor, "volumes 4"]:
-    """Return the atoms of signed volumes: each chain of four bonded atoms, and each atom with three neighbours.
+    """Return the atoms of signed volumes: all quadruples of a small molecule, else those that say most.
+
+    Under noise as wide as the molecule it is the large volumes that tell it from its mirror image, and they are no
+    simple function of those of neighbours. Beyond :data:`MOST_VOLUMES` these are the chains of four bonded atoms, the
+    atoms with three neighbours, and all quadruples of the :data:`INNER_ATOMS` best connected ones.
 
     >>> volume_quadruples(5, [(0, 1), (1, 2), (2, 3), (3, 4)]).tolist()
-    [[0, 1, 2, 3], [1, 2, 3, 4]]
+    [[0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 3, 4], [0, 2, 3, 4], [1, 2, 3, 4]]
     """
+    if math.comb(n_atoms, 4) <= MOST_VOLUMES:
+        return torch.tensor(list(combinations(range(n_atoms), 4)), dtype=torch.long).reshape(-1, 4)
     neighbours: list[list[int]] = [[] for _ in range(n_atoms)]
     for first, second in bonds:
         neighbours[first].append(second)
         neighbours[second].append(first)
     chains = [
-        [start, j, k, end]
+        (start, j, k, end)
         for j, k in sorted((min(bond), max(bond)) for bond in bonds)
         for start in sorted(neighbours[j])
         for end in sorted(neighbours[k])
         if start != k and end != j and start != end
     ]
-    centres = [[centre, *others] for centre in range(n_atoms) for others in combinations(sorted(neighbours[centre]), 3)]
-    return torch.tensor(chains + centres, dtype=torch.long).reshape(-1, 4)
+    centres = [(centre, *others) for centre in range(n_atoms) for others in combinations(sorted(neighbours[centre]), 3)]
+    connected = sorted(range(n_atoms), key=lambda atom: -len(neighbours[atom]))[:INNER_ATOMS]
+    inner = combinations(sorted(connected), 4)
+    # The same four atoms in another order have the same volume, up to its sign.
+    each = {frozenset(quadruple): quadruple for quadruple in (*inner, *centres, *chains)}
+    return torch.tensor(list(each.values()), dtype=torch.long)

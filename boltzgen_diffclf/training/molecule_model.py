@@ -39,7 +39,7 @@ NETWORKS: Mapping[str, str] = {
 
 KIND = "noised energy of a molecule"
 
-FORMAT = 2
+FORMAT = 3
 """Of the file: what a model is made of changes it."""
 
 
@@ -55,7 +55,7 @@ class MoleculeStatistics:
         length_nm: root mean square of a degree of freedom [nm].
         resolution: width below which the data has no structure.
         distances: of every pair of atoms, see :class:`~boltzgen_diffclf.nets.invariants.InvariantMoments`.
-        volumes: of bonded atoms, see there.
+        volumes: of four atoms each, see there.
     """
 
     length_nm: float
