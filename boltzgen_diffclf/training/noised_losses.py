@@ -220,7 +220,11 @@ NOISED_LOSSES: Mapping[str, NoisedLoss] = {
 """Losses of a noised energy by name."""
 
 
+COMPARING = frozenset({"classification", "classification_named"})
+"""Those that compare the levels of a group."""
+
+
 def price_together(names: Collection[str], sizes: Sizes) -> int:
     """Return the network evaluations a configuration of several losses at once, see :class:`Case`."""
-    shared = "denoising" in names and not {"classification", "classification_named"}.isdisjoint(names)
+    shared = "denoising" in names and not COMPARING.isdisjoint(names)
     return sum(NOISED_LOSSES[name].price(sizes) for name in names) - int(shared)

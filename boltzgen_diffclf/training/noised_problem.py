@@ -22,7 +22,15 @@ from boltzgen_diffclf.paths import DiffusionPath, thermodynamic_length
 from boltzgen_diffclf.training.clean_data import CleanData
 from boltzgen_diffclf.training.level_samplers import named_level_sampler
 from boltzgen_diffclf.training.loop import LoopSettings
-from boltzgen_diffclf.training.noised_losses import NOISED_LOSSES, Case, NoisedBatch, Setting, Sizes, price_together
+from boltzgen_diffclf.training.noised_losses import (
+    COMPARING,
+    NOISED_LOSSES,
+    Case,
+    NoisedBatch,
+    Setting,
+    Sizes,
+    price_together,
+)
 from boltzgen_diffclf.training.problem import Problem
 
 
@@ -58,7 +66,7 @@ class NoisedSettings(LoopSettings):
     """How to train a noised energy.
 
     Attributes:
-        groups: clean samples a step.
+        groups: clean samples a step; ``group_size`` times as many where no loss compares the levels of a group.
         group_size: levels at which each is seen: N of the N-level classification loss.
         level_sampler: how these levels are chosen, one of ``LEVEL_SAMPLERS``.
     """
@@ -100,7 +108,10 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
         self.setting = Setting(path, levels)
         self.names = tuple(objective.weights)
         self.weights = levels.new_tensor(list(objective.weights.values()))
-        self.group_size = objective.group_size or settings.group_size
+        size = objective.group_size or settings.group_size
+        # Where no loss compares the levels of a group, every configuration is of a clean sample of its own.
+        compares = not COMPARING.isdisjoint(objective.weights)
+        self.groups, self.group_size = (settings.groups, size) if compares else (settings.groups * size, 1)
         self.level_sampler = objective.level_sampler or settings.level_sampler
         self._sampler = named_level_sampler(self.level_sampler)
         if self.group_size > len(levels):
@@ -131,7 +142,7 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
     def evaluations(self, model: NoisedEnergyModel) -> int:
         """See :meth:`Problem.evaluations`."""
         passes = 1 if isinstance(model.net, MultiLevelNet) else len(self.setting.levels)
-        return self.settings.groups * self.objective.evaluations(Sizes(self.group_size, passes))
+        return self.groups * self.objective.evaluations(Sizes(self.group_size, passes))
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -148,7 +159,7 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
 
     def _draw(self, model: NoisedEnergyModel, data: CleanData, generator: torch.Generator) -> NoisedBatch:
         length = gaussian_length(model, self.setting.levels) if self._length is None else self._length
-        level = self._sampler.draw(length, self.group_size, self.settings.groups, generator)
+        level = self._sampler.draw(length, self.group_size, self.groups, generator)
         clean = data.draw(len(level), generator)
         return noised_batch(clean.x, clean.score, level, self.setting, generator)
 

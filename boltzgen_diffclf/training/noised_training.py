@@ -26,7 +26,7 @@ class NoisedSizes:
 
     Attributes:
         steps: of the optimiser.
-        groups: clean samples a step, each seen at ``group_size`` levels.
+        groups: clean samples a step, each seen at ``group_size`` levels where a loss compares these.
         group_size: levels a group.
         learning_rate: peak, of the network.
         averaged_steps: that the averaged weights look back on.
