@@ -13,7 +13,6 @@ from boltzgen_diffclf.estimators.reweighting import reweighted_mean
 from boltzgen_diffclf.free_energy.boltzmann_generator import (
     Crossing,
     Descent,
-    InBatches,
     WeightedParticles,
     in_batches,
 )
@@ -22,7 +21,7 @@ from boltzgen_diffclf.paths import VariancePreserving, log_snr_levels
 from boltzgen_diffclf.samplers import Bridge, ReverseSmcState
 from boltzgen_diffclf.samplers.diffusion_smc import EnergyAndGradient
 from boltzgen_diffclf.streams import named_generator
-from boltzgen_diffclf.target import Target
+from boltzgen_diffclf.target import InBatches, Target
 from systems.analytic import GaussianMixture, MixtureMarginals
 from workflows import resumable, trust
 from workflows.resumable import carry_on

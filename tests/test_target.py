@@ -14,6 +14,7 @@ from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.target import (
     CountingTarget,
     GaussianTarget,
+    InBatches,
     Ladder,
     LinearLadder,
     SingleLevel,
@@ -43,6 +44,7 @@ def members() -> list[Target]:
 TARGETS: dict[str, Callable[[], Target]] = {
     "gaussian": lambda: GaussianTarget(3, sigma=0.7, mean=0.3),
     "counted": lambda: CountingTarget(GaussianTarget(3)),
+    "in batches": lambda: InBatches(mixture(), 4),
     "guarded": lambda: GuardedTarget(mixture(), floor=3.0),
     "mixture": mixture,
     "double well": lambda: DoubleWell(dimension=3),
