@@ -66,7 +66,12 @@ class MoleculeSettings(SystemSettings):
     ] = "invariants"
     hidden: Annotated[int, Field(ge=1, description="Width of the network of invariants.")] = 128
     layers: Annotated[int, Field(ge=1, description="Its hidden layers.")] = 3
-    levels: Annotated[int, Field(ge=4, description="Noise levels, evenly spaced in log signal-to-noise.")] = 128
+    levels: Annotated[
+        int,
+        Field(
+            ge=4, description="Noise levels, evenly spaced in log signal-to-noise; more are added between distant ones."
+        ),
+    ] = 128
     steps: Annotated[int, Field(ge=1, description="Optimiser steps.")] = TRAINING_PRESETS["quick"]["steps"]
     groups: Annotated[int, Field(ge=1, description="Frames a step.")] = 128
     group_size: Annotated[
