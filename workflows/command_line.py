@@ -231,6 +231,8 @@ def _default_hint(name: str, field: FieldInfo, presets: Presets) -> str:
     by_preset = {preset: values[name] for preset, values in presets.items() if name in values}
     if by_preset:
         return "(" + ", ".join(f"{preset}: {_shown(value)}" for preset, value in by_preset.items()) + ")"
+    if field.is_required():
+        return "(required)"
     default = field.get_default(call_default_factory=False)
     return f"(default: {_shown(default)})" if default is not None and default != () else ""
 
@@ -260,6 +262,9 @@ def _refuse_missing_values(options: Any, words: Sequence[str]) -> None:
 
 
 def _validated(config_type: type[Config], values: Mapping[str, object], sources: Mapping[str, str]) -> Config:
+    for name, field in _fields(config_type).items():
+        if field.is_required() and name not in values:
+            raise InputError(f"option '{_flag(name)}' is missing. {field.description}")
     try:
         return config_type(**values)
     except ValidationError as error:

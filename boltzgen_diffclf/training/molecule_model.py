@@ -235,6 +235,8 @@ def load_molecule_model(path: Path) -> MoleculeModel:
     Raises:
         InputError: missing, truncated, of another version, or no model of a molecule.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the model.safetensors in it")
     if not path.is_file():
         raise InputError(f"there is no model {path}: train one with workflows.train, or check the path")
     tensors, metadata = load_checkpoint(path, {})
