@@ -124,7 +124,8 @@ def test_print_config_is_toml_that_gives_the_same_settings(tmp_path, capsys):
         ),
         (["--preset", "quik"], "did you mean 'quick'?"),
         (["--leg", "poler"], "did you mean 'polar'?"),
-        (["--estimators", "bar", "aiss"], "unknown estimator 'aiss'; did you mean 'ais'?"),
+        (["--estimators", "bar", "aiss"], "unknown estimator 'aiss' (valid: all, mbar, bar, "),
+        (["--estimators", "bar", "aiss"], "; did you mean 'ais'?"),
         (["--temperature-kelvin", "5"], "--temperature-kelvin 5: input should be greater than or equal to 100"),
         (["--temperature-kelvin", "nan"], "--temperature-kelvin nan"),
         (["--temperature-kelvin", "warm"], "--temperature-kelvin warm: input should be a valid number"),
@@ -250,26 +251,25 @@ def test_progress_refuses_a_stage_outside_its_plan(tmp_path):
         pass
 
 
-def test_terminate_is_told_like_an_interrupt():
+def in_a_process(what, *words):
+    """Return a finished process whose command does nothing but ``what``, one statement."""
     script = (
-        "import os, signal\nfrom workflows.command_line import run_command\n"
-        "from workflows.solvation import SolvationConfig\n"
-        "def run(config):\n    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "raise SystemExit(run_command(SolvationConfig, run, program='x', argv=[]))\n"
+        "import os, signal, sys\nfrom workflows.command_line import run_command\n"
+        f"from workflows.solvation import SolvationConfig\ndef run(config):\n    {what}\n"
+        f"raise SystemExit(run_command(SolvationConfig, run, program='x', argv={list(words)}))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+
+def test_terminate_is_told_like_an_interrupt():
+    done = in_a_process("os.kill(os.getpid(), signal.SIGTERM)")
     assert done.returncode == 130
     assert done.stderr.splitlines()[1:] == ["error: interrupted; repeat the command to resume"]
 
 
 def test_a_run_says_where_it_is_kept_before_anything_heavy_is_imported():
-    script = (
-        "import sys\nfrom workflows.command_line import run_command\n"
-        "from workflows.solvation import SolvationConfig\n"
-        "def run(config):\n    print([name for name in ('torch', 'numpy', 'openmm', 'scipy') if name in sys.modules])\n"
-        "raise SystemExit(run_command(SolvationConfig, run, program='x', argv=['--out', 'somewhere']))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    heavy = "print([name for name in ('torch', 'numpy', 'openmm', 'scipy') if name in sys.modules])"
+    done = in_a_process(heavy, "--out", "somewhere")
     assert (done.returncode, done.stdout) == (0, "[]\n")
     (line,) = done.stderr.splitlines()
     assert line.endswith(f"{FIRST_WORDS} somewhere; loading what it needs")
