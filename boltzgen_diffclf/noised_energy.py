@@ -242,6 +242,14 @@ class NoisedEnergyModel(nn.Module):
         """Return ``F(t)`` [kT]; zero at the last level."""
         return self.curve(t)
 
+    def set_levels(self, levels: Float[Tensor, " levels"]) -> None:
+        """Lay the free-energy curve out on other levels, from the same first to the same last; ``F`` stays as it is."""
+        levels = levels.to(self.curve.levels)
+        finer = FreeEnergyCurve(levels, gauge=-1)
+        with torch.no_grad():
+            finer.values.copy_(self.curve(levels))
+        self.curve = finer
+
     def log_density(self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return ``log p_t(y) = F(t) - U(y, t)``, normalised as well as ``F`` is learned."""
         return self.free_energy(t) - self.energy(y, t)

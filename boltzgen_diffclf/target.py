@@ -214,6 +214,31 @@ class CountingTarget(Target):
         return self.target.energy_and_force(x)
 
 
+class InBatches(Target):
+    """A target that is evaluated so many configurations at a time.
+
+    Args:
+        target: of any space.
+        rows: configurations at once.
+    """
+
+    def __init__(self, target: Target, rows: int) -> None:
+        self.target, self.rows = target, rows
+        self.event_shape, self.dimension = target.event_shape, target.dimension
+        self.dtype, self.device = target.dtype, target.device
+
+    def energy(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
+        """See :meth:`Target.energy`."""
+        return torch.cat([self.target.energy(part) for part in x.split(self.rows)])
+
+    def energy_and_force(
+        self, x: Float[Tensor, "batch *event"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *event"]]:
+        """See :meth:`Target.energy_and_force`."""
+        energies, forces = zip(*(self.target.energy_and_force(part) for part in x.split(self.rows)), strict=True)
+        return torch.cat(energies), torch.cat(forces)
+
+
 class GaussianTarget(Target):
     """An isotropic normal, the simplest oracle: ``u = |x - mean|^2 / (2 sigma^2)``, unnormalised.
 

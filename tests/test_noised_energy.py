@@ -355,3 +355,16 @@ def test_impossible_inputs_are_refused(build: object, message: str) -> None:
 
 def _with_levels(levels: Tensor) -> NoisedEnergyModel:
     return NoisedEnergyModel(conditional(), Preserving(), DataGaussian(MEAN, COVARIANCES["scalar"]), levels)
+
+
+def test_other_levels_leave_the_free_energies_as_they_are() -> None:
+    levels = torch.tensor([0.01, 0.3, 0.99], dtype=torch.float64)
+    model = NoisedEnergyModel(Linear(MEAN), Preserving(), DataGaussian(MEAN, COVARIANCES["scalar"]), levels)
+    with torch.no_grad():
+        model.curve.values.copy_(torch.tensor([5.0, -1.0, 2.0], dtype=torch.float64))
+    t = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
+    before = model.free_energy(t).detach()
+    model.set_levels(torch.tensor([0.01, 0.1, 0.3, 0.4, 0.99], dtype=torch.float64))
+    torch.testing.assert_close(model.free_energy(t).detach(), before)
+    assert model.curve.values.shape == (5,)
+    assert model.curve.values.requires_grad

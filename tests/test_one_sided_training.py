@@ -169,6 +169,8 @@ def test_pretraining_is_a_phase_of_its_own_and_a_killed_one_ends_in_the_same_num
     seen: list[tuple[int, int]] = []
     whole = run("whole", lambda step, steps, record: seen.append((step, steps)))
     assert seen == [(step, 12) for step in (3, 12)]
+    # Nine levels are too far apart, and training gave the curve more.
+    assert len(whole.model.curve.levels) == len(whole.learned_curve) > 9
     # Denoising alone costs two evaluations a configuration; naming one of four levels asks for three more.
     assert whole.network_evaluations == 3 * 8 * 4 * 2 + 9 * 8 * 4 * (2 + 3)
     with pytest.raises(KilledError):

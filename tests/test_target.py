@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from boltzgen_diffclf.composition import ComposedLadder, ComposedTarget, Mixture, Negation, Product
+from boltzgen_diffclf.free_energy.guarded import GuardedTarget
 from boltzgen_diffclf.grounded import GroundedLadder
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.target import (
     CountingTarget,
     GaussianTarget,
+    InBatches,
     Ladder,
     LinearLadder,
     SingleLevel,
@@ -42,6 +44,8 @@ def members() -> list[Target]:
 TARGETS: dict[str, Callable[[], Target]] = {
     "gaussian": lambda: GaussianTarget(3, sigma=0.7, mean=0.3),
     "counted": lambda: CountingTarget(GaussianTarget(3)),
+    "in batches": lambda: InBatches(mixture(), 4),
+    "guarded": lambda: GuardedTarget(mixture(), floor=3.0),
     "mixture": mixture,
     "double well": lambda: DoubleWell(dimension=3),
     "tilted harmonic": lambda: TiltedHarmonic(2.0, [0.5, 0.0, -1.0]),

@@ -10,12 +10,13 @@ import contextlib
 import dataclasses
 import errno
 import inspect
+import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, get_args, get_origin
 
 import tyro
 from pydantic import ValidationError
@@ -24,11 +25,23 @@ from pydantic.fields import FieldInfo
 from boltzgen_diffclf.errors import BoltzgenError, InputError, nearest_name
 from workflows.settings_file import read_settings, settings_as_toml
 
-Config = TypeVar("Config")
+
+class Settings(Protocol):
+    """The settings of a command."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        ...
+
+
+Config = TypeVar("Config", bound=Settings)
 Presets = Mapping[str, Mapping[str, object]]
 
 INTERRUPTED = 130
 """Exit code of a command stopped by Ctrl-C or SIGTERM, as shells count it."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +84,8 @@ def run_command(
         from workflows.progress import logging_to_stderr, terminating_politely
 
         with logging_to_stderr(debug=debug), terminating_politely():
+            if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, one speaks
+                _log.info("the run is kept in %s; loading what it needs", invocation.settings.folder)
             run(invocation.settings)
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - the edge of the process: a bug too is one line
         if debug:
@@ -216,6 +231,8 @@ def _default_hint(name: str, field: FieldInfo, presets: Presets) -> str:
     by_preset = {preset: values[name] for preset, values in presets.items() if name in values}
     if by_preset:
         return "(" + ", ".join(f"{preset}: {_shown(value)}" for preset, value in by_preset.items()) + ")"
+    if field.is_required():
+        return "(required)"
     default = field.get_default(call_default_factory=False)
     return f"(default: {_shown(default)})" if default is not None and default != () else ""
 
@@ -245,6 +262,9 @@ def _refuse_missing_values(options: Any, words: Sequence[str]) -> None:
 
 
 def _validated(config_type: type[Config], values: Mapping[str, object], sources: Mapping[str, str]) -> Config:
+    for name, field in _fields(config_type).items():
+        if field.is_required() and name not in values:
+            raise InputError(f"option '{_flag(name)}' is missing. {field.description}")
     try:
         return config_type(**values)
     except ValidationError as error:

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from boltzgen_diffclf.errors import nearest_name
 from workflows.benchmark_suites.one_sided_objectives import NOISED
+from workflows.shared_settings import STATES
 from workflows.system_settings import SystemSettings
 
 OBJECTIVES: Mapping[str, str] = {
@@ -39,7 +40,7 @@ def known_objective(name: str) -> str:
 class MoleculeSettings(SystemSettings):
     """A molecule, what is seen of it, and how its energy is learned."""
 
-    state: Annotated[str, Field(description="Thermodynamic state, by name.")] = "implicit"
+    state: Annotated[str, Field(description=f"Thermodynamic state: {STATES}.")] = "implicit"
     beads: Annotated[
         Literal["all", "heavy", "backbone"],
         Field(description="Atoms that are learned: all, those that are no hydrogens, or those of the named torsions."),
@@ -66,7 +67,12 @@ class MoleculeSettings(SystemSettings):
     ] = "invariants"
     hidden: Annotated[int, Field(ge=1, description="Width of the network of invariants.")] = 128
     layers: Annotated[int, Field(ge=1, description="Its hidden layers.")] = 3
-    levels: Annotated[int, Field(ge=4, description="Noise levels, evenly spaced in log signal-to-noise.")] = 128
+    levels: Annotated[
+        int,
+        Field(
+            ge=4, description="Noise levels, evenly spaced in log signal-to-noise; more are added between distant ones."
+        ),
+    ] = 128
     steps: Annotated[int, Field(ge=1, description="Optimiser steps.")] = TRAINING_PRESETS["quick"]["steps"]
     groups: Annotated[int, Field(ge=1, description="Frames a step.")] = 128
     group_size: Annotated[

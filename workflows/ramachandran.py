@@ -67,7 +67,10 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
     ] = None
     overweight: Annotated[
         str | None,
-        Field(description="Basin that is made too likely in the frames to learn from, to see the weights mend it."),
+        Field(
+            description="Basin made too likely in the frames to learn from, to see the weights mend it: 'phi > 0' or "
+            "'helical'; of one residue among several 'phi-ALA2 > 0' or 'helical-ALA2'."
+        ),
     ] = None
     overweight_factor: Annotated[float, Field(gt=0, description="How many times too likely it is made.")] = 10.0
     particles: Annotated[int, Field(ge=2, description="Weighted samples, of all atoms.")] = PRESETS["quick"][

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from workflows.command_line import run_command
-from workflows.shared_settings import filled_from_preset
+from workflows.shared_settings import STATES, filled_from_preset
 from workflows.system_settings import SystemSettings, keep_system
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ReferenceConfig(SystemSettings):
     units, seed and the fingerprint of the force field.
     """
 
-    state: Annotated[str, Field(description="Thermodynamic state, by name.")] = "implicit"
+    state: Annotated[str, Field(description=f"Thermodynamic state: {STATES}.")] = "implicit"
     preset: Annotated[
         Literal["quick", "standard", "paper"],
         Field(description="Size of the run: minutes on a laptop, larger, or the published sizes."),

@@ -26,6 +26,7 @@ from boltzgen_diffclf.errors import InputError, RunFailedError
 from boltzgen_diffclf.files import atomic_path
 from workflows.progress import Progress, SilentProgress, logging_to_file
 from workflows.settings_file import (
+    default_values,
     first_difference,
     read_settings,
     settings_as_toml,
@@ -248,7 +249,7 @@ def _check_settings(path: Path, settings: Any, free: frozenset[str]) -> None:
             temporary.write_text(settings_as_toml(settings), encoding="utf-8")
         return
     # A folder older than a setting was started with its default.
-    kept = {**settings_values(type(settings)()), **dict.fromkeys(unset_settings(path)), **read_settings(path)}
+    kept = {**default_values(type(settings)), **dict.fromkeys(unset_settings(path)), **read_settings(path)}
     stored = {key: value for key, value in kept.items() if key not in free}
     asked = {key: value for key, value in settings_values(settings).items() if key not in free}
     difference = first_difference(stored, asked)

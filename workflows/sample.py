@@ -13,7 +13,7 @@ from pydantic_core import ArgsKwargs
 
 from workflows.command_line import run_command
 from workflows.sampling_settings import SAMPLING_PRESETS, SamplingSettings
-from workflows.shared_settings import filled_from_preset
+from workflows.shared_settings import STATES, filled_from_preset
 
 if TYPE_CHECKING:
     from boltzgen_diffclf.training.molecule_model import MoleculeModel
@@ -32,10 +32,14 @@ class SampleConfig(SamplingSettings):
     energies are the learned ones.
     """
 
-    model: Annotated[Path, Field(description="Trained model, from workflows.train.")] = Path("model.safetensors")
+    model: Annotated[
+        Path, Field(description="Trained model: workflows.train leaves model.safetensors in its folder below runs/.")
+    ]
     system: Annotated[str | None, Field(description="Refuse a model of another system.")] = None
-    state: Annotated[str | None, Field(description="Refuse a model of another state.")] = None
-    beads: Annotated[str | None, Field(description="Refuse a model of other beads.")] = None
+    state: Annotated[str | None, Field(description=f"Refuse a model of another state: {STATES}.")] = None
+    beads: Annotated[
+        Literal["all", "heavy", "backbone"] | None, Field(description="Refuse a model of other beads.")
+    ] = None
     samplers: Annotated[tuple[Literal["reverse", "langevin"], ...], Field(min_length=1, description="What to run.")] = (
         "reverse",
         "langevin",

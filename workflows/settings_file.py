@@ -42,6 +42,12 @@ def unset_settings(path: Path) -> list[str]:
     return re.findall(r"^# (\w+) is not set$", path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
+def default_values(settings: type) -> dict[str, object]:
+    """Return the defaults of settings as values that TOML knows, those of fields that have one."""
+    fields = dataclasses.fields(settings)
+    return {field.name: _plain(field.default) for field in fields if field.default is not dataclasses.MISSING}
+
+
 def settings_values(settings: Any) -> dict[str, object]:
     """Return the settings as values that TOML knows, in the order of the fields; None where unset."""
     return {field.name: _plain(getattr(settings, field.name)) for field in dataclasses.fields(settings)}

@@ -147,7 +147,7 @@ class SolvationConfig(SystemSettings):
         valid = ["all", *ESTIMATORS]
         for name in estimators:
             if name not in valid:
-                raise ValueError(f"unknown estimator '{name}'{nearest_name(name, valid)}")
+                raise ValueError(f"unknown estimator '{name}' (valid: {', '.join(valid)}){nearest_name(name, valid)}")
         return estimators
 
     @field_validator("trajectory")

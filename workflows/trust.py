@@ -211,8 +211,7 @@ def check_coverage(name: str, unseen: float) -> Check:
 
     Args:
         name: of the generator.
-        unseen: :func:`~boltzgen_diffclf.observables.unvisited_share`, or
-            :func:`~boltzgen_diffclf.estimators.reweighting.unseen_share`.
+        unseen: :func:`~boltzgen_diffclf.observables.unvisited_share`.
     """
     return Check(
         f"coverage of {name}",

@@ -18,7 +18,6 @@ from boltzgen_diffclf.estimators.reweighting import WeightDiagnostics, diagnose_
 from boltzgen_diffclf.free_energy.boltzmann_generator import (
     Crossing,
     Descent,
-    InBatches,
     WeightedParticles,
     in_batches,
 )
@@ -28,7 +27,7 @@ from boltzgen_diffclf.observables import integrity
 from boltzgen_diffclf.paths import PATHS, log_snr_levels
 from boltzgen_diffclf.samplers import Bridge, BridgeState, ReverseSmcState
 from boltzgen_diffclf.streams import named_generator
-from boltzgen_diffclf.target import Target, TransformedTarget
+from boltzgen_diffclf.target import InBatches, Target, TransformedTarget
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of
 from systems.ensemble import Provenance, ReferenceEnsemble, evaluate
 from systems.molecular import MolecularSystem

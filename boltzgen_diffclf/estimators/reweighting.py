@@ -158,25 +158,6 @@ def clipped_weights(log_w: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "
     return clipped - float(logsumexp(clipped))
 
 
-def unseen_share(log_w: Float[np.ndarray, " samples"], log_w_reference: Float[np.ndarray, " frames"]) -> float:
-    """Return the share of the target's mass that weighs more than any sample: a generator does not reach it.
-
-    A missing mode leaves effective size and Pareto shape of the samples as good as they were; here it counts with
-    all its mass. A generator that reaches everything scores about one in the number of its samples.
-
-    Args:
-        log_w: unnormalised log weights of the generator's samples.
-        log_w_reference: the same, with the same constant, of independent frames of the target.
-
-    Raises:
-        InputError: on NaN.
-        NotTrustworthyError: all weights of the samples are zero.
-    """
-    normalised_weights(log_w)
-    refuse_nan(log_w_reference, "log_w_reference")
-    return float((log_w_reference > log_w.max()).mean())
-
-
 def pareto_smoothed(log_w: Float[np.ndarray, " samples"]) -> tuple[Float[np.ndarray, " samples"], float]:
     """Return normalised log weights with a smoothed upper tail, and the shape k-hat of that tail.
 

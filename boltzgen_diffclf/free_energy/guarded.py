@@ -18,7 +18,7 @@ BELOW = 6.0
 """Standard deviations below the mean energy of the data at which the floor lies."""
 
 HIGHEST = 1e6
-"""Above the floor [kT]: what lies higher, or has no number, counts as this and has no slope."""
+"""Above the floor [kT]: an energy that lies higher, or is no number, counts as this and has no slope."""
 
 
 def energy_floors(
@@ -64,16 +64,27 @@ def mirrored(
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *event"]]:
     """Return energies [kT] and gradients mirrored at a floor, and finite.
 
+    The energy alone decides what is a hill, so that moves, which see gradients, and weights, which do not, agree. A
+    gradient that is not finite, as at a distance of zero, is no slope there: moves need none to be right.
+
     >>> energy, gradient = mirrored(torch.tensor([3.0, -5.0]), torch.ones(2, 1), floor=-1.0)
     >>> energy.tolist(), gradient.flatten().tolist()
     ([3.0, 3.0], [1.0, -1.0])
     """
-    above = (energy - floor).abs()
-    # A comparison with what is no number is false.
-    bounded = (above < HIGHEST) & gradient.flatten(1).isfinite().all(1)
-    sign = torch.where(bounded, (energy - floor).sign(), 0.0)
+    sloped = _bounded(energy, floor) & gradient.flatten(1).isfinite().all(1)
+    sign = torch.where(sloped, (energy - floor).sign(), 0.0)
     wide = sign.view(-1, *[1] * (gradient.ndim - 1))
-    return torch.where(bounded, floor + above, floor + HIGHEST), torch.where(wide == 0, 0.0, wide * gradient)
+    return mirrored_energy(energy, floor), torch.where(wide == 0, 0.0, wide * gradient)
+
+
+def mirrored_energy(energy: Float[Tensor, " batch"], floor: float) -> Float[Tensor, " batch"]:
+    """Return the energies [kT] of :func:`mirrored`, which no gradient changes."""
+    return torch.where(_bounded(energy, floor), floor + (energy - floor).abs(), floor + HIGHEST)
+
+
+def _bounded(energy: Tensor, floor: float) -> Tensor:
+    # A comparison with what is no number is false.
+    return (energy - floor).abs() < HIGHEST
 
 
 class GuardedTarget(Target):
@@ -91,9 +102,7 @@ class GuardedTarget(Target):
 
     def energy(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
         """See :meth:`Target.energy`."""
-        energy = self.target.energy(x)
-        above = (energy - self.floor).abs()
-        return torch.where(above < HIGHEST, self.floor + above, self.floor + HIGHEST)
+        return mirrored_energy(self.target.energy(x), self.floor)
 
     def energy_and_force(
         self, x: Float[Tensor, "batch *event"]

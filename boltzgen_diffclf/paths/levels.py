@@ -24,6 +24,9 @@ _GAP_SPREAD = 0.5
 _GAP_STRETCH = 1.3
 """Largest factor between the gap of a group and the one asked for."""
 
+_NODES = 257
+"""Times between two levels at which the length is asked for; evenly spaced in time, where it is anything but even."""
+
 
 def uniform_levels(n_levels: int, t_min: float = 0.0, t_max: float = 1.0) -> Float[Tensor, " levels"]:
     """Return evenly spaced times from ``t_min`` to ``t_max``, both included.
@@ -145,7 +148,7 @@ def close_levels(
         length: gives the length at times, ascending.
         largest_gap: longest that may lie between neighbours.
     """
-    nodes = torch.cat([levels[:1], *(torch.linspace(*ends, 33).to(levels)[1:] for ends in _pairs(levels))])
+    nodes = torch.cat([levels[:1], *(torch.linspace(*ends, _NODES).to(levels)[1:] for ends in _pairs(levels))])
     at_nodes, at_levels = length(nodes), length(levels)
     closer = [levels[:1]]
     for (first, last), upper in zip(_pairs(at_levels), levels[1:], strict=True):

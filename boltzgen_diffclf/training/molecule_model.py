@@ -73,6 +73,8 @@ class MoleculeSpec:
         bonds: pairs of bonded atoms.
         path: one of ``PATHS``.
         levels: of noise, evenly spaced in log-SNR: a level of 128 even in time would leap over all bonds at once.
+            Training adds others where these are far apart, see
+            :data:`~boltzgen_diffclf.training.noised_training.LARGEST_GAP`.
         network: one of :data:`NETWORKS`.
         hidden: width of the network of invariants.
         layers: its hidden layers.
@@ -233,6 +235,8 @@ def load_molecule_model(path: Path) -> MoleculeModel:
     Raises:
         InputError: missing, truncated, of another version, or no model of a molecule.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the model.safetensors in it")
     if not path.is_file():
         raise InputError(f"there is no model {path}: train one with workflows.train, or check the path")
     tensors, metadata = load_checkpoint(path, {})
@@ -250,5 +254,6 @@ def load_molecule_model(path: Path) -> MoleculeModel:
     moments = {key: tuple(map(tuple, found[key])) for key in ("distances", "volumes")}
     statistics = MoleculeStatistics(**{**found, **moments})
     model = build_molecule_model(spec, statistics, torch.Generator()).double()
+    model.set_levels(tensors["curve.levels"])  # Training gave it others than its layout has.
     model.load_state_dict(tensors)
     return MoleculeModel(model.eval().requires_grad_(False), spec, statistics, origin)

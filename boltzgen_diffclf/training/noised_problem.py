@@ -224,7 +224,8 @@ def gaussian_length(model: NoisedEnergyModel, levels: Float[Tensor, " levels"]) 
     length element of a Gaussian is ``sqrt(dim / 2) |d log c|``; under a fixed spread of all the data that is
     ``sqrt(2 dim)`` times the change of :meth:`NoisedEnergyModel.information`.
     """
-    return -math.sqrt(2 * len(model.data.variance)) * model.information(levels.double()).cpu()
+    times = levels.to(model.resolution.device, torch.float64)
+    return -math.sqrt(2 * len(model.data.variance)) * model.information(times).cpu()
 
 
 def energy_length(

@@ -11,13 +11,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
-from boltzgen_diffclf.paths import DiffusionPath
+from boltzgen_diffclf.paths import DiffusionPath, close_levels
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.clean_data import CleanData
 from boltzgen_diffclf.training.level_samplers import named_level_sampler
 from boltzgen_diffclf.training.loop import Progress, TrainingResult, optimise
 from boltzgen_diffclf.training.noised_losses import Setting
-from boltzgen_diffclf.training.noised_problem import NoisedObjective, NoisedProblem, NoisedSettings, profile_curve
+from boltzgen_diffclf.training.noised_problem import (
+    NoisedObjective,
+    NoisedProblem,
+    NoisedSettings,
+    gaussian_length,
+    profile_curve,
+)
+
+LARGEST_GAP = 1.0
+"""Longest thermodynamic length between neighbouring levels in training, so that each learns from the next."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,8 @@ def train_noised(
 ) -> tuple[TrainingResult[NoisedEnergyModel], Float[Tensor, " levels"]]:
     """Return the trained model in float64, with its profiled curve, and the curve as it was learned [kT].
 
+    Where two levels of the model's curve are farther apart than :data:`LARGEST_GAP`, it is given others between them.
+
     Raises:
         InputError: a checkpoint of another training.
         TrainingDivergedError: the loss became NaN.
@@ -96,6 +107,8 @@ def train_noised(
     steps = training.sizes.steps
     early = round(objective.pretraining * steps)
     prepared = 0
+    levels = model.curve.levels.double().cpu()
+    model.set_levels(close_levels(levels, lambda times: gaussian_length(model, times), LARGEST_GAP))
     if early:
         denoising = replace(objective, weights={"denoising": 1.0})
         result = _phase(model, denoising, training, range(early))

@@ -13,17 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boltzgen_diffclf.data_energy import DataEnergyModel
-from boltzgen_diffclf.energy import FreeEnergyCurve
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk
 from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel, data_resolution
-from boltzgen_diffclf.paths import DiffusionPath, close_levels, path_levels
+from boltzgen_diffclf.paths import DiffusionPath, path_levels
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
 from boltzgen_diffclf.training.data_problem import DataObjective, DataSettings
 from boltzgen_diffclf.training.loop import History, Progress, TrainingResult, optimise
 from boltzgen_diffclf.training.noised_losses import Setting
-from boltzgen_diffclf.training.noised_problem import NoisedObjective, energy_length, gaussian_length
+from boltzgen_diffclf.training.noised_problem import NoisedObjective, energy_length
 from boltzgen_diffclf.training.noised_training import NoisedSizes, NoisedTraining, train_noised
 from boltzgen_diffclf.training.objectives import named_objective
 from systems.analytic import (
@@ -48,9 +47,6 @@ ONE_SIDED_TARGETS: Mapping[str, Callable[[int], GaussianMixture]] = {
     "two_modes": lambda dim: standardised(two_modes(dim)),
 }
 """Mixtures by name, in the coordinates in which they are learned; the dimension counts where they have a choice."""
-
-LARGEST_GAP = 1.0
-"""Longest thermodynamic length between neighbouring levels in training, so that each learns from the next."""
 
 TIME_CYCLES = 2.0
 """Turns of the fastest wave of the time in the networks: densities of neighbouring levels differ smoothly."""
@@ -180,8 +176,6 @@ def _train_noised(
     resolution = data_resolution(run.training.samples.x, named_generator(run.seed, "resolution"))
     net = _noised_net(objective, len(run.data.mean), run.seed, sizes)
     model = NoisedEnergyModel(net, path, run.data, levels.float(), resolution)
-    closer = close_levels(levels, lambda times: gaussian_length(model, times), LARGEST_GAP)
-    model.curve = FreeEnergyCurve(closer.float(), gauge=-1)
     training = NoisedTraining(
         objective,
         path,
