@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -21,28 +21,15 @@ from boltzgen_diffclf.observables import (
     divergence_above_floor,
     integrity,
     marginal_divergences,
-    pooled_range_jensen_shannon,
-    ramachandran_jensen_shannon,
-    ramachandran_pmf_error,
     surface_agreement,
-    unvisited_share,
 )
-from boltzgen_diffclf.observables.ramachandran import FreeEnergySurface, free_energy_surface
+from boltzgen_diffclf.observables.ramachandran import FreeEnergySurface
 from boltzgen_diffclf.streams import split_seed
 from systems.beads import bead_stereocentres
 from systems.conformers import basin_free_energy
 from systems.molecular import MolecularSystem
+from workflows.ramachandran_planes import Plane, Points, TorsionPlane
 from workflows.ramachandran_samples import Sample
-
-BINS = 48
-"""A side of the maps on the page, whose bins are counted."""
-
-DIVERGENCES: Mapping[str, Callable[..., float]] = {
-    "js": ramachandran_jensen_shannon,
-    "js_pooled_range": pooled_range_jensen_shannon,
-    "pmf_error": ramachandran_pmf_error,
-}
-"""Of two sets of (phi, psi), the first perhaps weighted, by name."""
 
 
 class Measured(NamedTuple):
@@ -66,12 +53,14 @@ class Findings:
     """What a sample shows.
 
     Attributes:
-        surface: of phi and psi.
+        points: of every frame in each plane of the judge.
+        surfaces: the free energy over each plane.
         conformers: ``F_B - F_A`` [kT] of each basin by name, or why there is none.
         integrity: which frames are no molecule.
     """
 
-    surface: FreeEnergySurface
+    points: Sequence[Points]
+    surfaces: Sequence[FreeEnergySurface]
     conformers: Mapping[str, Estimate | str]
     integrity: Integrity
 
@@ -85,6 +74,7 @@ class Judge:
         beads: what of it is learned, as a system.
         selection: name of the beads.
         reference: frames of the beads.
+        planes: that maps are drawn over, those of residues first.
         seed: of thinning and halving.
     """
 
@@ -92,7 +82,13 @@ class Judge:
     beads: MolecularSystem
     selection: str
     reference: Sample
+    planes: Sequence[Plane]
     seed: int = 0
+
+    @property
+    def residues(self) -> list[TorsionPlane]:
+        """The planes that are of phi and psi."""
+        return [plane for plane in self.planes if isinstance(plane, TorsionPlane)]
 
     @cached_property
     def findings(self) -> Findings:
@@ -100,24 +96,25 @@ class Judge:
         return self.look_at(self.reference)
 
     def look_at(self, sample: Sample) -> Findings:
-        """Return map, conformers and integrity of a sample."""
-        surface = free_energy_surface(*sample.torsions.T, groups=sample.groups, log_w=sample.log_w, bins=BINS)
+        """Return maps, conformers and integrity of a sample."""
+        points = [plane.points(sample.frames.positions.numpy()) for plane in self.planes]
+        surfaces = [plane.surface(sample, found) for plane, found in zip(self.planes, points, strict=True)]
         conformers = {name: self._conformer(sample, name) for name in self.beads.basins}
-        return Findings(surface, conformers, self._integrity(sample))
+        return Findings(points, surfaces, conformers, self._integrity(sample))
 
     def measure(self, sample: Sample, findings: Findings) -> Iterator[Measured]:
         """Yield every metric of a sample against the reference, in the order of the table."""
-        yield from self._divergences(sample)
-        agreement = surface_agreement(self.findings.surface, findings.surface)
-        yield Measured(f"{sample.label}_bins_within_2_stderr", agreement.within)
-        yield Measured(f"{sample.label}_largest_deviation", agreement.largest)
+        for index in range(len(self.planes)):
+            yield from self._map_metrics(sample, findings, index)
         yield from conformer_metrics(sample.label, findings)
         yield from self._geometry(sample)
         yield from integrity_metrics(sample, findings.integrity)
 
-    def unvisited(self, sample: Sample) -> float:
-        """Return the share of the reference that lies where no frame of a sample has weight."""
-        return unvisited_share(sample.torsions[sample.weights > 0], self.reference.torsions)
+    def unvisited(self, sample: Sample, findings: Findings) -> float:
+        """Return the largest share of the reference, of all planes, that lies where no frame of a sample has weight."""
+        counted = sample.weights > 0
+        several = zip(self.planes, findings.points, self.findings.points, strict=True)
+        return max((plane.unvisited(ours[counted], theirs) for plane, ours, theirs in several), default=0.0)
 
     def geometry(self, sample: Sample) -> dict[str, Float[np.ndarray, "frames quantities"]]:
         """Return bond lengths [nm], bond angles [rad] and energies [kT] of every frame."""
@@ -128,18 +125,23 @@ class Judge:
             "energy": np.nan_to_num(sample.frames.energies.numpy(), nan=np.inf)[:, None],
         }
 
-    def _divergences(self, sample: Sample) -> Iterator[Measured]:
-        reference = self.reference
-        for name, divergence in DIVERGENCES.items():
+    def _map_metrics(self, sample: Sample, findings: Findings, index: int) -> Iterator[Measured]:
+        """Yield how far a sample is from the reference in one plane."""
+        plane, reference = self.planes[index], self.reference
+        for name, divergence in plane.divergences.items():
+            metric = f"{sample.label}_{plane.metric(name)}"
             found = divergence_above_floor(
                 divergence,
-                sample.torsions,
-                reference.torsions,
+                findings.points[index],
+                self.findings.points[index],
                 reference.frames.group.numpy(),
-                self._generator(f"{sample.label} {name}"),
+                self._generator(f"{sample.label} {plane.metric(name)}"),
                 sample.log_w,
             )
-            yield Measured(f"{sample.label}_{name}", found.value, found.floor, found.stderr)
+            yield Measured(metric, found.value, found.floor, found.stderr)
+        agreement = surface_agreement(self.findings.surfaces[index], findings.surfaces[index])
+        yield Measured(f"{sample.label}_{plane.metric('bins_within_2_stderr')}", agreement.within)
+        yield Measured(f"{sample.label}_{plane.metric('largest_deviation')}", agreement.largest)
 
     def _geometry(self, sample: Sample) -> Iterator[Measured]:
         """Yield the mean divergence [nats] of bond lengths, angles and energies from one half of the reference."""

@@ -22,7 +22,6 @@ from workflows.ramachandran import ALL_SEEDS, REFERENCE, RamachandranConfig, Ram
 from workflows.ramachandran_measures import Measured, conformer_metrics, integrity_metrics
 from workflows.ramachandran_published import published_value
 from workflows.ramachandran_run import JudgedRun, Shown
-from workflows.ramachandran_samples import require_torsions
 
 
 def frames_given(config: RamachandranConfig) -> ReferenceEnsemble | None:
@@ -67,10 +66,8 @@ def compute(
         judged: frames that samples are compared with.
 
     Raises:
-        InputError: the beads have no torsions phi and psi.
         RunFailedError: the run could not go on.
     """
-    require_torsions(stages.beads)
     runs = [
         JudgedRun(config, stages, judged, objective, seed) for objective in config.objectives for seed in config.seeds
     ]

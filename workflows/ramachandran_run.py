@@ -16,7 +16,8 @@ from workflows.molecule_sampling import learned_target
 from workflows.molecule_stages import MoleculeStages, stage_of_training
 from workflows.ramachandran import REFERENCE, RamachandranConfig
 from workflows.ramachandran_measures import Findings, Judge, Measured, weight_metrics
-from workflows.ramachandran_samples import Sample, sample_of
+from workflows.ramachandran_planes import torsion_planes
+from workflows.ramachandran_samples import Sample
 from workflows.sample import sampled
 from workflows.weighted_sampling import WeightedEnsemble, WeightedSampling, WeightedSizes, stages_of
 
@@ -81,7 +82,8 @@ class JudgedRun:
         stages, folder = self.stages, self.stages.folder
         model, training = stages.trained(self.objective, self.seed, folder.path / "models" / f"{self.name}.safetensors")
         metrics = [Measured("training_seconds", float(training.facts["training_seconds"]))]
-        judge = Judge(stages.system, stages.beads, self.config.beads, self._reference(model), self.seed)
+        planes = torsion_planes(stages.beads)
+        judge = Judge(stages.system, stages.beads, self.config.beads, self._reference(model), planes, self.seed)
         samples = {REFERENCE: judge.reference}
         for sampler, label in SAMPLERS.items():
             file = folder.path / "samples" / f"{self.name}-{sampler}.h5"
@@ -90,13 +92,13 @@ class JudgedRun:
             ).facts
             metrics.append(Measured(f"{label}_broken", _broken_share(counts)))
             frames = self._with_energies(load_ensemble(file))
-            samples[label] = sample_of(label, frames, stages.beads, independent=sampler == "reverse")
+            samples[label] = Sample(label, frames, independent=sampler == "reverse")
         weighted = self._weighted(model) if self.config.beads == "all" else None
         if weighted is not None:
             for when, worth in weighted.worth.items():
                 metrics += weight_metrics(when, worth)
             if weighted.n_families > 1:  # of one alone there is no error
-                samples[REWEIGHTED] = sample_of(REWEIGHTED, weighted.frames, stages.beads, log_w=weighted.log_w)
+                samples[REWEIGHTED] = Sample(REWEIGHTED, weighted.frames, log_w=weighted.log_w)
         findings = {label: judge.look_at(sample) for label, sample in samples.items()}
         for label, sample in samples.items():
             if label != REFERENCE:
@@ -114,7 +116,8 @@ class JudgedRun:
         yield trust.check_weights(self.name, worth)
         if REWEIGHTED not in seen.samples:
             return
-        yield trust.check_coverage(self.name, seen.judge.unvisited(seen.samples[REWEIGHTED]))
+        unvisited = seen.judge.unvisited(seen.samples[REWEIGHTED], seen.findings[REWEIGHTED])
+        yield trust.check_coverage(self.name, unvisited)
         for basin, found in seen.findings[REWEIGHTED].conformers.items():
             yield trust.check_conformer(self.name, basin, found if isinstance(found, str) else None)
 
@@ -128,7 +131,7 @@ class JudgedRun:
         frames = dataclasses.replace(self.reference, positions=positions.float())
         if self.config.beads != "all":
             frames = dataclasses.replace(frames, energies=evaluate(learned_target(model), positions))
-        return sample_of(REFERENCE, frames, self.stages.beads)
+        return Sample(REFERENCE, frames)
 
     def _with_energies(self, frames: ReferenceEnsemble) -> ReferenceEnsemble:
         """Return frames with their true energies where all atoms are there."""

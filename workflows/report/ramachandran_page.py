@@ -13,11 +13,18 @@ from boltzgen_diffclf.files import atomic_path
 from workflows.molecule_settings import OBJECTIVES
 from workflows.ramachandran import ALL_SEEDS, RamachandranResult
 from workflows.ramachandran_distributions import distributions
+from workflows.ramachandran_published import MOLECULES
 from workflows.ramachandran_run import Shown
 from workflows.report import ramachandran_tables as tables
 from workflows.report import rounding
 from workflows.report.page import Picture, environment, picture, save_pictures
-from workflows.report.ramachandran_figure import distributions_figure, maps_figure, weights_figure
+from workflows.report.ramachandran_figure import (
+    TORSIONS,
+    distributions_figure,
+    maps_figure,
+    residue_maps_figure,
+    weights_figure,
+)
 from workflows.report.tables import Table
 
 TITLES = {**tables.NAMES, "reference": "reference", "langevin": "Langevin on $U_\\theta$"}
@@ -33,6 +40,11 @@ MAPS = (
     "{about}, first seed. Above: potential of mean force of φ and ψ on one colour scale, zero at each minimum; grey "
     "was never visited. Middle: what is too high (red) or too low (blue), where both were visited. Below: the same in "
     "standard errors, those of both together."
+)
+RESIDUE_MAPS = (
+    "{about}, first seed; a row for each residue that has φ and ψ. Left: potential of mean force of φ and ψ on one "
+    "colour scale, zero at each minimum; grey was never visited. Right: what is too high (red) or too low (blue), "
+    "where both were visited."
 )
 DISTRIBUTIONS = (
     "{about}, first seed: energies, and the bond and the angle whose generated distribution is farthest off. Bins are "
@@ -123,23 +135,21 @@ def _notes(result: RamachandranResult) -> Iterator[str]:
 def _sections(result: RamachandranResult, shown: Mapping[str, Shown]) -> Iterator[Section]:
     numbers, config = tables.numbers_of(result), result.config
     first = next(iter(shown.values()))
-    published = config.beads == "backbone"
-    maps = [
-        picture(
-            f"maps-{name}",
-            f"Ramachandran maps of {name}",
-            MAPS.format(about=OBJECTIVES[name]),
-            maps_figure({label: found.surface for label, found in one.findings.items()}, TITLES),
+    residues = [plane.residue for plane in first.judge.residues]
+    if len(residues) == 1:
+        published = config.beads == "backbone" and first.judge.system.name in MOLECULES
+        yield Section("Maps", list(map(_maps, shown, shown.values())), [tables.agreement_table(numbers)], [ERRORS])
+        yield Section(
+            "Distances from the reference",
+            tables=[tables.distance_table(numbers, published)],
+            paragraphs=[DISTANCES, *([PUBLISHED] if published else [])],
         )
-        for name, one in shown.items()
-    ]
-    yield Section("Maps", maps, [tables.agreement_table(numbers)], [ERRORS])
-    yield Section(
-        "Distances from the reference",
-        tables=[tables.distance_table(numbers, published)],
-        paragraphs=[DISTANCES, *([PUBLISHED] if published else [])],
-    )
+    elif residues:
+        pictures = list(map(_residue_maps, shown, shown.values()))
+        yield Section("Maps", pictures, list(tables.residue_tables(numbers, residues)), [ERRORS, DISTANCES])
     conformers = list(tables.conformer_tables(numbers, first.judge.beads, config.state))
+    if len(residues) > 1:
+        conformers = [tables.conformer_overview(numbers, first.judge.beads)]
     if conformers:
         yield Section("Conformers", tables=conformers)
     weighted = {name: one.weighted for name, one in shown.items() if one.weighted is not None}
@@ -162,6 +172,22 @@ def _sections(result: RamachandranResult, shown: Mapping[str, Shown]) -> Iterato
         for name, one in shown.items()
     ]
     yield Section("Energies, bonds and angles", pictures, [tables.molecule_table(numbers)], [WHOLE])
+
+
+def _maps(name: str, one: Shown) -> Picture:
+    surfaces = {label: found.surfaces[0] for label, found in one.findings.items()}
+    caption = MAPS.format(about=OBJECTIVES[name])
+    return picture(f"maps-{name}", f"Ramachandran maps of {name}", caption, maps_figure(surfaces, TITLES, TORSIONS))
+
+
+def _residue_maps(name: str, one: Shown) -> Picture:
+    surfaces = {
+        plane.residue: {label: found.surfaces[index] for label, found in one.findings.items()}
+        for index, plane in enumerate(one.judge.residues)
+    }
+    caption = RESIDUE_MAPS.format(about=OBJECTIVES[name])
+    drawn = residue_maps_figure(surfaces, TITLES)
+    return picture(f"maps-{name}", f"Ramachandran maps of every residue, {name}", caption, drawn)
 
 
 def print_table(result: RamachandranResult, page: Path, stream: TextIO | None = None) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from systems.molecular import MolecularSystem
 from workflows.progress import duration
 from workflows.ramachandran import ALL_SEEDS, REFERENCE, RamachandranResult, RamachandranRow
-from workflows.ramachandran_measures import DIVERGENCES
+from workflows.ramachandran_planes import DIVERGENCES
 from workflows.ramachandran_published import DIVERGENCES as PUBLISHED
 from workflows.ramachandran_published import GPU_HOURS, SOURCE
 from workflows.ramachandran_run import REWEIGHTED, SAMPLERS
@@ -25,6 +25,9 @@ NAMES = {
 """What the columns of the maps are called."""
 
 HEADINGS = {"js": "JS", "js_pooled_range": "JS, pooled range", "pmf_error": "PMF error"}
+
+
+RESIDUE_CAPTIONS = {"js": "JS [nats] of the maps", "pmf_error": "PMF error [kT²] of the maps"}
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,45 @@ def _floor(numbers: Numbers, metric: str) -> str:
     found = [numbers.get(objective, metric) for objective in numbers.objectives]
     floors = [row.noise_floor for row in found if row is not None and row.noise_floor is not None]
     return rounding.plain(sum(floors) / len(floors)) if floors else rounding.UNKNOWN
+
+
+def residue_tables(numbers: Numbers, residues: Sequence[str]) -> Iterator[Table]:
+    """Yield a table of each distance of the maps of several residues, a residue a line, and one of the trainings."""
+    named = [(objective, label) for objective in numbers.objectives for label in numbers.labels]
+    columns = ["residue", *(f"{NAMES[label]}, {objective}" for objective, label in named)]
+    for name, caption in RESIDUE_CAPTIONS.items():
+        lines = []
+        for residue in residues:
+            rows = [numbers.get(objective, f"{label}_{name}[{residue}]") for objective, label in named]
+            lines.append(Line((residue, *map(_above_floor, rows))))
+        yield Table(f"{caption}: what is above the noise floor, means over the seeds", columns, lines)
+    lines = []
+    for residue in residues:
+        rows = [numbers.get(objective, f"{label}_bins_within_2_stderr[{residue}]") for objective, label in named]
+        lines.append(Line((residue, *map(_percent, rows))))
+    yield Table("Bins with 0.1 % of the reference or more that are within two standard errors of it", columns, lines)
+    yield training_table(numbers)
+
+
+def training_table(numbers: Numbers) -> Table:
+    """Return how long the trainings took, means over the seeds."""
+    found = {objective: numbers.get(objective, "training_seconds") for objective in numbers.objectives}
+    lines = [Line((name, rounding.UNKNOWN if row is None else duration(row.value))) for name, row in found.items()]
+    return Table("Trainings", ("objective", "time"), lines)
+
+
+def conformer_overview(numbers: Numbers, system: MolecularSystem) -> Table:
+    """Return the free energies of the conformers of many residues, a basin a line."""
+    named = [(objective, label) for objective in numbers.objectives for label in numbers.labels]
+    lines = []
+    for name, basin in system.basins.items():
+        rows = [numbers.get(objective, f"{label}_delta_f[{name}]") for objective, label in named]
+        arc = f"{basin.torsion} in ({basin.low:g}, {basin.high:g}) rad"
+        reference = numbers.get(REFERENCE, f"{REFERENCE}_delta_f[{name}]")
+        lines.append(Line((name, arc, *map(_value, (reference, *rows)))))
+    columns = ("conformer", "B", NAMES[REFERENCE], *(f"{NAMES[label]}, {objective}" for objective, label in named))
+    caption = "Conformers, B against all the rest, A; F(B) − F(A) [kT] ± one standard error"
+    return Table(caption, columns, lines, words=2)
 
 
 def conformer_tables(numbers: Numbers, system: MolecularSystem, state: str) -> Iterator[Table]:
