@@ -24,7 +24,10 @@ def residue_pairs(system: MolecularSystem) -> dict[str, tuple[str, str]]:
     They belong together where they share N, CA and C. The residue of plain ``phi`` and ``psi`` has the name ``""``.
     """
     names = {kind: [name for name in system.torsions if name.startswith(kind)] for kind in ("phi", "psi")}
-    phi, psi = (np.array([system.torsions[name] for name in several]).reshape(-1, 4) for several in names.values())
+    phi, psi = (
+        np.array([system.torsions[name] for name in several], dtype=np.int64).reshape(-1, 4)
+        for several in names.values()
+    )
     pairs = [(names["phi"][row], names["psi"][column]) for row, column in paired_torsions(phi, psi).tolist()]
     return {pair[0].removeprefix("phi").removeprefix("-"): pair for pair in pairs}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +15,9 @@ from workflows import trust
 from workflows.molecule_sampling import learned_target
 from workflows.molecule_stages import MoleculeStages, stage_of_training
 from workflows.ramachandran import REFERENCE, RamachandranConfig
+from workflows.ramachandran_folding import FoldedStarts
 from workflows.ramachandran_measures import Findings, Judge, Measured, weight_metrics
-from workflows.ramachandran_planes import torsion_planes
+from workflows.ramachandran_planes import Plane
 from workflows.ramachandran_samples import Sample
 from workflows.sample import sampled
 from workflows.weighted_sampling import WeightedEnsemble, WeightedSampling, WeightedSizes, stages_of
@@ -37,12 +38,14 @@ class Shown:
         samples: by label, the reference first.
         findings: the same.
         weighted: the weights, where all atoms are learned.
+        starts: who is folded of the walkers of the whole reference, where the molecule has a fold.
     """
 
     judge: Judge
     samples: Mapping[str, Sample]
     findings: Mapping[str, Findings]
     weighted: WeightedEnsemble | None
+    starts: FoldedStarts | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class JudgedRun:
         config: settings.
         stages: of the frames that are learned from.
         reference: frames that samples are compared with.
+        planes: that maps are drawn over.
+        starts: who is folded of the walkers of the whole reference.
         objective: that the energy is learned by.
         seed: of everything random.
     """
@@ -60,6 +65,8 @@ class JudgedRun:
     config: RamachandranConfig
     stages: MoleculeStages
     reference: ReferenceEnsemble
+    planes: Sequence[Plane]
+    starts: FoldedStarts | None
     objective: str
     seed: int
 
@@ -82,8 +89,8 @@ class JudgedRun:
         stages, folder = self.stages, self.stages.folder
         model, training = stages.trained(self.objective, self.seed, folder.path / "models" / f"{self.name}.safetensors")
         metrics = [Measured("training_seconds", float(training.facts["training_seconds"]))]
-        planes = torsion_planes(stages.beads)
-        judge = Judge(stages.system, stages.beads, self.config.beads, self._reference(model), planes, self.seed)
+        reference = self._reference(model)
+        judge = Judge(stages.system, stages.beads, self.config.beads, reference, self.planes, self.seed)
         samples = {REFERENCE: judge.reference}
         for sampler, label in SAMPLERS.items():
             file = folder.path / "samples" / f"{self.name}-{sampler}.h5"
@@ -103,7 +110,7 @@ class JudgedRun:
         for label, sample in samples.items():
             if label != REFERENCE:
                 metrics += judge.measure(sample, findings[label])
-        return Shown(judge, samples, findings, weighted), metrics
+        return Shown(judge, samples, findings, weighted, self.starts), metrics
 
     def checks(self, seen: Shown) -> Iterator[trust.Check]:
         """Yield the gates of the weights: a command that fails one names no reweighted result."""

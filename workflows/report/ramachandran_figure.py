@@ -24,6 +24,7 @@ LARGEST = 2.0
 """End of the scale of differences [kT]."""
 MOST_SIGMAS = 5.0
 """End of the scale of deviations [standard errors]."""
+PANELS_IN_A_ROW = 3
 SHOWN_OUTSIDE = 0.005
 """Share beyond the reference's range from which on a legend tells it."""
 SCALE, DIFFERENCE, DEVIATION = "free energy [kT]", "minus the reference [kT]", "the same [standard errors]"
@@ -62,7 +63,8 @@ def maps_figure(surfaces: Mapping[str, FreeEnergySurface], titles: Mapping[str, 
     reference = surfaces[REFERENCE]
     for column, (name, surface) in enumerate(surfaces.items()):
         upper, middle, lower = grid[:, column]
-        upper.set_title(titles.get(name, name))
+        beyond = f"\n{100 * surface.outside:.2g} % outside" if surface.outside > SHOWN_OUTSIDE else ""
+        upper.set_title(titles.get(name, name) + beyond)
         shown = _draw_free_energy(upper, surface, frame)
         if name == REFERENCE:
             stderr = np.where(np.isfinite(surface.stderr), surface.stderr, np.nan)
@@ -144,9 +146,13 @@ def distributions_figure(panels: Sequence[Distributions], labels: Mapping[str, s
         panels: from left to right.
         labels: what the origins are called.
     """
-    figure = Figure(figsize=(3.6 * len(panels) + 0.4, 3.3), layout="constrained")
-    axes: Sequence[Axes] = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, panel in zip(axes, panels, strict=True):
+    rows = -(-len(panels) // PANELS_IN_A_ROW)
+    columns = min(len(panels), PANELS_IN_A_ROW)
+    figure = Figure(figsize=(3.6 * columns + 0.4, 3.3 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axis in grid.flat[len(panels) :]:
+        axis.set_visible(False)
+    for axis, panel in zip(grid.flat, panels, strict=False):
         for label, found in panel.histograms.items():
             outside = f", {100 * found.outside:.2g} % outside" if found.outside > SHOWN_OUTSIDE else ""
             axis.stairs(
@@ -162,7 +168,8 @@ def distributions_figure(panels: Sequence[Distributions], labels: Mapping[str, s
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.set_ylim(0, 1.35 * axis.get_ylim()[1])
         axis.legend(loc="upper right", fontsize=7.5)
-    axes[0].set_ylabel("probability density")
+    for row in grid:
+        row[0].set_ylabel("probability density")
     return figure
 
 
