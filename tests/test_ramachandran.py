@@ -13,7 +13,7 @@ import torch
 import systems
 from boltzgen_diffclf.errors import InputError, NotTrustworthyError
 from boltzgen_diffclf.estimators.reweighting import family_log_weights, normalised_weights
-from boltzgen_diffclf.observables import free_energy_surface, surface_agreement, unvisited_share
+from boltzgen_diffclf.observables import free_energy_surface, plane_free_energy, surface_agreement, unvisited_share
 from systems.beads import bead_stereocentres, bead_system
 from systems.conformers import basin_free_energy, overweighted
 from systems.ensemble import Provenance, ReferenceEnsemble, energies_of
@@ -25,6 +25,7 @@ from workflows.ramachandran_measures import Judge
 from workflows.ramachandran_pipeline import unlearned
 from workflows.ramachandran_planes import torsion_planes
 from workflows.ramachandran_samples import Sample
+from workflows.report.ramachandran_figure import Frame, maps_figure
 from workflows.weighted_sampling import WeightedEnsemble
 
 pytestmark = pytest.mark.usefixtures("eager_mode")
@@ -144,6 +145,16 @@ def test_bins_agree_within_their_errors() -> None:
     assert moved.largest > 10
     half = free_energy_surface(*reference[reference[:, 0] > 0].T, bins=24)
     assert surface_agreement(surfaces[0], half).largest == np.inf
+
+
+def test_what_lies_beyond_the_limits_is_told_above_its_map() -> None:
+    points, limits = np.random.default_rng(2).normal(size=(1000, 2)), ((-5.0, 5.0), (-5.0, 5.0))
+    moved = np.where(np.arange(1000)[:, None] < 250, points, np.inf)
+    several = {"reference": points, "iid": points + 100, "langevin": moved}
+    surfaces = {name: plane_free_energy(one, limits, bins=8) for name, one in several.items()}
+    drawn = maps_figure(surfaces, {"iid": "generated"}, Frame(("one", "other"), (-5, 5, -5, 5)))
+    titles = [axis.get_title(loc="left") or axis.get_title() for axis in drawn.axes]
+    assert titles[:3] == ["reference", "generated\n100 % outside", "langevin\n75 % outside"]
 
 
 def test_what_no_sample_visits_is_its_share_of_the_reference() -> None:

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from boltzgen_diffclf.observables.ramachandran import FreeEnergySurface, surface_difference
 from workflows.ramachandran import REFERENCE
 from workflows.ramachandran_distributions import Distributions
+from workflows.report import rounding
 from workflows.report.figures import BLUE, GREY, INK, ORANGE, SERIES, STYLE
 
 HIGHEST = 8.0
@@ -63,8 +64,7 @@ def maps_figure(surfaces: Mapping[str, FreeEnergySurface], titles: Mapping[str, 
     reference = surfaces[REFERENCE]
     for column, (name, surface) in enumerate(surfaces.items()):
         upper, middle, lower = grid[:, column]
-        beyond = f"\n{100 * surface.outside:.2g} % outside" if surface.outside > SHOWN_OUTSIDE else ""
-        upper.set_title(titles.get(name, name) + beyond)
+        upper.set_title(titles.get(name, name) + _told_outside("\n", surface.outside))
         shown = _draw_free_energy(upper, surface, frame)
         if name == REFERENCE:
             stderr = np.where(np.isfinite(surface.stderr), surface.stderr, np.nan)
@@ -121,6 +121,11 @@ def residue_maps_figure(surfaces: Mapping[str, Mapping[str, FreeEnergySurface]],
     return figure
 
 
+def _told_outside(before: str, share: float) -> str:
+    """Return the share that lies beyond the limits, in words, nothing where it is small."""
+    return f"{before}{rounding.plain(100 * share)} % outside" if share > SHOWN_OUTSIDE else ""
+
+
 def _draw_free_energy(axis: Axes, surface: FreeEnergySurface, frame: Frame) -> AxesImage:
     free_energy = np.where(np.isfinite(surface.free_energy), surface.free_energy, np.nan)
     return _draw(axis, free_energy, frame, "viridis", 0.0, HIGHEST)
@@ -154,7 +159,6 @@ def distributions_figure(panels: Sequence[Distributions], labels: Mapping[str, s
         axis.set_visible(False)
     for axis, panel in zip(grid.flat, panels, strict=False):
         for label, found in panel.histograms.items():
-            outside = f", {100 * found.outside:.2g} % outside" if found.outside > SHOWN_OUTSIDE else ""
             axis.stairs(
                 found.density,
                 found.edges,
@@ -162,7 +166,7 @@ def distributions_figure(panels: Sequence[Distributions], labels: Mapping[str, s
                 fill=label == REFERENCE,
                 alpha=0.22 if label == REFERENCE else 1.0,
                 linewidth=1.4,
-                label=labels[label] + outside,
+                label=labels[label] + _told_outside(", ", found.outside),
             )
         axis.set(xlabel=panel.axis, title=panel.title, yticks=[])
         axis.xaxis.set_major_locator(MaxNLocator(5))
