@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from systems.molecular import MolecularSystem
+from systems.beads import bead_atoms
+from systems.molecular import Fold, MolecularSystem
 from systems.peptide import peptide
 
 SEQUENCE = "YYDPETGTWY"
@@ -21,19 +23,28 @@ FOLDED: Mapping[str, Mapping[int, float]] = {
 (Akiba et al. 2015, doi:10.1021/jacs.5b01041)."""
 # fmt: on
 
+FOLDED_NM = 0.2
+"""Deviation of the CA atoms from the native ones below which the chain is called folded [nm]; a convention."""
+
 
 def chignolin() -> MolecularSystem:
     """Return CLN025 with charged ends, folded, 166 atoms, under Amber ff99SB-ILDN and the OBC2 of ``amber99_obc.xml``.
+
+    A configuration within :data:`FOLDED_NM` of the minimised crystal structure counts as folded.
 
     States: those of :func:`~systems.peptide.peptide`.
 
     References:
         Honda et al. 2008, doi:10.1021/ja8030533 (CLN025).
     """
-    return peptide(SEQUENCE, torsions=FOLDED, name="chignolin")
+    return _with_fold(peptide(SEQUENCE, torsions=FOLDED, name="chignolin"))
 
 
 def chignolin_capped() -> MolecularSystem:
     """Return CLN025 between an acetyl and an N-methyl amide, folded, 175 atoms, otherwise like :func:`chignolin`."""
     shifted = {name: {number + 1: degrees for number, degrees in values.items()} for name, values in FOLDED.items()}
-    return peptide(f"ACE-{SEQUENCE}-NME", torsions=shifted, name="chignolin-capped")
+    return _with_fold(peptide(f"ACE-{SEQUENCE}-NME", torsions=shifted, name="chignolin-capped"))
+
+
+def _with_fold(system: MolecularSystem) -> MolecularSystem:
+    return replace(system, fold=Fold(bead_atoms(system, "ca"), FOLDED_NM))

@@ -12,10 +12,24 @@ from jaxtyping import Float, Shaped
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.estimate import Estimate
 from boltzgen_diffclf.observables.basins import conformer_free_energy, in_basin
-from boltzgen_diffclf.observables.torsions import torsion_angles
+from boltzgen_diffclf.observables.torsions import paired_torsions, torsion_angles
 from boltzgen_diffclf.samplers.resampling import stratified
 from systems.ensemble import ReferenceEnsemble
 from systems.molecular import MolecularSystem
+
+
+def residue_pairs(system: MolecularSystem) -> dict[str, tuple[str, str]]:
+    """Return the names of phi and psi of every residue that has both, by residue, in the order of the chain.
+
+    They belong together where they share N, CA and C. The residue of plain ``phi`` and ``psi`` has the name ``""``.
+    """
+    names = {kind: [name for name in system.torsions if name.startswith(kind)] for kind in ("phi", "psi")}
+    phi, psi = (
+        np.array([system.torsions[name] for name in several], dtype=np.int64).reshape(-1, 4)
+        for several in names.values()
+    )
+    pairs = [(names["phi"][row], names["psi"][column]) for row, column in paired_torsions(phi, psi).tolist()]
+    return {pair[0].removeprefix("phi").removeprefix("-"): pair for pair in pairs}
 
 
 def basin_free_energy(

@@ -68,6 +68,19 @@ class Basin:
     published: Mapping[str, tuple[PublishedValue, ...]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Fold:
+    """What counts as folded: near the configuration that the system is given with, its native one.
+
+    Attributes:
+        atoms: that are laid on it, the CA of every residue.
+        folded_nm: root-mean-square deviation of these atoms below which a configuration is folded [nm].
+    """
+
+    atoms: tuple[int, ...]
+    folded_nm: float
+
+
 @dataclass(frozen=True, eq=False)
 class MolecularSystem:
     """A molecule with its named thermodynamic states.
@@ -80,6 +93,7 @@ class MolecularSystem:
         torsions: atom indices of the torsions worth watching, e.g. ``phi`` and ``psi``.
         legs: the named differences between states.
         basins: arcs of torsions whose populations are watched.
+        fold: what counts as folded; None for a molecule that has no native configuration.
         reweighted: states whose ensemble is that of another state, named here, reweighted: the two overlap well.
 
     Raises:
@@ -94,6 +108,7 @@ class MolecularSystem:
     legs: Mapping[str, Leg] = field(default_factory=dict)
     basins: Mapping[str, Basin] = field(default_factory=dict)
     reweighted: Mapping[str, str] = field(default_factory=dict)
+    fold: Fold | None = None
     _targets: dict[tuple[str, float, torch.dtype, str], Target] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -112,6 +127,8 @@ class MolecularSystem:
             for name, basin in self.basins.items()
             if basin.torsion not in self.torsions
         ]
+        if self.fold is not None and not 0 <= min(self.fold.atoms) <= max(self.fold.atoms) < atoms:
+            wrong.append(f"the fold names atom {max(self.fold.atoms)}")
         if wrong:
             raise InputError(
                 f"system '{self.name}' has a topology of {atoms} atoms, but {'; '.join(wrong)}: "

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 import systems
+from systems.molecular import MolecularSystem
 from systems.reference import ReferenceSettings, generate
 
 
-def small_reference(folder: Path, state: str) -> Path:
-    """Return the file of 96 frames of alanine dipeptide, six walkers, sampled eagerly."""
+def small_reference(folder: Path, state: str, system: MolecularSystem | None = None) -> Path:
+    """Return the file of 96 frames of alanine dipeptide, or of another molecule, six walkers, sampled eagerly."""
     os.environ["BOLTZGEN_EAGER"] = "1"
     path = folder / f"{state}.h5"
     settings = ReferenceSettings(
@@ -22,5 +23,5 @@ def small_reference(folder: Path, state: str) -> Path:
         equilibration_frames=2,
         hot_start_steps=10,
     )
-    generate(systems.load("aldp"), state, 300.0, settings, path)
+    generate(system or systems.load("aldp"), state, 300.0, settings, path)
     return path

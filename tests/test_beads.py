@@ -12,16 +12,19 @@ import torch
 from torch import Tensor
 
 import systems
-from boltzgen_diffclf.coordinates import remove_mean
+from boltzgen_diffclf.coordinates import CentredCoordinates, remove_mean
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.observables import torsion_angles
 from boltzgen_diffclf.target import Target
 from systems.beads import bead_atoms, bead_system, bead_types
 from systems.chains import ChainDynamics, ChainSettings
+from systems.conformers import residue_pairs
 from systems.ensemble import Provenance
 from systems.molecular import MolecularSystem
+from systems.peptide import peptide
 from systems.recording import record
 from systems.store import read_ensemble
+from workflows.ramachandran_folding import deviation
 
 STIFFNESS = 400.0
 """Of the springs [kT/nm^2] that hold the centred atoms of :class:`Springs`."""
@@ -68,6 +71,34 @@ def test_beads_keep_torsions_bonds_masses_and_basins(aldp: MolecularSystem) -> N
     # CB and its neighbours tell the two carbons, and the two nitrogens, of the backbone apart.
     assert len(set(bead_types(aldp, "backbone"))) == 5
     assert max(bead_types(aldp, "heavy")) + 1 == len(set(bead_types(aldp, "heavy")))
+
+
+def test_ca_beads_are_a_chain_of_residues_with_types_that_hold_in_any_molecule() -> None:
+    first, second = peptide("ACE-ALA-GLY-HIE-NME"), peptide("ACE-HID-ALA-NME")
+    beads = bead_system(first, "ca")
+    assert [(atom.residue.name, atom.name) for atom in beads.topology.atoms()][:2] == [("ALA", "CA"), ("GLY", "CA")]
+    assert beads.bonds == ((0, 1), (1, 2))
+    assert beads.torsions == {}
+    alanine, glycine, histidine = bead_types(first, "ca")
+    assert len({alanine, glycine, histidine}) == 3
+    assert bead_types(second, "ca") == (histidine, alanine)
+    with pytest.raises(InputError, match="are 1 atoms, and two are needed"):
+        bead_atoms(peptide("ACE-GLY-NME"), "ca")
+
+
+def test_chignolin_has_ten_ca_beads_and_a_fold() -> None:
+    chignolin = systems.load("chignolin")
+    beads = bead_system(chignolin, "ca")
+    assert CentredCoordinates(beads.n_atoms, 1.0).dimension == 27
+    assert beads.bonds == tuple((first, first + 1) for first in range(9))
+    assert beads.fold is not None
+    assert beads.fold.atoms == tuple(range(10))
+    for system in (chignolin, bead_system(chignolin, "backbone"), beads):
+        assert system.fold is not None
+        moved = system.positions.numpy() @ np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+        assert deviation(system, moved[None]) == pytest.approx(0.0, abs=1e-6)
+    assert len(residue_pairs(chignolin)) == 8
+    assert len(bead_atoms(chignolin, "backbone")) == 30
 
 
 def chains(beads: MolecularSystem, target: Target, settings: ChainSettings) -> ChainDynamics:

@@ -20,10 +20,14 @@ from boltzgen_diffclf.observables import (
     histogram,
     histogram_divergence,
     histogram_overlap,
+    lagged_pairs,
     marginal_divergences,
     plane_divergence,
+    plane_free_energy,
+    plane_limits,
     reference_edges,
     torsion_features,
+    unvisited_in_plane,
 )
 
 # Bonds and angles
@@ -124,9 +128,27 @@ def mixed_autoregressions(rng, walkers=20, frames=2000):
     return hidden, hidden @ mixing + np.array([10.0, -3.0, 0.5])
 
 
+def at_lag(trajectories, lag):
+    """Frames of all walkers, and those that come so much later."""
+    walkers, frames, _ = trajectories.shape
+    group, frame = (grid.ravel() for grid in np.indices((walkers, frames)))
+    features = trajectories.reshape(walkers * frames, -1)
+    return [features[index] for index in lagged_pairs(group, frame, lag)]
+
+
+def test_pairs_at_a_lag_stay_within_a_group_and_count_copies():
+    """Frames in any order, one of them drawn twice, one missing."""
+    group = np.array([1, 0, 0, 1, 0, 0])
+    frame = np.array([2, 0, 1, 0, 0, 3])
+    now, later = lagged_pairs(group, frame, 1)
+    assert sorted(zip(now.tolist(), later.tolist(), strict=True)) == [(1, 2), (4, 2)]
+    now, later = lagged_pairs(group, frame, 2)
+    assert sorted(zip(now.tolist(), later.tolist(), strict=True)) == [(2, 5), (3, 0)]
+
+
 def test_the_slowest_component_is_found_again():
     hidden, seen = mixed_autoregressions(np.random.default_rng(2))
-    slow = fit_slow_coordinates(seen, lag_frames=5)
+    slow = fit_slow_coordinates(*at_lag(seen, 5), lag_frames=5)
     found = slow.project(seen)
     assert found.shape == (20, 2000, 2)
     correlation = np.corrcoef(found[..., 0].ravel(), hidden[..., 0].ravel())[0, 1]
@@ -136,25 +158,44 @@ def test_the_slowest_component_is_found_again():
     # 1 / -ln 0.98 = 49.5 frames, of which 40,000 frames show 400 independent samples.
     assert slow.timescales[0] == pytest.approx(-1 / math.log(0.98), rel=0.2)
     assert slow.timescales[0] > 10 * slow.timescales[1]
-    with pytest.raises(InputError, match="a lag of 2000 frames"):
-        fit_slow_coordinates(seen, lag_frames=2000)
+    with pytest.raises(InputError, match="no two frames of a group are 2000 frames apart"):
+        at_lag(seen, 2000)
     constant = np.concatenate([seen[..., :1], np.ones_like(seen[..., :1])], axis=-1)
     with pytest.raises(InputError, match="2 slow coordinates are asked of 1 features"):
-        fit_slow_coordinates(constant, lag_frames=5)
+        fit_slow_coordinates(*at_lag(constant, 5), lag_frames=5)
 
 
 def test_divergence_in_the_plane_counts_what_lies_outside():
     rng, step = np.random.default_rng(3), np.array([0.5, 0.0])
     reference, same = rng.normal(size=(2, 50_000, 2))
-    floor = plane_divergence(same, reference)
+    limits = plane_limits(reference)
+    floor = plane_divergence(same, reference, limits=limits)
     assert floor < 0.08
-    assert plane_divergence(same + step, reference) > floor + 0.02
-    assert plane_divergence(same * np.inf, reference) == pytest.approx(math.log(2))
+    assert plane_divergence(same + step, reference, limits=limits) > floor + 0.02
+    assert plane_divergence(same * np.inf, reference, limits=limits) == pytest.approx(math.log(2))
     log_w = 0.5 * same[:, 0]
     moved = rng.normal(size=(50_000, 2)) + step
-    assert plane_divergence(same, moved, log_w) < plane_divergence(same, moved) - 0.02
+    weighted, unweighted = (plane_divergence(same, moved, weights, limits=limits) for weights in (log_w, None))
+    assert weighted < unweighted - 0.02
     with pytest.raises(InputError, match="NaN"):
-        plane_divergence(same * np.nan, reference)
+        plane_divergence(same * np.nan, reference, limits=limits)
+
+
+def test_a_plane_has_the_free_energy_of_its_law_and_no_bin_for_what_lies_outside():
+    rng = np.random.default_rng(4)
+    points = rng.normal(size=(400_000, 2))
+    limits = ((-2.0, 2.0), (-1.0, 1.0))
+    surface = plane_free_energy(points, limits, bins=8)
+    shares = [np.diff(norm.cdf(np.linspace(*ends, 9))) for ends in limits]
+    exact = np.outer(*shares)
+    assert np.abs((surface.probability - exact) / (surface.stderr * exact)).max() < 4.5
+    assert surface.outside == pytest.approx(1 - exact.sum(), abs=0.005)
+    nowhere = plane_free_energy(points + 100, limits, bins=8)
+    assert nowhere.outside == 1
+    assert np.isinf(nowhere.free_energy).all()
+    far = np.where(points[:, :1] > 0, points, np.inf)
+    assert unvisited_in_plane(far, points, limits) == pytest.approx(norm.cdf(0) - norm.cdf(-2), abs=0.05)
+    assert unvisited_in_plane(points, points, limits) == 0
 
 
 def test_features():

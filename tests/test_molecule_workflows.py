@@ -166,9 +166,12 @@ def test_maps_of_every_objective_and_seed_come_with_their_noise_floor(reference:
             assert float(row["published"]) > 0
             assert float(row["stderr"]) > 0
         assert float(found[objective, "0", "iid_js_pooled_range"]["published"]) > 0
+        assert float(found[objective, "0", "iid_tica_js"]["noise_floor"]) > 0
+        assert found[objective, "0", "iid_tica_js"]["published"] == ""
         assert 0 <= float(found[objective, "0", "langevin_bins_within_2_stderr"]["value"]) <= 1
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png") == 4
+    assert page.count("data:image/png") == 7
+    assert "TICA of cosines and sines of 2 named torsions, fitted on the reference at a lag of 1 frame" in page
     assert "Reweighting is not applicable" in page
     assert "python -m workflows.ramachandran --preset quick" in page
     assert (tmp_path / "figures" / "maps-dsm.png").stat().st_size > 10_000

@@ -13,7 +13,7 @@ import torch
 import systems
 from boltzgen_diffclf.errors import InputError, NotTrustworthyError
 from boltzgen_diffclf.estimators.reweighting import family_log_weights, normalised_weights
-from boltzgen_diffclf.observables import free_energy_surface, surface_agreement, unvisited_share
+from boltzgen_diffclf.observables import free_energy_surface, plane_free_energy, surface_agreement, unvisited_share
 from systems.beads import bead_stereocentres, bead_system
 from systems.conformers import basin_free_energy, overweighted
 from systems.ensemble import Provenance, ReferenceEnsemble, energies_of
@@ -23,7 +23,9 @@ from workflows import ramachandran
 from workflows.ramachandran import RamachandranConfig
 from workflows.ramachandran_measures import Judge
 from workflows.ramachandran_pipeline import unlearned
-from workflows.ramachandran_samples import Sample, sample_of
+from workflows.ramachandran_planes import torsion_planes
+from workflows.ramachandran_samples import Sample
+from workflows.report.ramachandran_figure import Frame, maps_figure
 from workflows.weighted_sampling import WeightedEnsemble
 
 pytestmark = pytest.mark.usefixtures("eager_mode")
@@ -85,8 +87,8 @@ def frames() -> ReferenceEnsemble:
 def judge_of(frames: ReferenceEnsemble) -> tuple[Judge, Sample]:
     aldp = systems.load("aldp")
     beads = bead_system(aldp, "all")
-    reference = sample_of("reference", frames, beads)
-    return Judge(aldp, beads, "all", reference), reference
+    reference = Sample("reference", frames)
+    return Judge(aldp, beads, "all", reference, torsion_planes(beads)), reference
 
 
 def test_weights_of_mirror_images_go_into_every_number(frames: ReferenceEnsemble) -> None:
@@ -97,13 +99,14 @@ def test_weights_of_mirror_images_go_into_every_number(frames: ReferenceEnsemble
     assert found["reference_bins_within_2_stderr"] == 1.0
     assert found["reference_largest_deviation"] == 0.0
     log_w = np.where(np.arange(len(frames)) % 2 == 0, -np.inf, 0.0)
-    weighted = sample_of("reweighted", frames, judge.beads, log_w=log_w)
+    weighted = Sample("reweighted", frames, log_w=log_w)
     findings = judge.look_at(weighted)
     whole = {row.metric: row for row in judge.measure(weighted, findings)}
     assert whole["reweighted_mirrored"].value == 0.0
     assert isinstance(findings.conformers["phi > 0"], str)
-    kept = sample_of("kept", frames.select(torch.arange(1, len(frames), 2)), judge.beads)
-    np.testing.assert_allclose(findings.surface.probability, judge.look_at(kept).surface.probability, atol=1e-12)
+    kept = Sample("kept", frames.select(torch.arange(1, len(frames), 2)))
+    expected = judge.look_at(kept).surfaces[0].probability
+    np.testing.assert_allclose(findings.surfaces[0].probability, expected, atol=1e-12)
 
 
 def test_weighted_frames_are_saved_with_their_weights_and_nothing_else(
@@ -144,6 +147,16 @@ def test_bins_agree_within_their_errors() -> None:
     assert surface_agreement(surfaces[0], half).largest == np.inf
 
 
+def test_what_lies_beyond_the_limits_is_told_above_its_map() -> None:
+    points, limits = np.random.default_rng(2).normal(size=(1000, 2)), ((-5.0, 5.0), (-5.0, 5.0))
+    moved = np.where(np.arange(1000)[:, None] < 250, points, np.inf)
+    several = {"reference": points, "iid": points + 100, "langevin": moved}
+    surfaces = {name: plane_free_energy(one, limits, bins=8) for name, one in several.items()}
+    drawn = maps_figure(surfaces, {"iid": "generated"}, Frame(("one", "other"), (-5, 5, -5, 5)))
+    titles = [axis.get_title(loc="left") or axis.get_title() for axis in drawn.axes]
+    assert titles[:3] == ["reference", "generated\n100 % outside", "langevin\n75 % outside"]
+
+
 def test_what_no_sample_visits_is_its_share_of_the_reference() -> None:
     rng = np.random.default_rng(1)
     here, there = rng.normal(size=(9900, 2)) * 0.2 + 1.0, rng.normal(size=(100, 2)) * 0.05 - 2.0
@@ -153,8 +166,8 @@ def test_what_no_sample_visits_is_its_share_of_the_reference() -> None:
 
 def test_a_basin_is_made_too_likely_by_the_factor_that_was_asked_for(frames: ReferenceEnsemble) -> None:
     aldp, stream = systems.load("aldp"), torch.Generator().manual_seed(0)
-    _, reference = judge_of(frames)
-    low, high = sorted(reference.torsions[:2, 0])
+    judge, _ = judge_of(frames)
+    low, high = sorted(judge.findings.points[0][:2, 0])
     arcs = dataclasses.replace(aldp.basins["phi > 0"], low=high - 0.5, high=high + 0.5)
     aldp = dataclasses.replace(aldp, basins={"that": arcs})
     made = overweighted(frames, aldp, "that", 10.0, stream)

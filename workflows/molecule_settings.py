@@ -42,8 +42,11 @@ class MoleculeSettings(SystemSettings):
 
     state: Annotated[str, Field(description=f"Thermodynamic state: {STATES}.")] = "implicit"
     beads: Annotated[
-        Literal["all", "heavy", "backbone"],
-        Field(description="Atoms that are learned: all, those that are no hydrogens, or those of the named torsions."),
+        Literal["all", "heavy", "backbone", "ca"],
+        Field(
+            description="Atoms that are learned: all, those that are no hydrogens, those of the named torsions, or the "
+            "CA of every residue."
+        ),
     ] = "backbone"
     preset: Annotated[
         Literal["quick", "standard"], Field(description="Size of the run: minutes, or what a table needs.")

@@ -81,6 +81,11 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
         Field(gt=0, lt=1, description="Share of effective samples that each step towards the true energy keeps."),
     ] = 0.9
 
+    tica_lag_frames: Annotated[
+        int | None,
+        Field(ge=1, description="Lag of TICA [frames] (a fortieth of a walker's frames where not given)."),
+    ] = None
+
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, given: ArgsKwargs) -> ArgsKwargs:
@@ -150,6 +155,7 @@ class RamachandranResult:
         folder: of the run.
         reasons: why the weights are not to be believed, one sentence each; empty where they are.
         warnings: what else a reader should know first.
+        unconverged: why the reference is not what others can be held against; empty where it is.
     """
 
     config: RamachandranConfig
@@ -157,6 +163,7 @@ class RamachandranResult:
     folder: Path
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    unconverged: str = ""
 
 
 def run(config: RamachandranConfig) -> RamachandranResult:
@@ -164,7 +171,8 @@ def run(config: RamachandranConfig) -> RamachandranResult:
 
     Raises:
         InputError: a setting, a file or the folder is wrong.
-        NotTrustworthyError: the weights are not to be believed; the folder keeps everything all the same.
+        NotTrustworthyError: the weights are not to be believed, or the reference has not converged; the folder keeps
+            everything all the same.
         RunFailedError: the run could not go on.
     """
     import os
@@ -181,16 +189,17 @@ def run(config: RamachandranConfig) -> RamachandranResult:
     given = frames_given(config)
     reference = reference_frames(config)
     learned = frames_to_learn(config, reference if given is None else given)
-    with open_run_folder(config.folder, config, FREE_SETTINGS | {"objectives", "seeds"}) as folder:
+    with open_run_folder(config.folder, config, FREE_SETTINGS | {"objectives", "seeds", "tica_lag_frames"}) as folder:
         with processor_settings(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1))):
             stages = MoleculeStages(config, folder, learned, device)
             judged = unlearned(reference, stages.training) if given is None else reference
-            result, shown = compute(config, stages, judged)
+            result, shown = compute(config, stages, judged, reference)
         page = write_page(result, shown)
         print_table(result, page)
-        if result.reasons:
-            more = f" (and {len(result.reasons) - 1} more)" if len(result.reasons) > 1 else ""
-            raise NotTrustworthyError(f"{result.reasons[0]}{more}; all is written in {page}")
+        reasons = (*([f"not converged: {result.unconverged}"] if result.unconverged else []), *result.reasons)
+        if reasons:
+            more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+            raise NotTrustworthyError(f"{reasons[0]}{more}; all is written in {page}")
     return result
 
 

@@ -1,7 +1,8 @@
-"""Which distributions the Ramachandran page shows: energies, and the bond and the angle that are farthest off."""
+"""Which distributions the Ramachandran page shows: energies, and of the others the one that is farthest off."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,8 +12,18 @@ from boltzgen_diffclf.observables import Histogram, angle_triples, histogram, ma
 from workflows.ramachandran_measures import Judge
 from workflows.ramachandran_samples import Sample
 
-UNITS = {"energy": ("energy [kT]", 1.0), "bond": ("length [nm]", 1.0), "angle": ("angle [degrees]", 180 / np.pi)}
+UNITS = {
+    "energy": ("energy [kT]", 1.0),
+    "bond": ("length [nm]", 1.0),
+    "angle": ("angle [degrees]", 180 / np.pi),
+    "distance": ("distance [nm]", 1.0),
+    "rmsd": ("RMSD [nm]", 1.0),
+    "end_to_end": ("distance [nm]", 1.0),
+}
 """Label of the axis of each quantity, and its unit there."""
+
+WHOLE = {"rmsd": "CA, from native", "end_to_end": "end to end"}
+"""Titles of what there is one of in a chain."""
 
 BINS = 60
 
@@ -33,18 +44,18 @@ class Distributions:
 
 
 def distributions(judge: Judge, samples: Mapping[str, Sample], chosen_by: str = "iid") -> list[Distributions]:
-    """Return the distribution of energies, of one bond and of one angle.
+    """Return the distribution of energies, of one bond, of one angle, and of one distance of CA beads.
 
     Args:
         judge: of the samples.
         samples: by label.
-        chosen_by: label of the sample whose worst bond and worst angle are shown.
+        chosen_by: label of the sample whose worst bond, angle and distance are shown.
     """
     values = {label: judge.geometry(sample) for label, sample in samples.items()}
     reference = judge.geometry(judge.reference)
     found = []
     for name, (axis, unit) in UNITS.items():
-        if reference[name].shape[1] == 0:
+        if name not in reference or reference[name].shape[1] == 0:
             continue
         worst = int(np.argmax(marginal_divergences(values[chosen_by][name], reference[name], bins=BINS)))
         edges = reference_edges(unit * reference[name][:, worst], BINS)
@@ -60,5 +71,15 @@ def _title(judge: Judge, name: str, index: int) -> str:
     beads = judge.beads
     if name == "energy":
         return "true energy" if judge.selection == "all" else "learned energy"
-    atoms = beads.bonds[index] if name == "bond" else angle_triples(beads.bonds)[index].tolist()
-    return f"{name} " + "–".join(f"{beads.elements[atom]}{atom}" for atom in atoms)
+    if name in WHOLE:
+        return WHOLE[name]
+    pairs = list(itertools.combinations(range(beads.n_atoms), 2))
+    chosen = {"bond": beads.bonds, "angle": angle_triples(beads.bonds).tolist(), "distance": pairs}[name][index]
+    return f"{name} " + "–".join(_bead_names(judge)[atom] for atom in chosen)
+
+
+def _bead_names(judge: Judge) -> list[str]:
+    """Return the residue of CA beads, else the element and number of each."""
+    if judge.selection == "ca":
+        return [f"{atom.residue.name}{atom.residue.id}" for atom in judge.beads.topology.atoms()]
+    return [f"{element}{atom}" for atom, element in enumerate(judge.beads.elements)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from boltzgen_diffclf.errors import NotTrustworthyError
 from boltzgen_diffclf.estimators.estimate import Estimate
@@ -17,32 +17,23 @@ from boltzgen_diffclf.observables import (
     Integrity,
     angle_triples,
     bond_angles,
+    contact_difference,
+    distance_features,
     distances,
     divergence_above_floor,
     integrity,
     marginal_divergences,
-    pooled_range_jensen_shannon,
-    ramachandran_jensen_shannon,
-    ramachandran_pmf_error,
     surface_agreement,
-    unvisited_share,
 )
-from boltzgen_diffclf.observables.ramachandran import FreeEnergySurface, free_energy_surface
+from boltzgen_diffclf.observables.ramachandran import FreeEnergySurface
 from boltzgen_diffclf.streams import split_seed
 from systems.beads import bead_stereocentres
 from systems.conformers import basin_free_energy
 from systems.molecular import MolecularSystem
+from workflows.ramachandran_folding import Folding, deviation, folding_of
+from workflows.ramachandran_planes import Plane, Points, TorsionPlane
 from workflows.ramachandran_samples import Sample
-
-BINS = 48
-"""A side of the maps on the page, whose bins are counted."""
-
-DIVERGENCES: Mapping[str, Callable[..., float]] = {
-    "js": ramachandran_jensen_shannon,
-    "js_pooled_range": pooled_range_jensen_shannon,
-    "pmf_error": ramachandran_pmf_error,
-}
-"""Of two sets of (phi, psi), the first perhaps weighted, by name."""
+from workflows.ramachandran_slow import SlowPlane
 
 
 class Measured(NamedTuple):
@@ -66,14 +57,18 @@ class Findings:
     """What a sample shows.
 
     Attributes:
-        surface: of phi and psi.
+        points: of every frame in each plane of the judge.
+        surfaces: the free energy over each plane.
         conformers: ``F_B - F_A`` [kT] of each basin by name, or why there is none.
         integrity: which frames are no molecule.
+        folding: who is folded; None where the beads have no fold.
     """
 
-    surface: FreeEnergySurface
+    points: Sequence[Points]
+    surfaces: Sequence[FreeEnergySurface]
     conformers: Mapping[str, Estimate | str]
     integrity: Integrity
+    folding: Folding | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +80,7 @@ class Judge:
         beads: what of it is learned, as a system.
         selection: name of the beads.
         reference: frames of the beads.
+        planes: that maps are drawn over, those of residues first.
         seed: of thinning and halving.
     """
 
@@ -92,7 +88,18 @@ class Judge:
     beads: MolecularSystem
     selection: str
     reference: Sample
+    planes: Sequence[Plane]
     seed: int = 0
+
+    @property
+    def residues(self) -> list[TorsionPlane]:
+        """The planes that are of phi and psi."""
+        return [plane for plane in self.planes if isinstance(plane, TorsionPlane)]
+
+    @property
+    def slow(self) -> SlowPlane | None:
+        """The plane of the slow coordinates, where there is one."""
+        return next((plane for plane in self.planes if isinstance(plane, SlowPlane)), None)
 
     @cached_property
     def findings(self) -> Findings:
@@ -100,46 +107,71 @@ class Judge:
         return self.look_at(self.reference)
 
     def look_at(self, sample: Sample) -> Findings:
-        """Return map, conformers and integrity of a sample."""
-        surface = free_energy_surface(*sample.torsions.T, groups=sample.groups, log_w=sample.log_w, bins=BINS)
+        """Return maps, conformers and integrity of a sample."""
+        points = [plane.points(sample.frames.positions.numpy()) for plane in self.planes]
+        surfaces = [plane.surface(sample, found) for plane, found in zip(self.planes, points, strict=True)]
         conformers = {name: self._conformer(sample, name) for name in self.beads.basins}
-        return Findings(surface, conformers, self._integrity(sample))
+        return Findings(points, surfaces, conformers, self._integrity(sample), folding_of(self.beads, sample))
 
     def measure(self, sample: Sample, findings: Findings) -> Iterator[Measured]:
         """Yield every metric of a sample against the reference, in the order of the table."""
-        yield from self._divergences(sample)
-        agreement = surface_agreement(self.findings.surface, findings.surface)
-        yield Measured(f"{sample.label}_bins_within_2_stderr", agreement.within)
-        yield Measured(f"{sample.label}_largest_deviation", agreement.largest)
-        yield from conformer_metrics(sample.label, findings)
+        for index in range(len(self.planes)):
+            yield from self._map_metrics(sample, findings, index)
         yield from self._geometry(sample)
-        yield from integrity_metrics(sample, findings.integrity)
+        if findings.folding is not None and self.findings.folding is not None:
+            yield self._above_floor(
+                sample,
+                "contact_difference",
+                contact_difference,
+                findings.folding.contacts,
+                self.findings.folding.contacts,
+            )
+        yield from own_metrics(sample, findings)
 
-    def unvisited(self, sample: Sample) -> float:
-        """Return the share of the reference that lies where no frame of a sample has weight."""
-        return unvisited_share(sample.torsions[sample.weights > 0], self.reference.torsions)
+    def unvisited(self, sample: Sample, findings: Findings) -> float:
+        """Return the largest share of the reference, of all planes, that lies where no frame of a sample has weight."""
+        counted = sample.weights > 0
+        several = zip(self.planes, findings.points, self.findings.points, strict=True)
+        return max((plane.unvisited(ours[counted], theirs) for plane, ours, theirs in several), default=0.0)
 
     def geometry(self, sample: Sample) -> dict[str, Float[np.ndarray, "frames quantities"]]:
-        """Return bond lengths [nm], bond angles [rad] and energies [kT] of every frame."""
+        """Return bond lengths [nm], angles [rad] and energies [kT] of every frame, and distances [nm] of chains."""
         positions, bonds = sample.frames.positions.numpy(), self.beads.bonds
-        return {
+        found = {
             "bond": distances(positions, np.array(bonds, dtype=np.int64).reshape(-1, 2)),
             "angle": bond_angles(positions, angle_triples(bonds)),
             "energy": np.nan_to_num(sample.frames.energies.numpy(), nan=np.inf)[:, None],
         }
+        if self.selection == "ca":
+            found["distance"] = distance_features(positions)
+        if self.beads.fold is not None:
+            ends = positions[:, [self.beads.fold.atoms[0], self.beads.fold.atoms[-1]]]
+            found["end_to_end"] = distance_features(ends)
+            found["rmsd"] = deviation(self.beads, positions)[:, None]
+        return found
 
-    def _divergences(self, sample: Sample) -> Iterator[Measured]:
-        reference = self.reference
-        for name, divergence in DIVERGENCES.items():
-            found = divergence_above_floor(
-                divergence,
-                sample.torsions,
-                reference.torsions,
-                reference.frames.group.numpy(),
-                self._generator(f"{sample.label} {name}"),
-                sample.log_w,
-            )
-            yield Measured(f"{sample.label}_{name}", found.value, found.floor, found.stderr)
+    def _map_metrics(self, sample: Sample, findings: Findings, index: int) -> Iterator[Measured]:
+        """Yield how far a sample is from the reference in one plane."""
+        plane = self.planes[index]
+        for name, divergence in plane.divergences.items():
+            points = findings.points[index], self.findings.points[index]
+            yield self._above_floor(sample, plane.metric(name), divergence, *points)
+        agreement = surface_agreement(self.findings.surfaces[index], findings.surfaces[index])
+        yield Measured(f"{sample.label}_{plane.metric('bins_within_2_stderr')}", agreement.within)
+        yield Measured(f"{sample.label}_{plane.metric('largest_deviation')}", agreement.largest)
+
+    def _above_floor(
+        self,
+        sample: Sample,
+        name: str,
+        divergence: Callable[..., float],
+        ours: Shaped[np.ndarray, "sampled values"],
+        theirs: Shaped[np.ndarray, "frames values"],
+    ) -> Measured:
+        """Return a distance of a sample from the reference beside that of the reference from itself."""
+        generator, groups = self._generator(f"{sample.label} {name}"), self.reference.frames.group.numpy()
+        found = divergence_above_floor(divergence, ours, theirs, groups, generator, sample.log_w)
+        return Measured(f"{sample.label}_{name}", found.value, found.floor, found.stderr)
 
     def _geometry(self, sample: Sample) -> Iterator[Measured]:
         """Yield the mean divergence [nats] of bond lengths, angles and energies from one half of the reference."""
@@ -175,17 +207,23 @@ class Judge:
         return np.random.default_rng(split_seed(self.seed, purpose))
 
 
-def conformer_metrics(label: str, findings: Findings) -> Iterator[Measured]:
-    """Yield the free energy [kT] of each basin against all the rest, where both were seen."""
+def own_metrics(sample: Sample, findings: Findings) -> Iterator[Measured]:
+    """Yield what a sample shows by itself, whatever it is compared with."""
     for name, found in findings.conformers.items():
         if isinstance(found, Estimate):
-            yield Measured(f"{label}_delta_f[{name}]", found.value, None, found.stderr)
+            yield Measured(f"{sample.label}_delta_f[{name}]", found.value, None, found.stderr)
+    if findings.folding is not None:
+        yield from folding_metrics(sample.label, findings.folding)
+    for fault in ("stretched", "clashing", "mirrored"):
+        share = float(sample.weights @ getattr(findings.integrity, fault))
+        yield Measured(f"{sample.label}_{fault}", share)
 
 
-def integrity_metrics(sample: Sample, found: Integrity) -> Iterator[Measured]:
-    """Yield the weighted shares of frames that are no molecule."""
-    for name in ("stretched", "clashing", "mirrored"):
-        yield Measured(f"{sample.label}_{name}", float(sample.weights @ getattr(found, name)))
+def folding_metrics(label: str, found: Folding) -> Iterator[Measured]:
+    """Yield the share of the folded, and ``F_folded - F_rest`` [kT] where both were seen."""
+    yield Measured(f"{label}_folded_fraction", found.folded.value, None, found.folded.stderr)
+    if isinstance(found.free_energy, Estimate):
+        yield Measured(f"{label}_folding_delta_f", found.free_energy.value, None, found.free_energy.stderr)
 
 
 def weight_metrics(when: str, worth: WeightDiagnostics) -> Iterator[Measured]:

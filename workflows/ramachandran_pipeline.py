@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.files import atomic_path
 from boltzgen_diffclf.streams import named_generator
 from systems.conformers import overweighted
@@ -19,10 +20,12 @@ from systems.user_trajectory import read_user_trajectory
 from workflows import trust
 from workflows.molecule_stages import MoleculeStages
 from workflows.ramachandran import ALL_SEEDS, REFERENCE, RamachandranConfig, RamachandranResult, RamachandranRow
-from workflows.ramachandran_measures import Measured, conformer_metrics, integrity_metrics
+from workflows.ramachandran_folding import folded_starts
+from workflows.ramachandran_measures import Measured, own_metrics
+from workflows.ramachandran_planes import Plane, torsion_planes
 from workflows.ramachandran_published import published_value
 from workflows.ramachandran_run import JudgedRun, Shown
-from workflows.ramachandran_samples import require_torsions
+from workflows.ramachandran_slow import slow_plane
 
 
 def frames_given(config: RamachandranConfig) -> ReferenceEnsemble | None:
@@ -57,7 +60,7 @@ def unlearned(reference: ReferenceEnsemble, training: ReferenceEnsemble) -> Refe
 
 
 def compute(
-    config: RamachandranConfig, stages: MoleculeStages, judged: ReferenceEnsemble
+    config: RamachandranConfig, stages: MoleculeStages, judged: ReferenceEnsemble, reference: ReferenceEnsemble
 ) -> tuple[RamachandranResult, dict[str, Shown]]:
     """Return the table, and by objective what the page shows of its first seed.
 
@@ -65,14 +68,17 @@ def compute(
         config: settings.
         stages: of the frames that are learned from.
         judged: frames that samples are compared with.
+        reference: all frames of the reference, which have to agree with one another.
 
     Raises:
-        InputError: the beads have no torsions phi and psi.
         RunFailedError: the run could not go on.
     """
-    require_torsions(stages.beads)
+    planes, missing = _planes(config, stages, judged)
+    starts = folded_starts(stages.system, reference)
     runs = [
-        JudgedRun(config, stages, judged, objective, seed) for objective in config.objectives for seed in config.seeds
+        JudgedRun(config, stages, judged, planes, starts, objective, seed)
+        for objective in config.objectives
+        for seed in config.seeds
     ]
     stages.folder.progress.plan({name: share for run in runs for name, share in run.shares.items()})
     rows: list[RamachandranRow] = []
@@ -90,14 +96,27 @@ def compute(
     first = next(iter(shown.values()))
     table = (*rows, *_means(rows), *_reference_rows(config, stages, first))
     write_csv(table, stages.folder.path / "results.csv")
-    reasons = trust.failures(checks)
-    return RamachandranResult(config, table, stages.folder.path, reasons, trust.failures(warnings)), shown
+    told = (*trust.failures(warnings), *missing)
+    unconverged = "".join(trust.failures([] if starts is None else [starts.check()]))
+    return RamachandranResult(config, table, stages.folder.path, trust.failures(checks), told, unconverged), shown
+
+
+def _planes(
+    config: RamachandranConfig, stages: MoleculeStages, judged: ReferenceEnsemble
+) -> tuple[tuple[Plane, ...], tuple[str, ...]]:
+    """Return what maps are drawn over, and what a reader misses among them."""
+    frames = dataclasses.replace(judged, positions=stages.positions(judged).float())
+    try:
+        slow = slow_plane(stages.beads, frames, config.tica_lag_frames)
+    except InputError as error:
+        return torsion_planes(stages.beads), (f"there are no slow coordinates: {error}.",)
+    return (*torsion_planes(stages.beads), slow), ()
 
 
 def _reference_rows(config: RamachandranConfig, stages: MoleculeStages, seen: Shown) -> Iterator[RamachandranRow]:
     """Yield what the frames that others are compared with show themselves."""
     found = seen.findings[REFERENCE]
-    for metric in (*conformer_metrics(REFERENCE, found), *integrity_metrics(seen.judge.reference, found.integrity)):
+    for metric in own_metrics(seen.judge.reference, found):
         yield _row(config, stages, REFERENCE, ALL_SEEDS, metric)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +15,10 @@ from workflows import trust
 from workflows.molecule_sampling import learned_target
 from workflows.molecule_stages import MoleculeStages, stage_of_training
 from workflows.ramachandran import REFERENCE, RamachandranConfig
+from workflows.ramachandran_folding import FoldedStarts
 from workflows.ramachandran_measures import Findings, Judge, Measured, weight_metrics
-from workflows.ramachandran_samples import Sample, sample_of
+from workflows.ramachandran_planes import Plane
+from workflows.ramachandran_samples import Sample
 from workflows.sample import sampled
 from workflows.weighted_sampling import WeightedEnsemble, WeightedSampling, WeightedSizes, stages_of
 
@@ -36,12 +38,14 @@ class Shown:
         samples: by label, the reference first.
         findings: the same.
         weighted: the weights, where all atoms are learned.
+        starts: who is folded of the walkers of the whole reference, where the molecule has a fold.
     """
 
     judge: Judge
     samples: Mapping[str, Sample]
     findings: Mapping[str, Findings]
     weighted: WeightedEnsemble | None
+    starts: FoldedStarts | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class JudgedRun:
         config: settings.
         stages: of the frames that are learned from.
         reference: frames that samples are compared with.
+        planes: that maps are drawn over.
+        starts: who is folded of the walkers of the whole reference.
         objective: that the energy is learned by.
         seed: of everything random.
     """
@@ -59,6 +65,8 @@ class JudgedRun:
     config: RamachandranConfig
     stages: MoleculeStages
     reference: ReferenceEnsemble
+    planes: Sequence[Plane]
+    starts: FoldedStarts | None
     objective: str
     seed: int
 
@@ -81,7 +89,8 @@ class JudgedRun:
         stages, folder = self.stages, self.stages.folder
         model, training = stages.trained(self.objective, self.seed, folder.path / "models" / f"{self.name}.safetensors")
         metrics = [Measured("training_seconds", float(training.facts["training_seconds"]))]
-        judge = Judge(stages.system, stages.beads, self.config.beads, self._reference(model), self.seed)
+        reference = self._reference(model)
+        judge = Judge(stages.system, stages.beads, self.config.beads, reference, self.planes, self.seed)
         samples = {REFERENCE: judge.reference}
         for sampler, label in SAMPLERS.items():
             file = folder.path / "samples" / f"{self.name}-{sampler}.h5"
@@ -90,18 +99,18 @@ class JudgedRun:
             ).facts
             metrics.append(Measured(f"{label}_broken", _broken_share(counts)))
             frames = self._with_energies(load_ensemble(file))
-            samples[label] = sample_of(label, frames, stages.beads, independent=sampler == "reverse")
+            samples[label] = Sample(label, frames, independent=sampler == "reverse")
         weighted = self._weighted(model) if self.config.beads == "all" else None
         if weighted is not None:
             for when, worth in weighted.worth.items():
                 metrics += weight_metrics(when, worth)
             if weighted.n_families > 1:  # of one alone there is no error
-                samples[REWEIGHTED] = sample_of(REWEIGHTED, weighted.frames, stages.beads, log_w=weighted.log_w)
+                samples[REWEIGHTED] = Sample(REWEIGHTED, weighted.frames, log_w=weighted.log_w)
         findings = {label: judge.look_at(sample) for label, sample in samples.items()}
         for label, sample in samples.items():
             if label != REFERENCE:
                 metrics += judge.measure(sample, findings[label])
-        return Shown(judge, samples, findings, weighted), metrics
+        return Shown(judge, samples, findings, weighted, self.starts), metrics
 
     def checks(self, seen: Shown) -> Iterator[trust.Check]:
         """Yield the gates of the weights: a command that fails one names no reweighted result."""
@@ -114,7 +123,8 @@ class JudgedRun:
         yield trust.check_weights(self.name, worth)
         if REWEIGHTED not in seen.samples:
             return
-        yield trust.check_coverage(self.name, seen.judge.unvisited(seen.samples[REWEIGHTED]))
+        unvisited = seen.judge.unvisited(seen.samples[REWEIGHTED], seen.findings[REWEIGHTED])
+        yield trust.check_coverage(self.name, unvisited)
         for basin, found in seen.findings[REWEIGHTED].conformers.items():
             yield trust.check_conformer(self.name, basin, found if isinstance(found, str) else None)
 
@@ -128,7 +138,7 @@ class JudgedRun:
         frames = dataclasses.replace(self.reference, positions=positions.float())
         if self.config.beads != "all":
             frames = dataclasses.replace(frames, energies=evaluate(learned_target(model), positions))
-        return sample_of(REFERENCE, frames, self.stages.beads)
+        return Sample(REFERENCE, frames)
 
     def _with_energies(self, frames: ReferenceEnsemble) -> ReferenceEnsemble:
         """Return frames with their true energies where all atoms are there."""

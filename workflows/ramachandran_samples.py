@@ -1,4 +1,4 @@
-"""Frames of one origin with their torsions, groups and weights, as the Ramachandran page compares them."""
+"""Frames of one origin with their groups and weights, as the Ramachandran page compares them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.reweighting import normalised_weights
-from systems.convergence import torsions_of
 from systems.ensemble import ReferenceEnsemble
-from systems.molecular import MolecularSystem
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,14 +19,12 @@ class Sample:
     Attributes:
         label: what its metrics begin with.
         frames: of the beads; energies [kT] are the true ones where the beads are all atoms, else the learned ones.
-        torsions: phi and psi [rad] of each.
         independent: whether each frame is a draw of its own, and not each group.
         log_w: unnormalised log weights.
     """
 
     label: str
     frames: ReferenceEnsemble
-    torsions: Float[np.ndarray, "frames 2"]
     independent: bool = False
     log_w: Float[np.ndarray, " frames"] | None = None
 
@@ -48,35 +43,9 @@ class Sample:
         return replace(
             self,
             frames=self.frames.select(torch.from_numpy(index)),
-            torsions=self.torsions[index],
             log_w=None if self.log_w is None else self.log_w[index],
         )
 
     def thinned(self, size: int, generator: np.random.Generator) -> Sample:
         """Return so many of the frames at random, or all where there are fewer."""
         return self.select(np.sort(generator.permutation(len(self.frames))[:size]))
-
-
-def sample_of(
-    label: str,
-    frames: ReferenceEnsemble,
-    beads: MolecularSystem,
-    *,
-    independent: bool = False,
-    log_w: Float[np.ndarray, " frames"] | None = None,
-) -> Sample:
-    """Return frames of beads as a sample; see :class:`Sample`.
-
-    Raises:
-        InputError: the beads have no torsions phi and psi.
-    """
-    require_torsions(beads)
-    found = torsions_of(frames, beads)
-    torsions = np.stack([found["phi"].numpy(), found["psi"].numpy()], axis=1)
-    return Sample(label, frames, torsions, independent, log_w)
-
-
-def require_torsions(beads: MolecularSystem) -> None:
-    """Raise an InputError unless the beads have the torsions phi and psi."""
-    if not {"phi", "psi"} <= beads.torsions.keys():
-        raise InputError(f"system '{beads.name}' has no torsions phi and psi, and a Ramachandran map is of these")

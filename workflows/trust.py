@@ -6,6 +6,7 @@ Each gate returns one sentence when it fails. Ablation rows never vote.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -234,6 +235,38 @@ def check_conformer(name: str, basin: str, reason: str | None) -> Check:
         f"conformer {basin} of {name}",
         reason is None,
         f"{name} gives no free energy of the conformer '{basin}': {reason}",
+    )
+
+
+def check_fold(folded: Sequence[float], unfolded: Sequence[float], r_hat: float) -> Check:
+    """Gate on walkers that began folded and walkers that did not being folded equally often.
+
+    Args:
+        folded: share of its frames that each walker is folded, of those that began so.
+        unfolded: of those that did not.
+        r_hat: split R-hat of who is folded, of all walkers.
+    """
+    name = "fold of the reference"
+    if not len(folded) or not len(unfolded):
+        began, other = ("folded", "unfolded") if len(folded) else ("unfolded", "folded")
+        return Check(
+            name,
+            False,
+            f"all {len(folded) + len(unfolded)} walkers of the reference began {began}, so nothing shows that walkers "
+            f"that begin {other} would agree: start walkers from both",
+        )
+    means = [statistics.fmean(several) for several in (folded, unfolded)]
+    difference = means[0] - means[1]
+    spread = sum(
+        (value - mean) ** 2 for several, mean in zip((folded, unfolded), means, strict=True) for value in several
+    )
+    variance = spread / max(len(folded) + len(unfolded) - 2, 1) * (1 / len(folded) + 1 / len(unfolded))
+    agree = difference == 0 or abs(difference) <= AGREEMENT_SIGMAS * math.sqrt(variance)
+    return Check(
+        name,
+        agree and r_hat <= LARGEST_R_HAT,
+        f"walkers of the reference that began folded are folded {100 * means[0]:.3g} % of the time, those that "
+        f"began unfolded {100 * means[1]:.3g} % (split R-hat {r_hat:.3g}, limit {LARGEST_R_HAT}): sample longer",
     )
 
 

@@ -1,6 +1,12 @@
 """Observables: torsions, Ramachandran surfaces, basin populations, and how far a model is from the truth."""
 
-from boltzgen_diffclf.observables.basins import conformer_free_energy, in_basin, population
+from boltzgen_diffclf.observables.basins import (
+    conformer_free_energy,
+    in_basin,
+    population,
+    state_free_energy,
+    state_population,
+)
 from boltzgen_diffclf.observables.chirality import handedness, stereocentres
 from boltzgen_diffclf.observables.discrepancy import (
     root_wasserstein_1,
@@ -27,6 +33,14 @@ from boltzgen_diffclf.observables.divergences import (
     ramachandran_pmf_error,
 )
 from boltzgen_diffclf.observables.fisher import FisherDivergence, fisher_divergence
+from boltzgen_diffclf.observables.folding import (
+    contact_difference,
+    contact_pairs,
+    contact_shares,
+    contacts,
+    fractions_by_start,
+    native_deviation,
+)
 from boltzgen_diffclf.observables.geometry import angle_triples, bond_angles, distances
 from boltzgen_diffclf.observables.integrity import Integrity, integrity
 from boltzgen_diffclf.observables.likelihood import kullback_leibler, level_effective_fractions
@@ -49,11 +63,16 @@ from boltzgen_diffclf.observables.ramachandran import (
     unvisited_share,
 )
 from boltzgen_diffclf.observables.slow_coordinates import (
+    Limits,
     SlowCoordinates,
     distance_features,
     fit_slow_coordinates,
+    lagged_pairs,
     plane_divergence,
+    plane_free_energy,
+    plane_limits,
     torsion_features,
+    unvisited_in_plane,
 )
 from boltzgen_diffclf.observables.torsions import paired_torsions, torsion_angles
 
@@ -64,6 +83,7 @@ __all__ = [
     "FreeEnergySurface",
     "Histogram",
     "Integrity",
+    "Limits",
     "ModeErrors",
     "ModeWeights",
     "SlowCoordinates",
@@ -71,12 +91,17 @@ __all__ = [
     "assigned_modes",
     "bond_angles",
     "conformer_free_energy",
+    "contact_difference",
+    "contact_pairs",
+    "contact_shares",
+    "contacts",
     "distance_features",
     "distances",
     "divergence_above_floor",
     "energy_mode_weights",
     "fisher_divergence",
     "fit_slow_coordinates",
+    "fractions_by_start",
     "free_energy_profile",
     "free_energy_surface",
     "handedness",
@@ -86,13 +111,17 @@ __all__ = [
     "in_basin",
     "integrity",
     "kullback_leibler",
+    "lagged_pairs",
     "level_effective_fractions",
     "marginal_divergences",
     "mode_error_floor",
     "mode_errors",
+    "native_deviation",
     "noise_floor",
     "paired_torsions",
     "plane_divergence",
+    "plane_free_energy",
+    "plane_limits",
     "pooled_range_jensen_shannon",
     "population",
     "ramachandran_jensen_shannon",
@@ -103,11 +132,14 @@ __all__ = [
     "sliced_kolmogorov_smirnov",
     "sliced_wasserstein_2",
     "squared_mmd",
+    "state_free_energy",
+    "state_population",
     "stereocentres",
     "surface_agreement",
     "surface_difference",
     "torsion_angles",
     "torsion_features",
+    "unvisited_in_plane",
     "unvisited_share",
     "wasserstein_1",
     "wasserstein_2",

@@ -42,8 +42,7 @@ def population(
         groups: walker of every sample; the standard error treats each as one draw.
         log_w: unnormalised log weights.
     """
-    inside = in_basin(angle, low, high).astype(np.float64)
-    return reweighted_mean(inside, np.zeros(len(angle)) if log_w is None else log_w, groups)
+    return state_population(in_basin(angle, low, high), groups=groups, log_w=log_w)
 
 
 def conformer_free_energy(
@@ -70,13 +69,45 @@ def conformer_free_energy(
     Raises:
         NotTrustworthyError: no sample lies in the arc, or none outside.
     """
-    found = population(angle, low, high, groups=groups, log_w=log_w)
+    inside = in_basin(angle, low, high)
+    return state_free_energy(inside, f"the arc from {low:g} to {high:g} rad", groups=groups, log_w=log_w)
+
+
+def state_free_energy(
+    inside: Bool[np.ndarray, " samples"],
+    name: str,
+    *,
+    groups: Shaped[np.ndarray, " samples"] | None = None,
+    log_w: Float[np.ndarray, " samples"] | None = None,
+) -> Estimate:
+    r"""Return ``F_B - F_A`` [kT] ``= -ln(p / (1 - p))``: B is the samples inside, A all the rest.
+
+    Args:
+        inside: which samples are in the state.
+        name: of the state, for the error.
+        groups: see :func:`conformer_free_energy`, also for what comes out.
+        log_w: unnormalised log weights.
+
+    Raises:
+        NotTrustworthyError: no sample is in the state, or none outside.
+    """
+    found = state_population(inside, groups=groups, log_w=log_w)
     variance = found.value * (1 - found.value)
     if not variance > 0:
         raise NotTrustworthyError(
-            f"the arc from {low:g} to {high:g} rad holds {100 * found.value:g} % of {len(angle)} samples, so one of "
-            "the two conformers was never seen: sample longer, or from both"
+            f"{name} holds {100 * found.value:g} % of {len(inside)} samples, so one of the two conformers was never "
+            "seen: sample longer, or from both"
         )
-    n_effective = min(float(len(angle)), variance / found.stderr**2) if found.stderr > 0 else float(len(angle))
+    n_effective = min(float(len(inside)), variance / found.stderr**2) if found.stderr > 0 else float(len(inside))
     value = float(np.log1p(-found.value) - np.log(found.value))
     return Estimate(value, found.stderr / variance, None, n_effective, "population")
+
+
+def state_population(
+    inside: Bool[np.ndarray, " samples"],
+    *,
+    groups: Shaped[np.ndarray, " samples"] | None = None,
+    log_w: Float[np.ndarray, " samples"] | None = None,
+) -> WeightedMean:
+    """Return the (weighted) share of samples in a state; its standard error treats each group as one draw."""
+    return reweighted_mean(inside.astype(np.float64), np.zeros(len(inside)) if log_w is None else log_w, groups)

@@ -135,9 +135,9 @@ class AboveFloor:
 
 
 def divergence_above_floor(
-    divergence: Callable[[Torsions, Torsions, LogWeights | None], float],
-    sample: Float[np.ndarray, "sampled 2"],
-    reference: Torsions,
+    divergence: Callable[..., float],
+    sample: Shaped[np.ndarray, "sampled values"],
+    reference: Shaped[np.ndarray, "samples values"],
     groups: Shaped[np.ndarray, " samples"],
     generator: np.random.Generator,
     log_w: Float[np.ndarray, " sampled"] | None = None,
@@ -148,9 +148,10 @@ def divergence_above_floor(
     The larger sets are thinned at random. The floor is that of unweighted samples: a weighted sample is worth fewer.
 
     Args:
-        divergence: :func:`ramachandran_jensen_shannon`, :func:`ramachandran_pmf_error` or the pooled one.
-        sample: (phi, psi) [rad] of the model.
-        reference: (phi, psi) [rad].
+        divergence: of a sample, a reference and log weights of the sample or None, such as
+            :func:`ramachandran_jensen_shannon`.
+        sample: what it takes of the model, such as (phi, psi) [rad], a row a frame.
+        reference: the same of the reference.
         groups: walker of every frame of the reference; a walker is never split.
         generator: chooses halves and frames.
         log_w: unnormalised log weights of the sample.

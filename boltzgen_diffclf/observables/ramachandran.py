@@ -14,10 +14,10 @@ from boltzgen_diffclf.observables.torsions import wrap
 
 @dataclass(frozen=True)
 class FreeEnergySurface:
-    """A surface over (phi, psi) on [-pi, pi)^2.
+    """A surface over two coordinates: (phi, psi) on [-pi, pi)^2, or others between their limits.
 
     Attributes:
-        probability: share of each bin, ``(bins, bins)``, phi first; sums to one.
+        probability: share of each bin, first coordinate first; what is missing to one lies beyond the limits.
         stderr: standard error [kT] of each bin's free energy, ``inf`` in empty bins.
     """
 
@@ -25,15 +25,16 @@ class FreeEnergySurface:
     stderr: Float[np.ndarray, "bins bins"]
 
     @property
-    def edges(self) -> Float[np.ndarray, " edges"]:
-        """Bin edges [rad] of both axes."""
-        return np.linspace(-np.pi, np.pi, len(self.probability) + 1)
+    def outside(self) -> float:
+        """Share of what lies beyond the limits."""
+        return max(0.0, 1.0 - float(self.probability.sum()))
 
     @property
     def free_energy(self) -> Float[np.ndarray, "bins bins"]:
         """Potential of mean force [kT] above the lowest bin, ``inf`` in empty bins."""
         energy = _minus_log(self.probability)
-        return energy - energy.min()
+        lowest = energy.min()
+        return energy - lowest if np.isfinite(lowest) else energy
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def free_energy_surface(
     Raises:
         InputError: on NaN.
     """
-    probability, stderr = _binned(torsion_bins(phi, psi, bins), bins * bins, groups, log_w)
+    probability, stderr = binned_free_energy(torsion_bins(phi, psi, bins), bins * bins, groups, log_w)
     return FreeEnergySurface(probability.reshape(bins, bins), stderr.reshape(bins, bins))
 
 
@@ -106,7 +107,7 @@ def free_energy_profile(
         InputError: on NaN.
     """
     refuse_nan(angle, "angle")
-    return FreeEnergyProfile(*_binned(_bin_of(angle, bins), bins, groups, log_w))
+    return FreeEnergyProfile(*binned_free_energy(_bin_of(angle, bins), bins, groups, log_w))
 
 
 def surface_difference(surface_a: FreeEnergySurface, surface_b: FreeEnergySurface) -> SurfaceDifference:
@@ -204,13 +205,20 @@ def _bin_of(angle: Float[np.ndarray, " samples"], bins: int) -> Int[np.ndarray, 
     return np.minimum(along, bins - 1)
 
 
-def _binned(
+def binned_free_energy(
     cell: Int[np.ndarray, " samples"],
     n_cells: int,
     groups: Shaped[np.ndarray, " samples"] | None,
     log_w: Float[np.ndarray, " samples"] | None,
 ) -> tuple[Float[np.ndarray, " cells"], Float[np.ndarray, " cells"]]:
-    """Return the share of each cell and the standard error of minus its logarithm."""
+    """Return the share of each cell and the standard error [kT] of minus its logarithm.
+
+    Args:
+        cell: of every sample, 0 to ``n_cells - 1``.
+        n_cells: how many there are.
+        groups: walker of every sample; see :func:`free_energy_surface`.
+        log_w: unnormalised log weights.
+    """
     index, n_groups = group_index(groups, len(cell))
     weights = _weights(log_w, len(cell))
     probability = np.bincount(cell, weights, minlength=n_cells)

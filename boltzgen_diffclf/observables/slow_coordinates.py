@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.groups import refuse_nan
 from boltzgen_diffclf.estimators.reweighting import normalised_weights
 from boltzgen_diffclf.observables.divergences import jensen_shannon
 from boltzgen_diffclf.observables.geometry import distances
+from boltzgen_diffclf.observables.ramachandran import FreeEnergySurface, binned_free_energy
+
+Limits = tuple[tuple[float, float], tuple[float, float]]
+"""Lowest and highest value of each of two coordinates."""
 
 _BINS = 100
 _MARGIN = 0.05
@@ -37,34 +41,66 @@ class SlowCoordinates:
         return (features - self.mean) @ self.components
 
 
+def lagged_pairs(
+    group: Int[np.ndarray, " frames"], frame: Int[np.ndarray, " frames"], lag_frames: int
+) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
+    """Return the indices of frames, and of the frames of the same group that come so much later.
+
+    Frames drawn with replacement count as often as they were drawn; what came later, once.
+
+    Args:
+        group: simulation of every frame.
+        frame: place of every frame within its group.
+        lag_frames: how much later.
+
+    Raises:
+        InputError: no group holds two frames so far apart.
+
+    >>> [found.tolist() for found in lagged_pairs(np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 0, 1]), 1)]
+    [[0, 1, 3], [1, 2, 4]]
+    """
+    # One number a frame, between the groups a gap that no lag leaps over.
+    place = group * (int(frame.max()) + 1 + lag_frames) + frame
+    known, first = np.unique(place, return_index=True)
+    found = np.minimum(np.searchsorted(known, place + lag_frames), len(known) - 1)
+    now = np.flatnonzero((known[found] == place + lag_frames) & (lag_frames > 0))
+    if len(now) == 0:
+        raise InputError(
+            f"no two frames of a group are {lag_frames} frames apart, for slow coordinates: choose another lag"
+        )
+    return now, first[found[now]]
+
+
 def fit_slow_coordinates(
-    trajectories: Float[np.ndarray, "walkers frames features"], lag_frames: int, n_coordinates: int = 2
+    now: Float[np.ndarray, "pairs features"],
+    later: Float[np.ndarray, "pairs features"],
+    lag_frames: int,
+    n_coordinates: int = 2,
 ) -> SlowCoordinates:
-    """Return the slow coordinates of trajectories under their own dynamics, taken as reversible.
+    """Return the slow coordinates of frames under their own dynamics, taken as reversible.
 
     Under replica exchange that dynamics includes the swaps: the coordinates are slow ones of the ensemble, and the
     timescales no times of the molecule.
 
     Args:
-        trajectories: features of every frame in the order of time.
-        lag_frames: lag of the correlation [frames].
+        now: features of frames.
+        later: the same of those that :func:`lagged_pairs` found for them.
+        lag_frames: between the two [frames].
         n_coordinates: how many to keep.
 
     Raises:
-        InputError: NaN, a lag that the trajectories do not hold, or fewer features that vary than coordinates.
+        InputError: NaN, or fewer features that vary than coordinates.
 
     References:
         Molgedey & Schuster 1994, Phys. Rev. Lett. 72:3634; Perez-Hernandez et al. 2013, J. Chem. Phys. 139:015102.
     """
     from deeptime.decomposition import TICA
 
-    refuse_nan(trajectories, "trajectories")
-    if not 1 <= lag_frames < trajectories.shape[1]:
-        raise InputError(
-            f"a lag of {lag_frames} frames does not fit into trajectories of {trajectories.shape[1]} frames: "
-            "choose another one"
-        )
-    model = TICA(lagtime=lag_frames, dim=n_coordinates, scaling=None).fit_fetch(list(trajectories.astype(np.float64)))
+    refuse_nan(now, "features")
+    refuse_nan(later, "features")
+    model = TICA(lagtime=lag_frames, dim=n_coordinates, scaling=None).fit_fetch(
+        (now.astype(np.float64), later.astype(np.float64))
+    )
     components = np.asarray(model.instantaneous_coefficients)[:, :n_coordinates]
     if components.shape[1] < n_coordinates:
         raise InputError(
@@ -83,33 +119,84 @@ def distance_features(positions: Float[np.ndarray, "frames atoms 3"]) -> Float[n
     return distances(positions, np.stack(np.triu_indices(positions.shape[1], k=1), axis=1))
 
 
+def plane_limits(reference: Float[np.ndarray, "references 2"]) -> Limits:
+    """Return the range of a reference and 5 % on either side of it, of each coordinate."""
+    low, high = reference.min(axis=0), reference.max(axis=0)
+    margin = _MARGIN * (high - low)
+    (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
+    return (left, right), (bottom, top)
+
+
 def plane_divergence(
     sample: Float[np.ndarray, "samples 2"],
     reference: Float[np.ndarray, "references 2"],
     log_w: Float[np.ndarray, " samples"] | None = None,
+    *,
+    limits: Limits,
 ) -> float:
-    """Return the Jensen-Shannon divergence [nats] in a plane of two slow coordinates.
+    """Return the Jensen-Shannon divergence [nats] in a plane of two coordinates.
 
-    100 bins a side over the range of the reference and 5 % on either side of it, and one outlier bin at each end.
+    100 bins a side between the limits, and one outlier bin at each end.
 
     Args:
         sample: of the model; infinite ones are outliers.
-        reference: decides the limits.
+        reference: to compare with.
         log_w: unnormalised log weights of the sample.
+        limits: of each coordinate; a sample must not decide them.
     """
     refuse_nan(sample, "sample")
-    low, high = reference.min(axis=0), reference.max(axis=0)
-    margin = _MARGIN * (high - low)
-    edges = np.linspace(low - margin, high + margin, _BINS + 1).T
-    weights = normalised_weights(np.zeros(len(sample)) if log_w is None else log_w)
-    return jensen_shannon(_in_plane(sample, edges, weights), _in_plane(reference, edges, np.ones(len(reference))))
+    p, q = (_shares(points, limits, _BINS, weights) for points, weights in ((sample, log_w), (reference, None)))
+    return jensen_shannon(p, q)
 
 
-def _in_plane(
+def plane_free_energy(
     points: Float[np.ndarray, "samples 2"],
-    edges: Float[np.ndarray, "2 edges"],
-    weights: Float[np.ndarray, " samples"],
+    limits: Limits,
+    *,
+    groups: Shaped[np.ndarray, " samples"] | None = None,
+    log_w: Float[np.ndarray, " samples"] | None = None,
+    bins: int = 64,
+) -> FreeEnergySurface:
+    """Return the (weighted) free energy over a plane; what lies beyond the limits has its share and no bin.
+
+    Args:
+        points: infinite ones lie beyond.
+        limits: of each coordinate.
+        groups: as in :func:`~boltzgen_diffclf.observables.ramachandran.free_energy_surface`.
+        log_w: unnormalised log weights.
+        bins: a side.
+
+    Raises:
+        InputError: on NaN.
+    """
+    refuse_nan(points, "points")
+    cell = _cells(points, limits, bins)
+    inner = np.arange((bins + 2) ** 2).reshape(bins + 2, bins + 2)[1:-1, 1:-1]
+    probability, stderr = binned_free_energy(cell, (bins + 2) ** 2, groups, log_w)
+    return FreeEnergySurface(probability[inner], stderr[inner])
+
+
+def unvisited_in_plane(
+    sample: Float[np.ndarray, "samples 2"], reference: Float[np.ndarray, "references 2"], limits: Limits, bins: int = 12
+) -> float:
+    """Return the share of a reference that lies where no sample is, in wide bins: what no weight can make good."""
+    known = np.zeros((bins + 2) ** 2, dtype=np.bool_)
+    known[_cells(sample, limits, bins)] = True
+    return float((~known[_cells(reference, limits, bins)]).mean())
+
+
+def _shares(
+    points: Float[np.ndarray, "samples 2"],
+    limits: Limits,
+    bins: int,
+    log_w: Float[np.ndarray, " samples"] | None,
 ) -> Float[np.ndarray, " bins"]:
-    bins = edges.shape[1] + 1
+    weights = normalised_weights(np.zeros(len(points)) if log_w is None else log_w)
+    return np.bincount(_cells(points, limits, bins), weights, minlength=(bins + 2) ** 2)
+
+
+def _cells(points: Float[np.ndarray, "samples 2"], limits: Limits, bins: int) -> Int[np.ndarray, " samples"]:
+    """Return the flat bin of every point, of so many between the limits and one beyond each."""
+    edges = (np.linspace(*ends, bins + 1) for ends in limits)
     first, second = (np.searchsorted(line, values) for line, values in zip(edges, points.T, strict=True))
-    return np.bincount(first * bins + second, weights, minlength=bins**2)
+    return np.asarray(first * (bins + 2) + second)

@@ -11,59 +11,29 @@ from typing import TextIO
 from boltzgen_diffclf.estimators.reweighting import largest_pareto_k
 from boltzgen_diffclf.files import atomic_path
 from workflows.molecule_settings import OBJECTIVES
-from workflows.ramachandran import ALL_SEEDS, RamachandranResult
+from workflows.ramachandran import ALL_SEEDS, REFERENCE, RamachandranResult
 from workflows.ramachandran_distributions import distributions
+from workflows.ramachandran_published import MOLECULES
 from workflows.ramachandran_run import Shown
+from workflows.ramachandran_slow import SlowPlane
 from workflows.report import ramachandran_tables as tables
+from workflows.report import ramachandran_texts as texts
 from workflows.report import rounding
+from workflows.report.folding_figure import contacts_figure, starts_figure
 from workflows.report.page import Picture, environment, picture, save_pictures
-from workflows.report.ramachandran_figure import distributions_figure, maps_figure, weights_figure
+from workflows.report.ramachandran_figure import (
+    TORSIONS,
+    Frame,
+    distributions_figure,
+    maps_figure,
+    residue_maps_figure,
+    weights_figure,
+)
 from workflows.report.tables import Table
+from workflows.report.viewer import Viewer, conformations, viewer
 
 TITLES = {**tables.NAMES, "reference": "reference", "langevin": "Langevin on $U_\\theta$"}
 """Of the maps."""
-
-NO_ENERGY = (
-    "Reweighting is not applicable: it takes the true energy of every configuration, and a force field knows none of "
-    "some atoms without the others. --beads all has weights."
-)
-"""Said of coarse beads."""
-
-MAPS = (
-    "{about}, first seed. Above: potential of mean force of φ and ψ on one colour scale, zero at each minimum; grey "
-    "was never visited. Middle: what is too high (red) or too low (blue), where both were visited. Below: the same in "
-    "standard errors, those of both together."
-)
-DISTRIBUTIONS = (
-    "{about}, first seed: energies, and the bond and the angle whose generated distribution is farthest off. Bins are "
-    "those of the reference; the legend tells what lies beyond them."
-)
-WEIGHTS = (
-    "How much of the whole weight the heaviest families carry, first seed. The nearer to the dashed line, the more "
-    "samples the weights are worth; a step at the left is a family that carries everything."
-)
-DISTANCES = (
-    "JS is the Jensen-Shannon divergence of 64 × 64 bins [nats], with limits [−π, π] and, as it is published, with "
-    "those of both sets pooled; the PMF error is the squared difference of the free energies weighted by population "
-    "[kT²]. Both shrink with the number of samples: compare with the floor, one half of the reference in place "
-    "of the samples, equally many. What is above the floor comes with its scatter over halvings of the reference."
-)
-PUBLISHED = "Published numbers are of another force field, of more samples, and of three seeds."
-WORTH = (
-    "The reverse process is run as sequential Monte Carlo under the learned energies, whose particles stand for the "
-    "learned energy at the least noise; at one stroke is importance sampling of the true energy from there, and the "
-    "bridge leads there in small steps with Monte Carlo moves between. The effective fraction is (Σw)² / (n Σw²) over "
-    "families, of n at the start. A Pareto shape above {limit:.2f} has no error bar to be believed. Mirror images have "
-    "no weight: a force field cannot tell them from the molecule."
-)
-ERRORS = (
-    "Errors are those of independent draws: generated frames each one, a chain or a walker with all its frames one, a "
-    "family of weighted frames one."
-)
-WHOLE = (
-    "Stretched: a bond is off by a quarter of its length; clashing: two atoms without a bond are so close that they "
-    "would be drawn as bonded; mirrored: a stereocentre that the beads show has the wrong hand."
-)
 
 
 @dataclass(frozen=True)
@@ -74,6 +44,7 @@ class Section:
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
     paragraphs: Sequence[str] = ()
+    viewer: Viewer | None = None
 
 
 def write_page(result: RamachandranResult, shown: Mapping[str, Shown]) -> Path:
@@ -88,6 +59,7 @@ def write_page(result: RamachandranResult, shown: Mapping[str, Shown]) -> Path:
     """
     sections = list(_sections(result, shown))
     save_pictures((one for section in sections for one in section.pictures), result.folder)
+    save_pictures((section.viewer.fallback for section in sections if section.viewer is not None), result.folder)
     weighted = result.config.beads == "all"
     text = (
         environment()
@@ -117,29 +89,17 @@ def _notes(result: RamachandranResult) -> Iterator[str]:
     if config.frames is not None:
         yield f"The networks have learned from {config.frames}, and are judged by the reference."
     if config.beads != "all":
-        yield NO_ENERGY
+        yield texts.NO_ENERGY
 
 
 def _sections(result: RamachandranResult, shown: Mapping[str, Shown]) -> Iterator[Section]:
     numbers, config = tables.numbers_of(result), result.config
     first = next(iter(shown.values()))
-    published = config.beads == "backbone"
-    maps = [
-        picture(
-            f"maps-{name}",
-            f"Ramachandran maps of {name}",
-            MAPS.format(about=OBJECTIVES[name]),
-            maps_figure({label: found.surface for label, found in one.findings.items()}, TITLES),
-        )
-        for name, one in shown.items()
-    ]
-    yield Section("Maps", maps, [tables.agreement_table(numbers)], [ERRORS])
-    yield Section(
-        "Distances from the reference",
-        tables=[tables.distance_table(numbers, published)],
-        paragraphs=[DISTANCES, *([PUBLISHED] if published else [])],
-    )
+    yield from _map_sections(result, shown, numbers)
+    yield from _chain_sections(result, shown, numbers)
     conformers = list(tables.conformer_tables(numbers, first.judge.beads, config.state))
+    if len(first.judge.residues) > 1:
+        conformers = [tables.conformer_overview(numbers, first.judge.beads)]
     if conformers:
         yield Section("Conformers", tables=conformers)
     weighted = {name: one.weighted for name, one in shown.items() if one.weighted is not None}
@@ -148,20 +108,107 @@ def _sections(result: RamachandranResult, shown: Mapping[str, Shown]) -> Iterato
         limit = largest_pareto_k(config.particles)
         yield Section(
             "Weights",
-            [picture("weights", "Weights of families", WEIGHTS, drawn)],
+            [picture("weights", "Weights of families", texts.WEIGHTS, drawn)],
             [tables.weight_table(numbers)],
-            [WORTH.format(limit=limit)],
+            [texts.WORTH.format(limit=limit)],
         )
     pictures = [
         picture(
             f"distributions-{name}",
             f"Energies, a bond and an angle of {name}",
-            DISTRIBUTIONS.format(about=OBJECTIVES[name]),
+            texts.DISTRIBUTIONS.format(about=OBJECTIVES[name]),
             distributions_figure(distributions(one.judge, one.samples), tables.NAMES),
         )
         for name, one in shown.items()
     ]
-    yield Section("Energies, bonds and angles", pictures, [tables.molecule_table(numbers)], [WHOLE])
+    yield Section("Energies, bonds and angles", pictures, [tables.molecule_table(numbers)], [texts.WHOLE])
+    yield Section("Configurations", viewer=_viewer(shown))
+
+
+def _map_sections(result: RamachandranResult, shown: Mapping[str, Shown], numbers: tables.Numbers) -> Iterator[Section]:
+    """Yield the maps of phi and psi: one in full, or a row for each of several residues."""
+    judge = next(iter(shown.values())).judge
+    residues = [plane.residue for plane in judge.residues]
+    if len(residues) == 1:
+        published = result.config.beads == "backbone" and judge.system.name in MOLECULES
+        pictures = list(map(_maps, shown, shown.values()))
+        yield Section("Maps", pictures, [tables.agreement_table(numbers)], [texts.ERRORS])
+        yield Section(
+            "Distances from the reference",
+            tables=[tables.distance_table(numbers, published)],
+            paragraphs=[texts.DISTANCES, *([texts.PUBLISHED] if published else [])],
+        )
+    elif residues:
+        pictures = list(map(_residue_maps, shown, shown.values()))
+        made = [*tables.residue_tables(numbers, residues), tables.training_table(numbers)]
+        yield Section("Maps", pictures, made, [texts.ERRORS, texts.DISTANCES])
+
+
+def _chain_sections(
+    result: RamachandranResult, shown: Mapping[str, Shown], numbers: tables.Numbers
+) -> Iterator[Section]:
+    """Yield the slow coordinates, where there are any, and who is folded, where that means something."""
+    first = next(iter(shown.values()))
+    slow, fold = first.judge.slow, first.judge.beads.fold
+    alone = not first.judge.residues
+    if slow is not None:
+        theirs = any(row.published is not None for row in result.rows if row.metric.endswith("_tica_js"))
+        said = [
+            slow.about,
+            texts.SLOW,
+            *([texts.PUBLISHED_CHAIN] if theirs else []),
+            *([texts.ERRORS] if alone else []),
+        ]
+        made = [tables.slow_table(numbers), *([tables.training_table(numbers)] if alone else [])]
+        yield Section("Slow coordinates", [_slow_maps(name, one, slow) for name, one in shown.items()], made, said)
+    if fold is not None:
+        pictures = [*_starts(first), *(_contacts(name, one, len(fold.atoms)) for name, one in shown.items())]
+        yield Section("Folding", pictures, [tables.folding_table(numbers, fold.folded_nm)], [texts.FOLDING])
+
+
+def _maps(name: str, one: Shown) -> Picture:
+    surfaces = {label: found.surfaces[0] for label, found in one.findings.items()}
+    caption = texts.MAPS.format(about=OBJECTIVES[name])
+    return picture(f"maps-{name}", f"Ramachandran maps of {name}", caption, maps_figure(surfaces, TITLES, TORSIONS))
+
+
+def _residue_maps(name: str, one: Shown) -> Picture:
+    surfaces = {
+        plane.residue: {label: found.surfaces[index] for label, found in one.findings.items()}
+        for index, plane in enumerate(one.judge.residues)
+    }
+    caption = texts.RESIDUE_MAPS.format(about=OBJECTIVES[name])
+    drawn = residue_maps_figure(surfaces, TITLES)
+    return picture(f"maps-{name}", f"Ramachandran maps of every residue, {name}", caption, drawn)
+
+
+def _viewer(shown: Mapping[str, Shown]) -> Viewer:
+    first = next(iter(shown.values()))
+    samples = {tables.NAMES[REFERENCE]: first.samples[REFERENCE]}
+    for name, one in shown.items():
+        several = {label: sample for label, sample in one.samples.items() if label != REFERENCE}
+        samples |= {f"{tables.NAMES[label]}, {name}": sample for label, sample in several.items()}
+    drawn = conformations(first.judge.beads, samples, by_residue=first.judge.selection == "ca")
+    return viewer("configurations", texts.CONFIGURATIONS, drawn)
+
+
+def _slow_maps(name: str, one: Shown, slow: SlowPlane) -> Picture:
+    surfaces = {label: found.surfaces[-1] for label, found in one.findings.items()}
+    (left, right), (bottom, top) = slow.limits
+    drawn = maps_figure(surfaces, TITLES, Frame(("TIC 1", "TIC 2"), (left, right, bottom, top)))
+    return picture(f"slow-{name}", f"Slow coordinates of {name}", texts.SLOW_MAPS.format(about=OBJECTIVES[name]), drawn)
+
+
+def _starts(one: Shown) -> Iterator[Picture]:
+    if one.starts is not None:
+        drawn = starts_figure(one.starts.by_start, one.starts.frame_interval_ps)
+        yield picture("folded-fraction", "Folded fraction against time", texts.STARTS, drawn)
+
+
+def _contacts(name: str, one: Shown, n_beads: int) -> Picture:
+    maps = {label: found.folding.contact_map for label, found in one.findings.items() if found.folding is not None}
+    drawn = contacts_figure(maps, TITLES, n_beads)
+    return picture(f"contacts-{name}", f"Contact maps of {name}", texts.CONTACTS.format(about=OBJECTIVES[name]), drawn)
 
 
 def print_table(result: RamachandranResult, page: Path, stream: TextIO | None = None) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from systems.molecular import MolecularSystem
 from workflows.progress import duration
 from workflows.ramachandran import ALL_SEEDS, REFERENCE, RamachandranResult, RamachandranRow
-from workflows.ramachandran_measures import DIVERGENCES
+from workflows.ramachandran_planes import DIVERGENCES
+from workflows.ramachandran_published import CHAIN_DIVERGENCES, GPU_HOURS, SOURCE
 from workflows.ramachandran_published import DIVERGENCES as PUBLISHED
-from workflows.ramachandran_published import GPU_HOURS, SOURCE
 from workflows.ramachandran_run import REWEIGHTED, SAMPLERS
 from workflows.report import rounding
 from workflows.report.tables import Line, Table
@@ -25,6 +25,21 @@ NAMES = {
 """What the columns of the maps are called."""
 
 HEADINGS = {"js": "JS", "js_pooled_range": "JS, pooled range", "pmf_error": "PMF error"}
+
+
+RESIDUE_CAPTIONS = {"js": "JS [nats] of the maps", "pmf_error": "PMF error [kT²] of the maps"}
+
+SHARES = ("stretched", "clashing", "mirrored")
+
+MARGINALS = {
+    "bond_js": "bonds",
+    "angle_js": "angles",
+    "energy_js": "energy",
+    "distance_js": "distances",
+    "rmsd_js": "RMSD",
+    "end_to_end_js": "end to end",
+}
+"""Bonds, angles and distances are means over all of them."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,83 @@ def _floor(numbers: Numbers, metric: str) -> str:
     found = [numbers.get(objective, metric) for objective in numbers.objectives]
     floors = [row.noise_floor for row in found if row is not None and row.noise_floor is not None]
     return rounding.plain(sum(floors) / len(floors)) if floors else rounding.UNKNOWN
+
+
+def residue_tables(numbers: Numbers, residues: Sequence[str]) -> Iterator[Table]:
+    """Yield a table of each distance of the maps of several residues, a residue a line."""
+    named = [(objective, label) for objective in numbers.objectives for label in numbers.labels]
+    columns = ["residue", *(f"{NAMES[label]}, {objective}" for objective, label in named)]
+    for name, caption in RESIDUE_CAPTIONS.items():
+        lines = []
+        for residue in residues:
+            rows = [numbers.get(objective, f"{label}_{name}[{residue}]") for objective, label in named]
+            lines.append(Line((residue, *map(_above_floor, rows))))
+        yield Table(f"{caption}: what is above the noise floor, means over the seeds", columns, lines)
+    lines = []
+    for residue in residues:
+        rows = [numbers.get(objective, f"{label}_bins_within_2_stderr[{residue}]") for objective, label in named]
+        lines.append(Line((residue, *map(_percent, rows))))
+    yield Table("Bins with 0.1 % of the reference or more that are within two standard errors of it", columns, lines)
+
+
+def training_table(numbers: Numbers) -> Table:
+    """Return how long the trainings took, means over the seeds."""
+    found = {objective: numbers.get(objective, "training_seconds") for objective in numbers.objectives}
+    lines = [Line((name, rounding.UNKNOWN if row is None else duration(row.value))) for name, row in found.items()]
+    return Table("Trainings", ("objective", "time"), lines)
+
+
+def slow_table(numbers: Numbers) -> Table:
+    """Return how far samples are from the reference in the plane of the slow coordinates."""
+    lines = []
+    for objective in numbers.objectives:
+        for label in numbers.labels:
+            row = numbers.get(objective, f"{label}_tica_js")
+            within = _percent(numbers.get(objective, f"{label}_tica_bins_within_2_stderr"))
+            floor = rounding.UNKNOWN if row is None else rounding.plain(row.noise_floor)
+            value = numbers.text(objective, f"{label}_tica_js")
+            lines.append(Line((NAMES[label], objective, value, floor, _above_floor(row), within)))
+            if row is not None and row.published is not None:
+                published = rounding.with_error(*CHAIN_DIVERGENCES[objective, row.metric])
+                lines.append(Line((NAMES[label], objective, published, "", "", ""), "published", SOURCE))
+    columns = ("from", "objective", "JS [nats]", "noise floor", "above the floor", "bins within two standard errors")
+    return Table("Slow coordinates: distances from the reference, means over the seeds", columns, lines, words=2)
+
+
+def folding_table(numbers: Numbers, folded_nm: float) -> Table:
+    """Return folded fractions and folding free energies."""
+    reference = [numbers.get(REFERENCE, f"{REFERENCE}_{name}") for name in ("folded_fraction", "folding_delta_f")]
+    fraction = (
+        rounding.UNKNOWN if reference[0] is None else rounding.with_error(reference[0].value, reference[0].stderr)
+    )
+    lines = [Line((NAMES[REFERENCE], "", fraction, _value(reference[1]), "", ""), "headline")]
+    for objective in numbers.objectives:
+        for label in numbers.labels:
+            rows = [numbers.get(objective, f"{label}_{name}") for name in ("folded_fraction", "folding_delta_f")]
+            fraction = rounding.UNKNOWN if rows[0] is None else rounding.with_error(rows[0].value, rows[0].stderr)
+            difference = _with_floor(numbers.get(objective, f"{label}_contact_difference"))
+            deviation = _deviation(rows[1], reference[1])
+            lines.append(Line((NAMES[label], objective, fraction, _value(rows[1]), deviation, difference)))
+    columns = (
+        "from", "objective", "folded fraction", "F(folded) − F(rest) [kT]",
+        "minus the reference, in standard errors", "contact maps differ by (floor)",
+    )  # fmt: skip
+    caption = f"Folded: the CA atoms deviate by less than {folded_nm:g} nm from the native ones; ± one standard error"
+    return Table(caption, columns, lines, words=2)
+
+
+def conformer_overview(numbers: Numbers, system: MolecularSystem) -> Table:
+    """Return the free energies of the conformers of many residues, a basin a line."""
+    named = [(objective, label) for objective in numbers.objectives for label in numbers.labels]
+    lines = []
+    for name, basin in system.basins.items():
+        rows = [numbers.get(objective, f"{label}_delta_f[{name}]") for objective, label in named]
+        arc = f"{basin.torsion} in ({basin.low:g}, {basin.high:g}) rad"
+        reference = numbers.get(REFERENCE, f"{REFERENCE}_delta_f[{name}]")
+        lines.append(Line((name, arc, *map(_value, (reference, *rows)))))
+    columns = ("conformer", "B", NAMES[REFERENCE], *(f"{NAMES[label]}, {objective}" for objective, label in named))
+    caption = "Conformers, B against all the rest, A; F(B) − F(A) [kT] ± one standard error"
+    return Table(caption, columns, lines, words=2)
 
 
 def conformer_tables(numbers: Numbers, system: MolecularSystem, state: str) -> Iterator[Table]:
@@ -168,26 +260,26 @@ def _deviation_of(row: RamachandranRow | None) -> str:
 
 def molecule_table(numbers: Numbers) -> Table:
     """Return which configurations are no molecule, and how far bonds, angles and energies are from the reference."""
-    shares, distances = ("stretched", "clashing", "mirrored"), ("bond_js", "angle_js", "energy_js")
-    lines = [_molecule_line(numbers, REFERENCE, REFERENCE, shares, ())]
+    first = (numbers.objectives[0], numbers.labels[0])
+    distances = {name: about for name, about in MARGINALS.items() if numbers.get(first[0], f"{first[1]}_{name}")}
+    lines = [
+        Line((NAMES[REFERENCE], "", *_shares(numbers, REFERENCE, REFERENCE), *("" for _ in distances)), "headline")
+    ]
     for objective in numbers.objectives:
-        lines += [_molecule_line(numbers, objective, label, shares, distances) for label in numbers.labels]
-    columns = ("from", "objective", *shares, "bonds JS (floor)", "angles JS (floor)", "energy JS (floor)")
+        for label in numbers.labels:
+            rows = (numbers.get(objective, f"{label}_{name}") for name in distances)
+            cells = (*_shares(numbers, objective, label), *map(_with_floor, rows))
+            lines.append(Line((NAMES[label], objective, *cells)))
+    columns = ("from", "objective", *SHARES, *(f"{about} JS (floor)" for about in distances.values()))
     return Table("Shares of configurations, weighted where they have weights; JS in nats", columns, lines, words=2)
 
 
-def _molecule_line(
-    numbers: Numbers, objective: str, label: str, shares: Sequence[str], distances: Sequence[str]
-) -> Line:
-    cells = [_percent(numbers.get(objective, f"{label}_{name}")) for name in shares]
-    found = [numbers.get(objective, f"{label}_{name}") for name in distances]
-    cells += [
-        rounding.UNKNOWN if row is None else f"{rounding.plain(row.value)} ({rounding.plain(row.noise_floor)})"
-        for row in found
-    ]
-    if objective == REFERENCE:
-        return Line((NAMES[label], "", *cells, "", "", ""), "headline")
-    return Line((NAMES[label], objective, *cells))
+def _shares(numbers: Numbers, objective: str, label: str) -> list[str]:
+    return [_percent(numbers.get(objective, f"{label}_{name}")) for name in SHARES]
+
+
+def _with_floor(row: RamachandranRow | None) -> str:
+    return rounding.UNKNOWN if row is None else f"{rounding.plain(row.value)} ({rounding.plain(row.noise_floor)})"
 
 
 def _percent(row: RamachandranRow | None) -> str:
