@@ -122,6 +122,14 @@ def test_a_model_has_to_be_named_and_the_error_says_where_it_lies(capsys: pytest
     assert "workflows.train leaves model.safetensors in its folder below runs/" in told
 
 
+def test_groups_of_more_levels_than_there_are_are_refused_before_anything_is_made(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--group-size", "40", "--levels", "16"]
+    assert run_command(TrainConfig, pytest.fail, program="train", argv=words) == 2
+    assert capsys.readouterr().err == "error: --group-size 40 is more than --levels 16: lower it\n"
+
+
 @pytest.mark.parametrize(
     ("config", "names"),
     [

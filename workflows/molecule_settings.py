@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from boltzgen_diffclf.errors import nearest_name
@@ -86,3 +86,9 @@ class MoleculeSettings(SystemSettings):
         float,
         Field(ge=0, lt=1, description="Share of the steps in which denoising alone prepares a classification."),
     ] = 0.75
+
+    @model_validator(mode="after")
+    def _levels_for_a_group(self) -> MoleculeSettings:
+        if self.group_size > self.levels:
+            raise ValueError(f"--group-size {self.group_size} is more than --levels {self.levels}: lower it")
+        return self
