@@ -21,8 +21,8 @@ from systems.store import write_ensemble
 from workflows import solvation_bridges
 from workflows.run_folder import open_run_folder
 from workflows.solvation import SolvationConfig
-from workflows.solvation_bridges import MOST_BRIDGES, Bridged, bridged
-from workflows.solvation_pipeline import _classical
+from workflows.solvation_bridges import MOST_BRIDGES, SOLVATION, Bridged, bridged
+from workflows.solvation_classical import classical
 from workflows.solvation_stages import SolvationStages
 from workflows.trust import SMALLEST_OVERLAP
 
@@ -56,7 +56,7 @@ class Springs:
     def bridged(self) -> Bridged:
         ends = self.sample(0.0, "vacuum"), self.sample(1.0, "implicit")
         self.asked.clear()
-        return bridged(STATES, *ends, self.sample)
+        return bridged(SOLVATION, STATES, *ends, self.sample)
 
 
 def solved(bridges: Bridged):
@@ -113,7 +113,8 @@ def test_a_surface_that_parts_the_vacuum_is_met_by_the_state_with_the_surface_al
 
     implicit = sample(1.0)
     asked.clear()
-    bridges = bridged(STATES, SampledState("vacuum", energies, vacuum.group, vacuum.n_effective), implicit, sample)
+    first = SampledState("vacuum", energies, vacuum.group, vacuum.n_effective)
+    bridges = bridged(SOLVATION, STATES, first, implicit, sample)
     assert asked == [0.5, 0.25, 0.125, 0.0625, 0.0]
     assert len(bridges.bridges) == 5
 
@@ -172,11 +173,11 @@ def test_a_run_samples_the_states_it_lacks_and_finds_them_again(tmp_path: Path, 
         with open_run_folder(config.folder, config) as folder:
             stages = SolvationStages(config, folder, config.source.load(), "cpu")
             folder.progress.plan({"reference-vacuum": 1.0, "reference-implicit": 1.0})
-            rows, figures = _classical(stages, stages.system.require_leg("total"))
-        assert "2 states between were added" in rows["mbar"].note
-        assert set(STATES) < set(figures.overlap_labels)
-        assert len(figures.overlap_labels) == len(figures.overlap) == 5
-        values.append((rows["mbar"].value_kT, rows["mbar"].overlap))
+            found = classical(stages, stages.system.require_leg("total"))
+        assert "2 states between were added" in found.rows["mbar"].note
+        assert set(STATES) < set(found.figures.overlap_labels)
+        assert len(found.figures.overlap_labels) == len(found.figures.overlap) == 5
+        values.append((found.rows["mbar"].value_kT, found.rows["mbar"].overlap))
     assert values[0] == values[1]
     made = sorted(path.name for path in (tmp_path / "run" / "reference").iterdir())
     assert "polar-0.5.h5" in made
