@@ -104,8 +104,7 @@ def _add_bar(stages: SolvationStages, leg: Leg, found: Classical) -> None:
         )
         found.rows["bar"] = replace(row, note="; ".join([row.note, *stages.resampled(leg)]))
     work = WorkValues("reference frames", a.energies[row_b] - a.energies[row_a], b.energies[row_a] - b.energies[row_b])
-    if np.isfinite(work.forward).any() and np.isfinite(work.reverse).any():
-        found.figures = replace(found.figures, work=(*found.figures.work, work))
+    found.figures = replace(found.figures, work=(*found.figures.work, work))
 
 
 def _add_one_sided(stages: SolvationStages, leg: Leg, found: Classical) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from boltzgen_diffclf.files import atomic_path
 from boltzgen_diffclf.units import thermal_energy_kj_per_mol
 from workflows.progress import duration
@@ -132,10 +134,12 @@ def _leg_pictures(name: str, leg: LegResult, arrays: LegFigures) -> Iterator[Pic
         drawn = figures.estimator_comparison(leg.estimators, yardstick, leg.published)
         yield picture(f"{name}-comparison", f"Estimates of the {name} leg", CAPTIONS["comparison"], drawn)
     value = leg.estimators[yardstick].value_kT if yardstick is not None else None
-    if arrays.work:
-        drawn = figures.work_distributions(arrays.work, value)
+    # States that share no configuration have infinite works alone, which no axis holds.
+    works = [one for one in arrays.work if np.isfinite(one.forward).any() and np.isfinite(one.reverse).any()]
+    if works:
+        drawn = figures.work_distributions(works, value)
         yield picture(
-            f"{name}-work", f"Work distributions of the {name} leg", CAPTIONS["work"], drawn, len(arrays.work) > 1
+            f"{name}-work", f"Work distributions of the {name} leg", CAPTIONS["work"], drawn, len(works) > 1
         )
     if arrays.overlap is not None:
         drawn = figures.overlap_matrix(arrays.overlap, arrays.overlap_labels)
