@@ -9,6 +9,7 @@ from dataclasses import replace
 import openmm
 import torch
 from jaxtyping import Float
+from openmm import unit
 from torch import Tensor
 
 from boltzgen_diffclf.coordinates import Arc, InternalCoordinates, TorsionArc
@@ -124,7 +125,7 @@ def _start(
         energies = system.target(state).energy(candidates)
     best = int(energies.nan_to_num(nan=torch.inf).argmin())
     held = _held(system.openmm_system(state), region.atoms, float(angles[best]))
-    settled = positions_from_quantity(minimised(held, candidates[best].numpy()))
+    settled = positions_from_quantity(minimised(held, unit.Quantity(candidates[best].numpy(), unit.nanometer)))
     if not bool(region(settled[None])):
         raise InputError(f"no configuration of {system.name} was found in {region.arc}: choose a wider basin")
     return settled

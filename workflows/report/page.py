@@ -19,6 +19,7 @@ from workflows.progress import duration
 from workflows.report import advice, figures, rounding
 from workflows.report.data import LegFigures, ReportData
 from workflows.results import LegResult, most_precise
+from workflows.solvation_estimators import yardstick
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -88,6 +89,9 @@ def render(data: ReportData, pictures: dict[str, list[Picture]]) -> str:
             pictures=pictures,
             main=main,
             answers={name: advice.answer(result, name) for name in result.legs},
+            subject=advice.subject(result),
+            conventions=advice.conventions(result),
+            yardstick=yardstick(main),
             sign=advice.sign_in_words(result.legs[main]),
             recommendations={name: advice.recommend(leg) for name, leg in result.legs.items()},
             yardsticks={name: most_precise(leg.estimators, "classical") for name, leg in result.legs.items()},
@@ -138,9 +142,7 @@ def _leg_pictures(name: str, leg: LegResult, arrays: LegFigures) -> Iterator[Pic
     works = [one for one in arrays.work if np.isfinite(one.forward).any() and np.isfinite(one.reverse).any()]
     if works:
         drawn = figures.work_distributions(works, value)
-        yield picture(
-            f"{name}-work", f"Work distributions of the {name} leg", CAPTIONS["work"], drawn, len(works) > 1
-        )
+        yield picture(f"{name}-work", f"Work distributions of the {name} leg", CAPTIONS["work"], drawn, len(works) > 1)
     if arrays.overlap is not None:
         drawn = figures.overlap_matrix(arrays.overlap, arrays.overlap_labels)
         yield picture(f"{name}-overlap", f"Overlap matrix of the {name} leg", CAPTIONS["overlap"], drawn, False)
