@@ -11,7 +11,8 @@ from openmm import app
 from torch import Tensor
 
 from boltzgen_diffclf.errors import InputError
-from systems.molecular import Basin, MolecularSystem, PublishedValue, positions_from_quantity
+from systems.legs import Basin, PublishedValue
+from systems.molecular import MolecularSystem, positions_from_quantity
 from systems.solvation_states import HELICAL, LEFT_HANDED, solvation_states, solvation_system
 
 _FEAT = "arXiv:2504.11516, table 1, sign reversed to B minus A"
@@ -50,7 +51,8 @@ def alanine_dipeptide() -> MolecularSystem:
     parameters, positions = _of_openmmtools()
     vacuum = parameters.createSystem(implicitSolvent=None, constraints=None)
     implicit = parameters.createSystem(implicitSolvent=app.OBC1, constraints=None)
-    return _molecule("aldp", parameters.topology, positions, vacuum, implicit, _POLAR_VALUES, _CONFORMER_VALUES)
+    molecule = parameters.topology, positions, vacuum, implicit
+    return _molecule("aldp", *molecule, "obc1", _POLAR_VALUES, _CONFORMER_VALUES)
 
 
 def alanine_dipeptide_ildn() -> MolecularSystem:
@@ -70,7 +72,7 @@ def alanine_dipeptide_ildn() -> MolecularSystem:
     parameters, positions = _of_openmmtools()
     in_vacuum, in_solvent = app.ForceField(_ILDN), app.ForceField(_ILDN, "amber99_obc.xml")
     vacuum, implicit = (field.createSystem(parameters.topology, constraints=None) for field in (in_vacuum, in_solvent))
-    return _molecule("aldp-ildn", parameters.topology, positions, vacuum, implicit)
+    return _molecule("aldp-ildn", parameters.topology, positions, vacuum, implicit, "obc2")
 
 
 def _molecule(
@@ -79,6 +81,7 @@ def _molecule(
     positions: Float[Tensor, "atoms 3"],
     vacuum: openmm.System,
     implicit: openmm.System,
+    solvent: str,
     polar_values: tuple[PublishedValue, ...] = (),
     conformer_values: tuple[PublishedValue, ...] = (),
 ) -> MolecularSystem:
@@ -93,6 +96,7 @@ def _molecule(
             "helical": Basin("psi", *HELICAL),
         },
         polar_values=polar_values,
+        solvent=solvent,
     )
 
 

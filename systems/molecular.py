@@ -6,7 +6,7 @@ import hashlib
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -18,54 +18,16 @@ from openmm import unit
 from openmm.app import Topology
 from torch import Tensor
 
+from boltzgen_diffclf.confinement import Region
 from boltzgen_diffclf.errors import InputError, nearest_name
 from boltzgen_diffclf.target import Target
+from systems.legs import Basin, Leg, Quadruple
 
 if TYPE_CHECKING:
+    from systems.derived_states import DerivedState
     from systems.forcefield import OpenMMWorkerTarget
 
-Quadruple = tuple[int, int, int, int]
-"""Atom indices of a torsion."""
-
 _TargetKey = tuple[str, float, torch.dtype, str]
-
-
-@dataclass(frozen=True)
-class PublishedValue:
-    """A figure from the literature [kT], already in the sign of the leg it is filed under (B minus A)."""
-
-    value: float
-    stderr: float
-    method: str
-    source: str
-    temperature_kelvin: float = 300.0
-
-
-@dataclass(frozen=True)
-class Leg:
-    """A free-energy difference ``F(state_b) - F(state_a)`` with a name."""
-
-    name: str
-    state_a: str
-    state_b: str
-    published: tuple[PublishedValue, ...] = ()
-
-
-@dataclass(frozen=True)
-class Basin:
-    """An arc of a named torsion [rad], from ``low`` up to ``high``, through pi where low > high.
-
-    Attributes:
-        torsion: name of the torsion.
-        low: lower end.
-        high: upper end.
-        published: of each state, figures for the free energy of the basin (B) against all the rest (A).
-    """
-
-    torsion: str
-    low: float
-    high: float
-    published: Mapping[str, tuple[PublishedValue, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,6 +57,8 @@ class MolecularSystem:
         basins: arcs of torsions whose populations are watched.
         fold: what counts as folded; None for a molecule that has no native configuration.
         reweighted: states whose ensemble is that of another state, named here, reweighted: the two overlap well.
+        derived: states made of the energies of others, by name.
+        solvent: name of the solvent model of ``implicit``, where :mod:`systems.force_fields` has it.
 
     Raises:
         InputError: states, positions and topology do not describe the same atoms.
@@ -109,6 +73,8 @@ class MolecularSystem:
     basins: Mapping[str, Basin] = field(default_factory=dict)
     reweighted: Mapping[str, str] = field(default_factory=dict)
     fold: Fold | None = None
+    derived: Mapping[str, DerivedState] = field(default_factory=dict)
+    solvent: str | None = None
     _targets: dict[tuple[str, float, torch.dtype, str], Target] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -140,6 +106,9 @@ class MolecularSystem:
         for state, source in self.reweighted.items():
             self.require_state(state)
             self.require_state(source)
+        for made in self.derived.values():
+            for source in made.sources:
+                self.require_state(source)
         for basin in self.basins.values():
             for state in basin.published:
                 self.require_state(state)
@@ -147,7 +116,7 @@ class MolecularSystem:
     @property
     def states(self) -> tuple[str, ...]:
         """Names of the thermodynamic states."""
-        return tuple(self.openmm_systems)
+        return (*self.openmm_systems, *self.derived)
 
     @property
     def n_atoms(self) -> int:
@@ -174,7 +143,7 @@ class MolecularSystem:
 
     def require_state(self, state: str) -> None:
         """Raise an InputError that lists the valid states unless ``state`` is one of them."""
-        if state not in self.openmm_systems:
+        if state not in self.states:
             raise InputError(
                 f"system '{self.name}' has no state '{state}': choose one of "
                 f"{', '.join(self.states)}{nearest_name(state, list(self.states))}"
@@ -199,9 +168,38 @@ class MolecularSystem:
         return self.basins[name]
 
     def openmm_system(self, state: str) -> openmm.System:
-        """Return a copy of the OpenMM System of ``state``."""
-        self.require_state(state)
+        """Return a copy of the OpenMM System of ``state``, which is no derived one."""
+        self._require_openmm(state)
         return openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(self.openmm_systems[state]))
+
+    def _require_openmm(self, state: str) -> None:
+        self.require_state(state)
+        if state in self.derived:
+            raise InputError(
+                f"state '{state}' of '{self.name}' is made of the energies of {', '.join(self.derived[state].sources)} "
+                "and has no OpenMM System: use the compiled engine"
+            )
+
+    def start(self, state: str) -> Float[Tensor, "atoms 3"]:
+        """Return a valid configuration of ``state`` [nm]."""
+        self.require_state(state)
+        made = self.derived.get(state)
+        return self.positions if made is None or made.start is None else made.start
+
+    def region(self, state: str) -> Region | None:
+        """Return what ``state`` is confined to; None where it is everywhere."""
+        self.require_state(state)
+        return self.derived[state].region if state in self.derived else None
+
+    def unconfined(self, state: str) -> str:
+        """Return the state that ``state`` is part of, itself where it is confined to nothing."""
+        return state if self.region(state) is None else self.derived[state].sources[0]
+
+    def with_derived(self, name: str, state: DerivedState) -> MolecularSystem:
+        """Return a molecule that has one more state, and shares what was compiled for the others."""
+        more = replace(self, derived={**self.derived, name: state})
+        more._targets.update(self._targets)
+        return more
 
     def target(
         self,
@@ -227,7 +225,11 @@ class MolecularSystem:
         self.require_state(state)
         temperature = require_temperature(temperature_kelvin)
         key = (state, temperature, dtype, str(device))
-        if key not in self._targets:
+        if key not in self._targets and state in self.derived:
+            made = self.derived[state]
+            sources = [self.target(source, temperature, dtype, device) for source in made.sources]
+            self._targets[key] = made.target(sources)
+        elif key not in self._targets:
             self._targets[key] = compile_system(
                 self.openmm_systems[state], temperature_kelvin=temperature, dtype=dtype, device=device
             )
@@ -250,13 +252,17 @@ class MolecularSystem:
         """
         from systems.forcefield import OpenMMWorkerTarget
 
-        self.require_state(state)
+        self._require_openmm(state)
         temperature = require_temperature(temperature_kelvin)
         return OpenMMWorkerTarget(self.openmm_systems[state], temperature_kelvin=temperature, workers=workers)
 
     def system_hash(self, state: str) -> str:
         """Return a fingerprint of everything in ``state`` that changes energies or masses."""
         self.require_state(state)
+        if state in self.derived:
+            made = self.derived[state]
+            parts = [made.fingerprint, *(self.system_hash(source) for source in made.sources)]
+            return hashlib.sha256("\n".join(parts).encode()).hexdigest()
         return hash_system(self.openmm_systems[state])
 
 

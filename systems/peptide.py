@@ -58,6 +58,7 @@ def peptide(
         states,
         named,
         backbone_basins(topology, named),
+        solvent=solvent,
     )
 
 

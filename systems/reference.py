@@ -53,13 +53,16 @@ def generate(
             f"the ladder begins at {settings.temperatures_kelvin[0]:g} K, the ensemble is wanted at "
             f"{temperature:g} K: begin temperatures_kelvin there"
         )
+    # A wall is kept by refusing steps; energies are those of the whole state, finite on both of its sides.
+    whole = system.unconfined(state)
     source = ReplicaExchangeDynamics(
-        target=system.target(state, temperature, _DTYPES[settings.precision], device),
-        exact_target=system.target(state, temperature),
-        positions=system.positions,
+        target=system.target(whole, temperature, _DTYPES[settings.precision], device),
+        exact_target=system.target(whole, temperature),
+        positions=system.start(state),
         masses=masses_with_hydrogens(system, settings.hydrogen_mass_amu),
         settings=settings,
         stream=f"reference/{system.name}/{state}",
+        region=system.region(state),
     )
     provenance = Provenance(
         system=system.name,

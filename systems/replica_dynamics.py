@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from boltzgen_diffclf.confinement import Region
 from boltzgen_diffclf.errors import InputError, RunFailedError
+from boltzgen_diffclf.samplers.confined import ConfinedLangevin
 from boltzgen_diffclf.samplers.kernels import Langevin
 from boltzgen_diffclf.samplers.replica_exchange import ReplicaExchange, ReplicaExchangeState
 from boltzgen_diffclf.samplers.state import LangevinState
@@ -103,6 +105,7 @@ class ReplicaExchangeDynamics(FrameSource):
         masses: [amu].
         settings: of the run.
         stream: name of the random stream.
+        region: that walkers do not leave, their start inside; None where they go everywhere.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class ReplicaExchangeDynamics(FrameSource):
         masses: Float[Tensor, " atoms"],
         settings: ReferenceSettings,
         stream: str,
+        region: Region | None = None,
     ) -> None:
         self.n_groups, self.n_frames = settings.walkers, settings.frames_per_walker
         self.n_discarded = settings.equilibration_frames
@@ -120,7 +124,8 @@ class ReplicaExchangeDynamics(FrameSource):
         self._settings, self._positions, self._exact_target = settings, positions, exact_target
         self._ladder = TemperatureLadder(target, settings.temperatures_kelvin)
         inverse_mass = thermal_energy_kj_per_mol(settings.temperatures_kelvin[0]) / masses[:, None]
-        kernel = Langevin(settings.timestep_fs * 1e-3, settings.friction_per_ps, inverse_mass.to(target.dtype))
+        motion = settings.timestep_fs * 1e-3, settings.friction_per_ps, inverse_mass.to(target.dtype)
+        kernel = Langevin(*motion) if region is None else ConfinedLangevin(*motion, region)
         self._exchange: ReplicaExchange[LangevinState] = ReplicaExchange(kernel, settings.steps_per_sweep)
         self._generator = named_generator(settings.seed, stream, target.device)
         self._state: ReplicaExchangeState[LangevinState] | None = None

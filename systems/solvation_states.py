@@ -11,7 +11,8 @@ from jaxtyping import Float
 from openmm import app
 from torch import Tensor
 
-from systems.molecular import Basin, Leg, MolecularSystem, PublishedValue, Quadruple
+from systems.legs import Basin, Leg, PublishedValue, Quadruple
+from systems.molecular import MolecularSystem
 
 BORN_FORCES = (openmm.CustomGBForce, openmm.GBSAOBCForce)
 """Forces that are an implicit solvent."""
@@ -38,6 +39,7 @@ def solvation_system(
     torsions: Mapping[str, Quadruple],
     basins: Mapping[str, Basin],
     polar_values: tuple[PublishedValue, ...] = (),
+    solvent: str | None = None,
 ) -> MolecularSystem:
     """Return a molecule with the legs between its states: ``total``, ``nonpolar`` and ``polar``.
 
@@ -49,6 +51,7 @@ def solvation_system(
         torsions: see :class:`MolecularSystem`.
         basins: see there.
         polar_values: figures from the literature for the polar leg.
+        solvent: see :class:`MolecularSystem`.
 
     Raises:
         InputError: see :class:`MolecularSystem`.
@@ -68,6 +71,7 @@ def solvation_system(
         legs={leg.name: leg for leg in legs} if is_solvated else {},
         basins=basins,
         reweighted={"nonpolar": "vacuum"} if is_solvated else {},
+        solvent=solvent,
     )
 
 

@@ -50,7 +50,7 @@ def from_pdb(path: Path, forcefield: str, solvent: str, name: str) -> MolecularS
     _require_heavy_atoms(path, topology)
     _require_short_bonds(path, topology, positions)
     topology, positions = with_hydrogens(topology, positions, forcefield)
-    return _solvated(name, topology, positions, parametrised_states(topology, forcefield, solvent))
+    return _solvated(name, topology, positions, parametrised_states(topology, forcefield, solvent), solvent)
 
 
 def from_openmm(system_path: Path, topology_path: Path, name: str) -> MolecularSystem:
@@ -76,13 +76,18 @@ def from_openmm(system_path: Path, topology_path: Path, name: str) -> MolecularS
 
 
 def _solvated(
-    name: str, topology: app.Topology, positions: unit.Quantity, states: dict[str, openmm.System]
+    name: str,
+    topology: app.Topology,
+    positions: unit.Quantity,
+    states: dict[str, openmm.System],
+    solvent: str | None = None,
 ) -> MolecularSystem:
     torsions = backbone_torsions(topology)
     start = positions_from_quantity(minimised(states.get("implicit", states["vacuum"]), positions))
     if not bool(start.isfinite().all()):
         raise InputError(f"the energy of '{name}' cannot be minimised from the positions given: atoms may coincide")
-    return solvation_system(name, topology, start, states, torsions, backbone_basins(topology, torsions))
+    basins = backbone_basins(topology, torsions)
+    return solvation_system(name, topology, start, states, torsions, basins, solvent=solvent)
 
 
 def _read_topology(path: Path) -> tuple[app.Topology, unit.Quantity]:

@@ -8,7 +8,8 @@ from openmm import app, unit
 
 import systems
 from boltzgen_diffclf.errors import InputError, UnsupportedSystemError
-from systems.molecular import Basin, Leg, MolecularSystem, hash_system, require_temperature
+from systems.legs import Basin, Leg
+from systems.molecular import MolecularSystem, hash_system, require_temperature
 from systems.solvation_states import without_polarisation
 
 

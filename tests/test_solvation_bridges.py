@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,11 @@ from systems.store import write_ensemble
 from workflows import solvation_bridges
 from workflows.run_folder import open_run_folder
 from workflows.solvation import SolvationConfig
-from workflows.solvation_bridges import MOST_BRIDGES, Bridged, bridged
-from workflows.solvation_pipeline import _classical
+from workflows.solvation_bridges import MOST_BRIDGES, SOLVATION, Bridged, Way, bridged
+from workflows.solvation_classical import Classical, classical
+from workflows.solvation_pipeline import _checks
 from workflows.solvation_stages import SolvationStages
-from workflows.trust import SMALLEST_OVERLAP
+from workflows.trust import SMALLEST_OVERLAP, failures
 
 STATES = ("vacuum", "nonpolar", "implicit")
 SURFACE, FRAMES = 3.0, 4000
@@ -56,7 +58,7 @@ class Springs:
     def bridged(self) -> Bridged:
         ends = self.sample(0.0, "vacuum"), self.sample(1.0, "implicit")
         self.asked.clear()
-        return bridged(STATES, *ends, self.sample)
+        return bridged(SOLVATION, STATES, *ends, self.sample)
 
 
 def solved(bridges: Bridged):
@@ -89,6 +91,25 @@ def test_ends_apart_are_bridged_and_the_answer_is_right():
     assert found.stderr < 0.2
 
 
+def test_a_line_from_end_to_end_is_bridged_too():
+    """Two energies and mixtures of them, as between force fields: no state lies before the line."""
+    springs = Springs(9.0)
+    way = Way("one", "two", None, "the second energy", lambda fraction: f"mixed-{fraction:g}")
+
+    def sample(fraction: float) -> SampledState:
+        frames = springs.sample(fraction, {0.0: "one", 1.0: "two"}.get(fraction, way.name(fraction)))
+        return replace(frames, energies=frames.energies[1:])
+
+    bridges = bridged(way, ("one", "two"), sample(0.0), sample(1.0), sample)
+    assert len(bridges.bridges) > 1
+    assert (bridges.states[0], bridges.states[-1]) == ("one", "two")
+    assert "of the second energy, because" in bridges.note
+    family = all_states_mbar(bridges.states, bridges.family(lambda frames: frames), np.random.default_rng(0))
+    found = bridges.estimate(family, "one", "two")
+    assert found.value == pytest.approx(springs.exact - SURFACE, abs=4 * found.stderr)
+    assert 0.5 * SMALLEST_OVERLAP < found.overlap < 0.5
+
+
 def test_ends_too_far_apart_say_that_they_do_not_hang_together():
     springs = Springs(300.0)
     bridges = springs.bridged()
@@ -113,7 +134,8 @@ def test_a_surface_that_parts_the_vacuum_is_met_by_the_state_with_the_surface_al
 
     implicit = sample(1.0)
     asked.clear()
-    bridges = bridged(STATES, SampledState("vacuum", energies, vacuum.group, vacuum.n_effective), implicit, sample)
+    first = SampledState("vacuum", energies, vacuum.group, vacuum.n_effective)
+    bridges = bridged(SOLVATION, STATES, first, implicit, sample)
     assert asked == [0.5, 0.25, 0.125, 0.0625, 0.0]
     assert len(bridges.bridges) == 5
 
@@ -136,8 +158,13 @@ def energy(system: MolecularSystem, state: str) -> float:
     return context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
 
 
+def figures_between(found: Classical) -> list[str]:
+    """Return the states between the ends that the figure of the overlap names."""
+    return [name for name in found.figures.overlap_labels if name.startswith("polar")]
+
+
 def shaken(stages: SolvationStages, system: MolecularSystem, state: str, path: Path, advance) -> None:
-    """In place of dynamics: frames near the first configuration."""
+    """In place of dynamics: frames near the first configuration; the walkers of states between do not agree."""
     config, (n, length) = stages.config, (stages.config.walkers, stages.config.frames_per_walker)
     noise = torch.randn(n * length, system.n_atoms, 3, generator=named_generator(0, state))
     frames = (system.positions + 1e-4 * noise).float()
@@ -148,6 +175,10 @@ def shaken(stages: SolvationStages, system: MolecularSystem, state: str, path: P
         energies_of(system, state, config.temperature_kelvin, frames),
         index % n,
         index // n,
+        diagnostics={
+            "split_r_hat": {"reduced_energy": 1.5 if state.startswith("polar") else 1.0},
+            "effective_frames": {"reduced_energy": 1000.0},
+        },
     )
     write_ensemble(path, ensemble, system.topology)
     advance(1.0)
@@ -172,11 +203,15 @@ def test_a_run_samples_the_states_it_lacks_and_finds_them_again(tmp_path: Path, 
         with open_run_folder(config.folder, config) as folder:
             stages = SolvationStages(config, folder, config.source.load(), "cpu")
             folder.progress.plan({"reference-vacuum": 1.0, "reference-implicit": 1.0})
-            rows, figures = _classical(stages, stages.system.require_leg("total"))
-        assert "2 states between were added" in rows["mbar"].note
-        assert set(STATES) < set(figures.overlap_labels)
-        assert len(figures.overlap_labels) == len(figures.overlap) == 5
-        values.append((rows["mbar"].value_kT, rows["mbar"].overlap))
+            found = classical(stages, stages.system.require_leg("total"))
+        assert "2 states between were added" in found.rows["mbar"].note
+        assert set(STATES) < set(found.figures.overlap_labels)
+        assert len(found.figures.overlap_labels) == len(found.figures.overlap) == 5
+        gates = failures(_checks(stages, stages.system.require_leg("total"), found.rests_on, {}, {}))
+        assert [gate.split(" disagree")[0] for gate in gates] == [
+            f"the walkers of {state}" for state in figures_between(found)
+        ]
+        values.append((found.rows["mbar"].value_kT, found.rows["mbar"].overlap))
     assert values[0] == values[1]
     made = sorted(path.name for path in (tmp_path / "run" / "reference").iterdir())
     assert "polar-0.5.h5" in made

@@ -19,7 +19,8 @@ from boltzgen_diffclf.observables import (
     unvisited_share,
 )
 from systems.conformers import residue_pairs
-from systems.molecular import MolecularSystem, Quadruple
+from systems.legs import Quadruple
+from systems.molecular import MolecularSystem
 from workflows.ramachandran_samples import Sample
 
 BINS = 48

@@ -26,7 +26,8 @@ from boltzgen_diffclf.observables import (
     unvisited_in_plane,
 )
 from systems.ensemble import ReferenceEnsemble
-from systems.molecular import MolecularSystem, Quadruple
+from systems.legs import Quadruple
+from systems.molecular import MolecularSystem
 from workflows.ramachandran_planes import BINS, Points
 from workflows.ramachandran_samples import Sample
 

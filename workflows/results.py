@@ -13,7 +13,7 @@ seed                                integer        root seed of every random str
 preset                              string         quick, standard or paper
 trustworthy                         boolean        every leg names a headline
 reasons                             [string]       why not, one sentence each; empty when trustworthy
-legs                                object         leg name (total, polar, nonpolar) to leg
+legs                                object         leg name (total, polar, nonpolar; conformers; forcefield) to leg
 legs.*.states                       [string]       A and B: every value of the leg is F_B - F_A
 legs.*.description                  string         the leg in words
 legs.*.published                    [object]       figures to compare with

@@ -13,23 +13,61 @@ from jaxtyping import Float
 from boltzgen_diffclf.estimators import Estimate, bar
 from boltzgen_diffclf.estimators.family import Family
 from boltzgen_diffclf.free_energy.classical import SampledState
+from systems.bridges import polar_state
 from workflows.trust import SMALLEST_OVERLAP
 
 MOST_BRIDGES = 8
 """States between at most; each costs as much as an end."""
 
 SMALLEST_FRACTION = 1 / 16
-"""Of the polarisation: below this the state next to the vacuum is the one without any, which has the surface term."""
+"""Below this the state next to an end that is off the line is the beginning of the line."""
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class Rung:
-    """A sampled state on the way from the vacuum over ``nonpolar`` to ``implicit``.
+@dataclass(frozen=True)
+class Way:
+    """A line of states ``(1 - fraction) u_low + fraction u_high`` from one end of a leg to the other.
 
     Attributes:
-        fraction: of the polarisation; None is the vacuum, which lacks the surface term too.
+        low: state at fraction zero.
+        high: state at fraction one, the second end.
+        before: the first end where it is off the line, next to ``low``; None where ``low`` is the first end.
+        share: what a fraction is of, in words.
+        name: of the state with a fraction.
+    """
+
+    low: str
+    high: str
+    before: str | None
+    share: str
+    name: Callable[[float], str]
+
+    @property
+    def first(self) -> str:
+        """The first end."""
+        return self.before or self.low
+
+    def energies(
+        self, frames: SampledState, fraction: float | None, states: Sequence[str]
+    ) -> Float[np.ndarray, " frames"]:
+        """Return the energies [kT] of frames in a state on the way; None is the end before the line."""
+        if fraction is None:
+            return frames.energies[states.index(str(self.before))]
+        low, high = (frames.energies[states.index(name)] for name in (self.low, self.high))
+        return (1 - fraction) * low + fraction * high
+
+
+SOLVATION = Way("nonpolar", "implicit", "vacuum", "the polarisation", polar_state)
+"""From the vacuum; the polar energy goes with the square of the charges, so that the line is exact."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rung:
+    """A sampled state on a way.
+
+    Attributes:
+        fraction: where on the line; None before it.
         sampled: its frames, with energies in the states of the molecule.
     """
 
@@ -42,12 +80,14 @@ class Bridged:
     """The states of a molecule and those between, with the frames of all that were sampled.
 
     Attributes:
+        way: from one end to the other; None where there is none, and nothing is added.
         states: names, in the order of the way: MBAR begins with steps between neighbours.
         known: those of the molecule, in the order of the energies of the frames.
-        rungs: the sampled ones, from the vacuum to ``implicit``.
+        rungs: the sampled ones, from end to end.
         unbridged_overlap: of the two ends.
     """
 
+    way: Way | None
     states: tuple[str, ...]
     known: tuple[str, ...]
     rungs: tuple[Rung, ...]
@@ -61,11 +101,11 @@ class Bridged:
     @property
     def note(self) -> str:
         """What was added and why, for a row's remark; empty where nothing was."""
-        if not self.bridges:
+        if self.way is None or not self.bridges:
             return ""
         shares = ", ".join(f"{rung.fraction:g}" for rung in self.bridges)
         return (
-            f"{len(self.bridges)} states between were added, with {shares} of the polarisation, because the ends share "
+            f"{len(self.bridges)} states between were added, with {shares} of {self.way.share}, because the ends share "
             f"{self.unbridged_overlap:.2g} (wanted {SMALLEST_OVERLAP:g})"
         )
 
@@ -78,9 +118,11 @@ class Bridged:
         return [samples(self._in_all_states(rung.sampled)) for rung in self.rungs]
 
     def _in_all_states(self, frames: SampledState) -> SampledState:
+        if self.way is None:
+            return frames
         fractions = {rung.sampled.name: rung.fraction for rung in self.bridges}
         rows = [
-            _energies(frames, fractions[name], self.known)
+            self.way.energies(frames, fractions[name], self.known)
             if name in fractions
             else frames.energies[self.known.index(name)]
             for name in self.states
@@ -98,9 +140,10 @@ class Bridged:
 
 
 def bridged(
+    way: Way,
     states: Sequence[str],
-    vacuum: SampledState,
-    implicit: SampledState,
+    first: SampledState,
+    last: SampledState,
     sample: Callable[[float], SampledState],
 ) -> Bridged:
     """Return the two ends, and states between wherever neighbours overlap by less than MBAR needs.
@@ -108,14 +151,15 @@ def bridged(
     Of two neighbours that share least the middle is added, until all share enough or there are :data:`MOST_BRIDGES`.
 
     Args:
-        states: of the molecule, ``nonpolar`` and ``implicit`` among them, in the order of the energies.
-        vacuum: frames of the vacuum.
-        implicit: frames of the implicit solvent.
-        sample: returns frames of the state with a fraction of the polarisation.
+        way: from one end to the other.
+        states: of the molecule, those of the way among them, in the order of the energies.
+        first: frames of the first end.
+        last: frames of the second.
+        sample: returns frames of the state with a fraction.
     """
-    rungs = [Rung(None, vacuum), Rung(1.0, implicit)]
+    rungs = [Rung(None if way.before else 0.0, first), Rung(1.0, last)]
     names = tuple(states)
-    overlaps = [_overlap(rungs[0], rungs[1], names)]
+    overlaps = [_overlap(way, rungs[0], rungs[1], names)]
     unbridged = overlaps[0]
     while min(overlaps) < SMALLEST_OVERLAP and len(rungs) < MOST_BRIDGES + 2:
         worst = int(np.argmin(overlaps))
@@ -123,15 +167,16 @@ def bridged(
         if fraction is None:
             break
         _log.info(
-            "neighbouring states overlap by %.2g (wanted %.2g): sampling the one with %g of the polarisation",
+            "neighbouring states overlap by %.2g (wanted %.2g): sampling the one with %g of %s",
             overlaps[worst],
             SMALLEST_OVERLAP,
             fraction,
+            way.share,
         )
         rungs.insert(worst + 1, Rung(fraction, sample(fraction)))
-        overlaps = [_overlap(one, other, names) for one, other in pairwise(rungs)]
-    way = (*(name for name in names if name != "implicit"), *(rung.sampled.name for rung in rungs[1:]))
-    return Bridged(way, names, tuple(rungs), unbridged)
+        overlaps = [_overlap(way, one, other, names) for one, other in pairwise(rungs)]
+    in_order = (*(name for name in names if name != way.high), *(rung.sampled.name for rung in rungs[1:]))
+    return Bridged(way, in_order, names, tuple(rungs), unbridged)
 
 
 def _between(low: float | None, high: float | None) -> float | None:
@@ -143,15 +188,7 @@ def _between(low: float | None, high: float | None) -> float | None:
     return (low + float(high or 0.0)) / 2
 
 
-def _overlap(one: Rung, other: Rung, states: Sequence[str]) -> float:
-    forward = _energies(one.sampled, other.fraction, states) - _energies(one.sampled, one.fraction, states)
-    reverse = _energies(other.sampled, one.fraction, states) - _energies(other.sampled, other.fraction, states)
+def _overlap(way: Way, one: Rung, other: Rung, states: Sequence[str]) -> float:
+    forward = way.energies(one.sampled, other.fraction, states) - way.energies(one.sampled, one.fraction, states)
+    reverse = way.energies(other.sampled, one.fraction, states) - way.energies(other.sampled, other.fraction, states)
     return float(bar(forward, reverse).overlap or 0.0)
-
-
-def _energies(frames: SampledState, fraction: float | None, states: Sequence[str]) -> Float[np.ndarray, " frames"]:
-    """Return the energies [kT] of frames in a state on the way; exact, for the polar energy goes with the charges."""
-    if fraction is None:
-        return frames.energies[states.index("vacuum")]
-    nonpolar, implicit = (frames.energies[states.index(name)] for name in ("nonpolar", "implicit"))
-    return (1 - fraction) * nonpolar + fraction * implicit

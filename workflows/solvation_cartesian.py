@@ -19,7 +19,7 @@ from boltzgen_diffclf.nets.flat_molecule import PreconditionedMoleculeNet
 from boltzgen_diffclf.paths.curved import CurvedInterpolant
 from boltzgen_diffclf.streams import split_seed
 from boltzgen_diffclf.training import TrainingSettings
-from systems.molecular import Leg
+from systems.legs import Leg
 from workflows.run_folder import StageResult
 from workflows.solvation_estimators import CARTESIAN_LEGS
 

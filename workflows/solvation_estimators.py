@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 ESTIMATORS = (
     "mbar",
+    "population",
     "bar",
     "fep",
     "ais",
@@ -24,7 +25,7 @@ ESTIMATORS = (
 )
 """Rows that ``--estimators`` can name."""
 
-YARDSTICK, FULL_LEARNED = "mbar", "dsm_diffclf"
+FULL_LEARNED = "dsm_diffclf"
 
 AFTER_TRAINING = ("exact_ends", "relaxed_mbar", "learned_ais")
 """Rows that start from the network of the full objective, which is trained for them."""
@@ -38,6 +39,18 @@ ONE_SIDED_LEGS = ("nonpolar",)
 CARTESIAN_LEGS = ("polar",)
 """Legs of the Cartesian route: the one that the published figure is of."""
 
+DISJOINT_LEGS = ("conformers",)
+"""Legs between parts of one state that share no configuration."""
+
+
+def yardstick(leg: str) -> str:
+    """Return the classical row that decides on a leg.
+
+    >>> yardstick("total"), yardstick("conformers")
+    ('mbar', 'population')
+    """
+    return "population" if leg in DISJOINT_LEGS else "mbar"
+
 
 def what_is_missing(name: str, config: SolvationConfig) -> str | None:
     """Return why no leg would have a row of this name, one of :data:`ESTIMATORS`, and what to add; None where one has.
@@ -50,6 +63,10 @@ def what_is_missing(name: str, config: SolvationConfig) -> str | None:
     asked = " ".join(config.legs)
     if name in ABLATIONS and not legs & ablation_legs:
         return f"it is trained on --ablation-legs alone ({_listed(config.ablation_legs)}): add --ablation-legs {asked}"
+    if name in ("mbar", "ais") and legs <= set(DISJOINT_LEGS):
+        return f"the ends of the {asked} leg share no configuration: name population in its place, or add another --leg"
+    if name == "population" and not legs & set(DISJOINT_LEGS):
+        return f"the {asked} leg divides no state: name mbar in its place, or add --leg {DISJOINT_LEGS[0]}"
     if name == "bar" and legs <= set(ONE_SIDED_LEGS):
         return f"the {asked} leg has frames of one end alone: name fep in its place, or add another --leg"
     if name == "fep" and not legs & set(ONE_SIDED_LEGS):

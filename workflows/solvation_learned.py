@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from boltzgen_diffclf.confined_energy import ConfinedEnergyModel
+from boltzgen_diffclf.coordinates import Arc
 from boltzgen_diffclf.energy import AnchoredEnergyModel, EnergyModel
+from boltzgen_diffclf.errors import NotTrustworthyError
 from boltzgen_diffclf.estimators import Estimate
 from boltzgen_diffclf.free_energy.annealed import AnnealingSettings, annealed_estimate
 from boltzgen_diffclf.free_energy.annealed_ladders import learned_works
@@ -27,7 +32,8 @@ from boltzgen_diffclf.free_energy.relaxed import RelaxationSettings, relaxed_mba
 from boltzgen_diffclf.nets import TorsionConfig, TorsionEnergyNet
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training import ObjectiveWeights, TrainingSettings
-from systems.molecular import Leg
+from systems.conformer_pair import soft_column
+from systems.legs import Leg
 from workflows.run_folder import StageResult
 
 if TYPE_CHECKING:
@@ -48,6 +54,8 @@ RELAXED_LEVELS, RELAXED_CONFIGURATIONS = 9, 500
 
 EXACT_END_STRIDE = 4
 """Levels that the exact-ends classifier skips: MBAR grows with the square of their number."""
+
+_log = logging.getLogger(__name__)
 
 
 def learned_replicate(stages: SolvationStages, leg: Leg, replicate: int, objectives: tuple[str, ...]) -> StageResult:
@@ -104,8 +112,11 @@ def _learn(stages: SolvationStages, leg: Leg, replicate: int, objectives: tuple[
 
 
 def _keep_classifier(arrays: dict[str, np.ndarray], facts: dict[str, Any], model: EnergyModel, pools: Pools) -> None:
-    estimate, overlap = exact_end_classes(model, pools.evaluation, EXACT_END_STRIDE)
-    arrays["exact_ends.overlap"] = overlap
+    def classify() -> Estimate:
+        estimate, arrays["exact_ends.overlap"] = exact_end_classes(model, pools.evaluation, EXACT_END_STRIDE)
+        return estimate
+
+    estimate = estimate_or_none(classify, "exact_ends")
     facts["exact_ends"] = {
         **facts["dsm_diffclf"],
         "value": estimate.value,
@@ -125,8 +136,16 @@ def _keep_relaxed(
         configurations=min(RELAXED_CONFIGURATIONS, pool),
         steps=stages.config.relaxation_steps,
     )
-    relaxed = relaxed_mbar(model, stages.space(leg), pools.evaluation, settings, named_generator(seed, "relaxation"))
-    facts["relaxed_mbar"] = _after_training(facts, relaxed.estimate, relaxed.cost)
+    cost = Cost()
+
+    def relax() -> Estimate:
+        nonlocal cost
+        generator = named_generator(seed, "relaxation")
+        relaxed = relaxed_mbar(model, stages.space(leg), pools.evaluation, settings, generator)
+        cost = relaxed.cost
+        return relaxed.estimate
+
+    facts["relaxed_mbar"] = _after_training(facts, estimate_or_none(relax, "relaxed_mbar"), cost)
 
 
 def _after_training(facts: Mapping[str, Any], estimate: Estimate, cost: Cost) -> dict[str, Any]:
@@ -165,9 +184,20 @@ def _keep_annealed(
         AnnealingSettings(levels=stages.config.anneal_levels, particles=stages.config.anneal_particles),
         named_generator(seed, "learned annealing"),
     )
-    estimate, cost = annealed_estimate(works, np.random.default_rng(split_seed(seed, "bootstrap")))
+    estimate = estimate_or_none(
+        lambda: annealed_estimate(works, np.random.default_rng(split_seed(seed, "bootstrap")))[0], "learned_ais"
+    )
     arrays["learned_ais.forward"], arrays["learned_ais.reverse"] = works.forward, works.reverse
-    facts["learned_ais"] = _after_training(facts, estimate, cost)
+    facts["learned_ais"] = _after_training(facts, estimate, works.cost)
+
+
+def estimate_or_none(estimate: Callable[[], Estimate], name: str) -> Estimate:
+    """Return an estimate, or one that is no number where states along the path share nothing; the log says why."""
+    try:
+        return estimate()
+    except NotTrustworthyError as error:
+        _log.warning("%s has no value: %s", name, error)
+        return Estimate(math.nan, math.nan, 0.0, 0.0, name)
 
 
 def _pools(stages: SolvationStages, leg: Leg, replicate: int, settings: LearningSettings, seed: int) -> Pools:
@@ -203,9 +233,21 @@ def _model(stages: SolvationStages, leg: Leg) -> Any:
 
     def make(levels: torch.Tensor, generator: torch.Generator) -> EnergyModel:
         net = TorsionEnergyNet(space.scaled.is_periodic.cpu(), symmetry.cpu(), generator, network)
-        return AnchoredEnergyModel(net, levels, space.ceilings).to(levels.device)
+        model = AnchoredEnergyModel(net, levels, space.ceilings)
+        if leg.divides is not None:
+            model = ConfinedEnergyModel(net, levels, space.ceilings, *_walls(stages, leg))
+        return model.to(levels.device)
 
     return make
+
+
+def _walls(stages: SolvationStages, leg: Leg) -> tuple[int, tuple[Arc, Arc], float]:
+    """Return the column of a divided torsion, the arcs of both ends and the noise of the path there [rad]."""
+    system = stages.system
+    basin = system.require_basin(leg.divides.basin if leg.divides else "")
+    column = soft_column(system, stages.internal, basin.torsion)
+    arc = Arc(basin.low, basin.high)
+    return column, (arc.rest, arc), float(stages.space(leg).path.noise_scale[column])
 
 
 def _keep_integral(

@@ -5,40 +5,35 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from boltzgen_diffclf.errors import InputError
-from boltzgen_diffclf.estimators import Estimate
 from boltzgen_diffclf.files import atomic_path
-from boltzgen_diffclf.free_energy.classical import all_states_mbar, one_sided, subsample, two_state_bar
 from boltzgen_diffclf.observables.ramachandran import free_energy_surface
-from boltzgen_diffclf.streams import split_seed
 from boltzgen_diffclf.training import parallel
 from systems.convergence import torsions_of
-from systems.molecular import Leg
+from systems.legs import Leg
 from workflows import trust
 from workflows.processor import processor_settings
 from workflows.report.data import LegFigures, RamachandranPmf, ReportData, TrainingCurves, WorkValues
 from workflows.results import EstimatorRow, LegResult, Published, SolvationResult, judged
 from workflows.run_folder import RunFolder, StageResult
 from workflows.solvation_cartesian import cartesian, wants_cartesian
-from workflows.solvation_estimators import AFTER_TRAINING, FULL_LEARNED, YARDSTICK
+from workflows.solvation_classical import classical
+from workflows.solvation_estimators import AFTER_TRAINING, FULL_LEARNED, yardstick
 from workflows.solvation_learned import OBJECTIVES, learned_replicate
-from workflows.solvation_rows import curves, integrands, learned_rows, make_row
+from workflows.solvation_rows import curves, integrands, learned_rows
 from workflows.solvation_stages import SolvationStages
 from workflows.system_settings import keep_system
 
 if TYPE_CHECKING:
     from workflows.solvation_settings import SolvationConfig
-
-MBAR_COLUMNS = 200_000
-"""Frames of one ensemble that enter MBAR, evenly spread; two-state BAR takes them all."""
 
 
 def solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportData:
@@ -49,7 +44,7 @@ def solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportData
 
 def _solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportData:
     begun = time.monotonic()
-    system = config.source.load()
+    system = config.load()
     keep_system(folder, system)
     legs = [system.require_leg(name) for name in config.legs]
     stages = SolvationStages(config, folder, system, device)
@@ -96,12 +91,11 @@ def choose_device(wanted: str) -> str:
 
 def _shares(stages: SolvationStages, legs: list[Leg]) -> dict[str, float]:
     """Return the stages with their expected seconds on two cores."""
-    config, system = stages.config, stages.system
-    states = {state for leg in legs for state in (leg.state_a, leg.state_b)}
+    config = stages.config
+    states = {state for leg in legs for state in stages.sources(leg)}
+    states |= {leg.divides.state for leg in legs if leg.divides is not None}
     shares = {
-        f"reference-{state}": stages.reference_share
-        for state in sorted(states | {system.reweighted.get(state, state) for state in states})
-        if state not in system.reweighted and state not in config.trajectory_files
+        f"reference-{state}": stages.reference_share for state in sorted(states) if state not in config.trajectory_files
     }
     for leg in legs:
         shares[f"annealed-{leg.name}"] = 10.0
@@ -121,91 +115,37 @@ def _objectives(config: SolvationConfig, leg: Leg) -> tuple[str, ...]:
 
 
 def _solve_leg(stages: SolvationStages, leg: Leg) -> tuple[LegResult, LegFigures, dict[str, TrainingCurves]]:
-    rows, figures = _classical(stages, leg)
+    found = classical(stages, leg)
     learned = [
         learned_replicate(stages, leg, replicate, _objectives(stages.config, leg))
         for replicate in range(stages.config.training_seeds)
     ]
     independent = sum(stages.n_effective(state) for state in (leg.state_a, leg.state_b))
-    rows |= learned_rows(learned, independent)
+    rows = found.rows | learned_rows(learned, independent)
     if wants_cartesian(stages.config, leg):
         rows |= learned_rows([cartesian(stages, leg, k) for k in range(stages.config.training_seeds)], independent)
     training = curves(learned, leg)
-    checks = _checks(stages, leg, rows, training)
-    _, reasons = trust.decide(rows.get(YARDSTICK), rows.get(FULL_LEARNED), checks)
+    checks = _checks(stages, leg, found.rests_on, rows, training)
+    _, reasons = trust.decide(rows.get(yardstick(leg.name)), rows.get(FULL_LEARNED), checks)
     about = f"{leg.state_a} to {leg.state_b}: F({leg.state_b}) - F({leg.state_a})"
     result = LegResult(
         states=(leg.state_a, leg.state_b),
-        description="; ".join([about, *stages.resampled(leg)]),
+        description="; ".join(filter(None, [about, leg.about, *stages.resampled(leg)])),
         estimators=rows,
         published=tuple(Published(value.method, value.value, value.stderr, value.source) for value in leg.published),
     )
-    integrals = integrands(learned)
     _write_frames(stages, leg, learned)
-    work = figures.work
+    work = found.figures.work
     if "learned_ais.forward" in learned[0].arrays:
         directions = [
             np.concatenate([part.arrays[f"learned_ais.{way}"] for part in learned]) for way in ("forward", "reverse")
         ]
         work = (*work, WorkValues("AIS, learned path", *directions))
     return (
-        judged(result, YARDSTICK, FULL_LEARNED, reasons),
-        LegFigures(work, figures.overlap, figures.overlap_labels, integrals),
+        judged(result, yardstick(leg.name), FULL_LEARNED, reasons),
+        replace(found.figures, work=work, integrands=integrands(learned)),
         training,
     )
-
-
-def _classical(stages: SolvationStages, leg: Leg) -> tuple[dict[str, EstimatorRow], LegFigures]:
-    """Return the rows of the reference ensembles, and their figures."""
-    config, system = stages.config, stages.system
-    states = list(system.states)
-    row_a, row_b = states.index(leg.state_a), states.index(leg.state_b)
-    names = sorted({system.reweighted.get(name, name) for name in (leg.state_a, leg.state_b)})
-    if len(names) == 1 and leg.state_b in system.reweighted:
-        names = [leg.state_a]
-    sampled = {name: stages.sampled(name) for name in names}
-    rows: dict[str, EstimatorRow] = {}
-    figures = LegFigures()
-
-    def generator(name: str) -> np.random.Generator:
-        return np.random.default_rng(split_seed(config.seed, f"{name}/{leg.name}"))
-
-    evaluations = sum(ensemble.energies.size for ensemble in sampled.values())
-    if config.wants("mbar"):
-        bridges = stages.bridges(sampled)
-        family = bridges.family(lambda ensemble: subsample(ensemble, MBAR_COLUMNS))
-        result, seconds = _timed(lambda: all_states_mbar(bridges.states, family, generator("mbar")))
-        evaluations += sum(rung.sampled.energies.size for rung in bridges.bridges)
-        row = make_row(bridges.estimate(result, leg.state_a, leg.state_b), "classical", "mbar", evaluations, seconds)
-        rows["mbar"] = replace(row, note="; ".join(filter(None, [row.note, bridges.note])))
-        figures = LegFigures(overlap=result.overlap_matrix, overlap_labels=bridges.states)
-    if len(names) == 2:
-        a, b = (stages.sampled(name) for name in (leg.state_a, leg.state_b))
-        if config.wants("bar"):
-            estimate, seconds = _timed(lambda: two_state_bar(a, b, row_a, row_b, generator("bar")))
-            row = make_row(estimate, "classical", "bar", 2 * (len(a.group) + len(b.group)), seconds)
-            rows["bar"] = replace(row, note="; ".join([row.note, *stages.resampled(leg)]))
-        work = WorkValues(
-            "reference frames", a.energies[row_b] - a.energies[row_a], b.energies[row_a] - b.energies[row_b]
-        )
-        figures = LegFigures((work,), figures.overlap, figures.overlap_labels)
-    elif config.wants("fep"):
-        (a,) = sampled.values()
-        estimate, seconds = _timed(lambda: one_sided(a, row_a, row_b))
-        rows["fep"] = make_row(estimate, "classical", "fep", 2 * len(a.group), seconds)
-    if config.wants("ais"):
-        annealed = stages.annealed(leg)
-        fact = annealed.facts
-        estimate = Estimate(fact["value"], fact["stderr"], fact["overlap"], fact["n_effective"], "AIS")
-        rows["ais"] = make_row(estimate, "classical", "ais", fact["energy_evaluations"], fact["seconds"])
-        straight = WorkValues("AIS, straight line", annealed.arrays["forward"], annealed.arrays["reverse"])
-        figures = LegFigures((*figures.work, straight), figures.overlap, figures.overlap_labels)
-    return rows, figures
-
-
-def _timed(compute: Callable[[], Any]) -> tuple[Any, float]:
-    begun = time.monotonic()
-    return compute(), time.monotonic() - begun
 
 
 def _write_frames(stages: SolvationStages, leg: Leg, learned: list[StageResult]) -> None:
@@ -235,12 +175,15 @@ def _about_frames(stages: SolvationStages, leg: Leg) -> str:
 
 
 def _checks(
-    stages: SolvationStages, leg: Leg, rows: Mapping[str, EstimatorRow], curves: Mapping[str, TrainingCurves]
+    stages: SolvationStages,
+    leg: Leg,
+    rests_on: tuple[str, ...],
+    rows: Mapping[str, EstimatorRow],
+    curves: Mapping[str, TrainingCurves],
 ) -> list[trust.Check]:
-    """Return the gates of the ensembles and of the training."""
+    """Return the gates of the ensembles, those of states between and of an undivided state too, and of the training."""
     checks = []
-    sources = (stages.system.reweighted.get(state, state) for state in (leg.state_a, leg.state_b))
-    for source in dict.fromkeys(sources):
+    for source in dict.fromkeys([*stages.sources(leg), *rests_on]):
         r_hat = stages.ensemble(source).diagnostics.get("split_r_hat", {})
         if isinstance(r_hat, Mapping) and r_hat:
             checks.append(trust.check_walkers(source, max(r_hat.values())))

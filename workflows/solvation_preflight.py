@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.training import parallel
 from systems.forcefield.reader import read_system
+from systems.internal import internal_coordinates
 from systems.user_trajectory import judge_user_trajectory
 from workflows.run_folder import RunFolder
 from workflows.solvation_cartesian import GROUPS, wants_cartesian
-from workflows.solvation_stages import internal_coordinates
 
 if TYPE_CHECKING:
     from systems.molecular import MolecularSystem
@@ -23,7 +23,7 @@ def judge(config: SolvationConfig) -> None:
     Raises:
         InputError: a molecule or a trajectory that cannot be used, or processes that cannot share a batch.
     """
-    system = config.source.load()
+    system = config.load()
     _judge_molecule(config, system)
     _judge_trajectories(config, system)
     _judge_processes(config, system)
@@ -50,8 +50,8 @@ def _judge_molecule(config: SolvationConfig, system: MolecularSystem) -> None:
             "another: give a --solvent, or a System with a generalised-Born force"
         )
     # What cannot be compiled, or has no internal coordinates, would end the run after hours of sampling.
-    for state in system.states:
-        read_system(system.openmm_system(state))
+    for openmm_system in system.openmm_systems.values():
+        read_system(openmm_system)
     internal_coordinates(system)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
 from boltzgen_diffclf.estimators import Estimate, combine_replicates
 from boltzgen_diffclf.estimators.replicates import widened_by_misfit
-from systems.molecular import Leg
+from systems.legs import Leg
 from workflows.report.data import Integrand, TrainingCurves
 from workflows.results import EstimatorRow, Role
 from workflows.run_folder import StageResult
@@ -20,6 +21,7 @@ LEARNED = (FULL_LEARNED, *AFTER_TRAINING, "cartesian")
 
 NOTES = {
     "mbar": "all frames of all sampled states at once; the classical yardstick",
+    "population": "the share of frames in the basin while the whole state is sampled; the classical yardstick",
     "bar": "two-state BAR of the reference ensembles",
     "fep": "exponential averaging from the first state alone",
     "no_network": "the anchored straight line of energies, nothing learned; does not vote",
@@ -70,6 +72,7 @@ def learned_rows(learned: list[StageResult], independent: float) -> dict[str, Es
     combined = {name: _combine(learned, name) for name in learned[0].facts}
     if FULL_LEARNED in combined:
         integral, classes = combined[FULL_LEARNED], combined["exact_ends"]
+        # Classes that give no value show no misfit: the error bar of the integral is not known.
         combined[FULL_LEARNED] = widened_by_misfit(integral, classes)
         combined["exact_ends"] = widened_by_misfit(classes, integral)
         if "relaxed_mbar" in combined:
@@ -95,11 +98,16 @@ def learned_rows(learned: list[StageResult], independent: float) -> dict[str, Es
 
 
 def _combine(learned: list[StageResult], name: str) -> Estimate:
-    """Return the mean of the replicates; few that agree by chance do not undercut their own sampling errors."""
+    """Return the mean of the replicates; few that agree by chance do not undercut their own sampling errors.
+
+    Where a replicate has no value the row has none.
+    """
     facts = [replicate.facts[name] for replicate in learned]
     estimates = [
         Estimate(fact["value"], fact["sampling_stderr"], fact["overlap"], fact["n_effective"], name) for fact in facts
     ]
+    if not all(math.isfinite(estimate.value) for estimate in estimates):
+        return Estimate(math.nan, math.nan, 0.0, 0.0, name)
     combined = combine_replicates(estimates, name)
     sampling = float(np.sqrt(np.sum([estimate.stderr**2 for estimate in estimates])) / len(estimates))
     return replace(combined, stderr=max(combined.stderr, sampling))

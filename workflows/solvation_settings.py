@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
@@ -16,8 +16,16 @@ from workflows.solvation_estimators import ESTIMATORS, what_is_missing
 from workflows.solvation_presets import PRESETS
 from workflows.system_settings import SystemSettings
 
+if TYPE_CHECKING:
+    from systems.molecular import MolecularSystem
+
 STATES = ("vacuum", "nonpolar", "implicit")
-"""States of which ``--trajectory`` can give frames."""
+"""States that a molecule may have, and of which ``--trajectory`` can give frames."""
+
+PAIR_LEGS = ("conformers", "forcefield")
+"""Legs that are computed where they are asked for by name, alone; each divides or changes one ``--state``."""
+
+LegName = Literal["total", "polar", "nonpolar", "conformers", "forcefield"]
 
 MOST_THREADS = 1024
 """More than any machine has; the system would refuse them in the middle of the run."""
@@ -31,7 +39,8 @@ class SolvationConfig(SystemSettings):
     """Solvation free energy of a molecule by classical and learned estimators, with error bars that hold.
 
     The same command resumes a run that was stopped. Every value is F_B - F_A: total = vacuum to implicit,
-    nonpolar = vacuum to nonpolar, polar = nonpolar to implicit.
+    nonpolar = vacuum to nonpolar, polar = nonpolar to implicit. Two more legs are computed alone, each in one state:
+    conformers = the rest of it to a basin of it, forcefield = the molecule's own force field to another.
     """
 
     # A preset fills what is not given when the object is made: dataclasses.replace keeps the numbers it had.
@@ -42,8 +51,24 @@ class SolvationConfig(SystemSettings):
     ] = "quick"
     temperature_kelvin: Annotated[float, Field(ge=100, le=1000, description="Temperature [K].")] = 300.0
     leg: Annotated[
-        Literal["all", "total", "polar", "nonpolar"], Field(description="Which free-energy difference to compute.")
+        Literal["all"] | LegName,
+        Field(description="Which free-energy difference to compute; all: total, polar and nonpolar."),
     ] = "all"
+    state: Annotated[
+        Literal["vacuum", "nonpolar", "implicit"] | None,
+        Field(description="State of --leg conformers or forcefield (implicit, or vacuum without a solvent)."),
+    ] = None
+    conformer: Annotated[
+        str | None,
+        Field(
+            description="Basin of --leg conformers: one of the molecule by name, or TORSION:LOW,HIGH in radians "
+            "(phi > 0 where not given)."
+        ),
+    ] = None
+    to_forcefield: Annotated[
+        str | None,
+        Field(description="Second force field of --leg forcefield: amber99sb-ildn, ff14sb, ff96."),
+    ] = None
     out: Annotated[
         Path | None,
         Field(description="Folder of the run (runs/solvation-SYSTEM-PRESET-seedSEED where not given)."),
@@ -110,7 +135,7 @@ class SolvationConfig(SystemSettings):
         Field(ge=100, description="Path configurations at each level for training, and half as many for estimates."),
     ] = PRESETS["quick"]["pool"]
     ablation_legs: Annotated[
-        tuple[Literal["total", "polar", "nonpolar"], ...],
+        tuple[LegName, ...],
         Field(description="Legs on which the ablation rows are trained too."),
     ] = PRESETS["quick"]["ablation_legs"]
     training_seeds: Annotated[
@@ -209,6 +234,24 @@ class SolvationConfig(SystemSettings):
         return self
 
     @model_validator(mode="after")
+    def _pair_is_whole(self) -> SolvationConfig:
+        for option, value, legs in (
+            ("--state", self.state, PAIR_LEGS),
+            ("--conformer", self.conformer, PAIR_LEGS[:1]),
+            ("--to-forcefield", self.to_forcefield, PAIR_LEGS[1:]),
+        ):
+            if value is not None and self.leg not in legs:
+                raise ValueError(f"{option} {value} goes with --leg {' or '.join(legs)}: add that, or leave it out")
+        if self.leg == "forcefield" and self.to_forcefield is None:
+            raise ValueError("--leg forcefield is from one force field to another: add --to-forcefield ff14sb")
+        if self.leg in PAIR_LEGS and self.engine == "openmm":
+            raise ValueError(
+                f"--leg {self.leg} samples states that have no OpenMM System: leave --engine openmm out, or take "
+                "another leg"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rows_come_about(self) -> SolvationConfig:
         for name in self.estimators:
             if name != "all" and (missing := what_is_missing(name, self)):
@@ -250,12 +293,32 @@ class SolvationConfig(SystemSettings):
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        return self.out or Path("runs") / f"solvation-{self.system_name}-{self.preset}-seed{self.seed}"
+        pair = (self.leg, self.state, self.to_forcefield) if self.leg in PAIR_LEGS else ()
+        words = ["solvation", self.system_name, *filter(None, pair), self.preset, f"seed{self.seed}"]
+        return self.out or Path("runs") / "-".join(words)
 
     @property
     def legs(self) -> tuple[str, ...]:
         """Names of the legs to compute."""
         return ("total", "polar", "nonpolar") if self.leg == "all" else (self.leg,)
+
+    def load(self) -> MolecularSystem:
+        """Return the molecule with the states and legs that are asked for.
+
+        Raises:
+            InputError: it cannot be made, or has no such state, basin or force field.
+        """
+        system = self.source.load()
+        if self.leg not in PAIR_LEGS:
+            return system
+        state = self.state or ("implicit" if "implicit" in system.states else "vacuum")
+        if self.to_forcefield is not None:
+            from systems.force_field_pair import force_field_pair
+
+            return force_field_pair(system, state, self.to_forcefield.lower())
+        from systems.conformer_pair import conformer_pair
+
+        return conformer_pair(system, state, self.conformer)
 
     @property
     def temperatures_kelvin(self) -> tuple[float, ...]:

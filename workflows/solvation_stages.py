@@ -20,16 +20,19 @@ from boltzgen_diffclf.free_energy.classical import SampledState, energies_in
 from boltzgen_diffclf.free_energy.internal_space import InternalSpace
 from boltzgen_diffclf.free_energy.step_sizes import hmc_family
 from boltzgen_diffclf.streams import named_generator, split_seed
-from systems.bridges import polar_state, with_polar_state
+from systems.bridges import with_polar_state
 from systems.ensemble import ReferenceEnsemble, resample
-from systems.molecular import Leg, MolecularSystem
+from systems.force_field_pair import FORCE_FIELD_LEG, mixed_state, with_mixed_state
+from systems.internal import internal_coordinates
+from systems.legs import Leg
+from systems.molecular import MolecularSystem
 from systems.openmm_engine import OpenMMSettings, generate_with_openmm
 from systems.recording import Advance
 from systems.reference import ReferenceSettings, generate
 from systems.store import read_ensemble
 from systems.user_trajectory import read_user_trajectory
 from workflows.run_folder import RunFolder, StageResult
-from workflows.solvation_bridges import Bridged, Rung, bridged
+from workflows.solvation_bridges import SOLVATION, Bridged, Rung, Way, bridged
 
 if TYPE_CHECKING:
     from workflows.solvation_settings import SolvationConfig
@@ -78,6 +81,11 @@ class SolvationStages:
     def source(self, state: str) -> str:
         """Return the state whose frames stand for those of ``state``: itself, or the one that is reweighted to it."""
         return state if state in self.config.trajectory_files else self.system.reweighted.get(state, state)
+
+    def sources(self, leg: Leg) -> tuple[str, ...]:
+        """Return the states whose frames stand for the two ends of a leg, each once."""
+        ends = (self.system.reweighted.get(state, state) for state in (leg.state_a, leg.state_b))
+        return tuple(sorted(set(ends)))
 
     def resampled(self, leg: Leg) -> list[str]:
         """Return a sentence for each end of the leg whose frames are those of another state."""
@@ -129,22 +137,25 @@ class SolvationStages:
             seed=config.seed,
         )
 
-    def bridges(self, sampled: Mapping[str, SampledState]) -> Bridged:
-        """Return the sampled states of the molecule with states between where they overlap too little.
+    def bridges(self, leg: Leg, sampled: Mapping[str, SampledState]) -> Bridged:
+        """Return the sampled states of a leg with states between where they overlap too little.
 
         A leg with frames of one state alone has no way to walk, and stays as it is.
         """
-        if set(sampled) == {"vacuum", "implicit"}:
-            return bridged(self.system.states, sampled["vacuum"], sampled["implicit"], self.between)
-        rungs = tuple(Rung(None, frames) for frames in sampled.values())
-        return Bridged(self.system.states, self.system.states, rungs, 1.0)
+        way = way_of(leg)
+        if way is None or set(sampled) != {way.first, way.high}:
+            rungs = tuple(Rung(None, frames) for frames in sampled.values())
+            return Bridged(None, self.system.states, self.system.states, rungs, 1.0)
+        ends = sampled[way.first], sampled[way.high]
+        return bridged(way, self.system.states, *ends, lambda fraction: self.between(way, fraction))
 
-    def between(self, fraction: float) -> SampledState:
-        """Return frames of the state with a fraction of the polarisation, with their energies in the others."""
-        state = polar_state(fraction)
+    def between(self, way: Way, fraction: float) -> SampledState:
+        """Return frames of the state with a fraction of a way, with their energies in the states of the molecule."""
+        state = way.name(fraction)
         if state not in self._ensembles:
             self.folder.progress.add(f"reference-{state}", self.reference_share)
-            self._ensembles[state] = self._generated(with_polar_state(self.system, fraction), state)
+            extend = with_polar_state if way is SOLVATION else with_mixed_state
+            self._ensembles[state] = self._generated(extend(self.system, fraction), state)
         return self.sampled(state)
 
     @property
@@ -184,9 +195,9 @@ class SolvationStages:
         if leg.name not in self._spaces:
             a, b = (self.ensemble(state).positions.double() for state in (leg.state_a, leg.state_b))
             size = min(len(a), len(b))
-            self._spaces[leg.name] = InternalSpace(
-                self.internal, self.target(leg.state_a), self.target(leg.state_b), a[:size], b[:size]
-            )
+            # On the path there are no walls: the energy model brings those that belong to each time.
+            end_a, end_b = (self.target(self.system.unconfined(state)) for state in (leg.state_a, leg.state_b))
+            self._spaces[leg.name] = InternalSpace(self.internal, end_a, end_b, a[:size], b[:size])
         return self._spaces[leg.name]
 
     @cached_property
@@ -238,15 +249,13 @@ class SolvationStages:
         }
 
 
-def internal_coordinates(system: MolecularSystem) -> InternalCoordinates:
-    """Return the internal coordinates of a molecule, whose named torsions are columns of their own.
-
-    Raises:
-        InputError: the molecule is in several pieces, or too small.
-    """
-    return InternalCoordinates.from_bonds(
-        system.n_atoms, system.bonds, system.elements, tuple(system.torsions.values())
-    )
+def way_of(leg: Leg) -> Way | None:
+    """Return the line of states that joins the ends of a leg, None where none does."""
+    if leg.divides is not None:
+        return None
+    if leg.name == FORCE_FIELD_LEG:
+        return Way(leg.state_a, leg.state_b, None, f"the energy of {leg.state_b}", mixed_state)
+    return SOLVATION
 
 
 def _fingerprint(file: Path) -> str:

@@ -1,5 +1,6 @@
 """Coordinates: internal coordinates with their Jacobian, the centroid-free space, alignment and pairing."""
 
+from boltzgen_diffclf.coordinates.arc import Arc, TorsionArc
 from boltzgen_diffclf.coordinates.centred import CentredCoordinates
 from boltzgen_diffclf.coordinates.frame import (
     chirality,
@@ -15,10 +16,12 @@ from boltzgen_diffclf.coordinates.scaling import ScaledInternal
 from boltzgen_diffclf.coordinates.tree import Placement, ZMatrix, build_tree
 
 __all__ = [
+    "Arc",
     "CentredCoordinates",
     "InternalCoordinates",
     "Placement",
     "ScaledInternal",
+    "TorsionArc",
     "ZMatrix",
     "aligned_cost",
     "build_tree",

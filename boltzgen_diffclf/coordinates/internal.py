@@ -99,7 +99,7 @@ class InternalCoordinates(torch.nn.Module):
         root_bond = x[:, self._order[1:2]] - x[:, self._order[0:1]]
         bonds = torch.linalg.vector_norm(torch.cat([root_bond, bond], dim=1), dim=-1)
         angles = _angle(bond, axis)
-        torsions = _torsion(bond[:, 1:], axis[:, 1:], (reference - grandparent)[:, 1:])
+        torsions = signed_torsion(bond[:, 1:], axis[:, 1:], (reference - grandparent)[:, 1:])
         return torch.cat([bonds, angles, torsions], dim=-1)
 
     def to_cartesian(
@@ -194,12 +194,16 @@ def _angle(
     return 2 * torch.atan2(norm(first - second, dim=-1), norm(first + second, dim=-1))
 
 
-def _torsion(
-    bond: Float[Tensor, "batch placed 3"],
-    axis: Float[Tensor, "batch placed 3"],
-    reference: Float[Tensor, "batch placed 3"],
-) -> Float[Tensor, "batch placed"]:
-    """Return the signed angle about ``axis`` from ``reference`` to ``bond``."""
+def signed_torsion(
+    bond: Float[Tensor, "*batch 3"], axis: Float[Tensor, "*batch 3"], reference: Float[Tensor, "*batch 3"]
+) -> Float[Tensor, "*batch"]:
+    """Return the signed torsion [rad] of four atoms in a chain (IUPAC sign: cis is 0).
+
+    Args:
+        bond: from the third atom to the fourth, in any unit of length.
+        axis: from the third to the second.
+        reference: from the second to the first.
+    """
     axis = torch.nn.functional.normalize(axis, dim=-1)
     across = torch.linalg.cross(axis, reference)
     sine = (across * bond).sum(-1)

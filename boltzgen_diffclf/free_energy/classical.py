@@ -52,7 +52,7 @@ def subsample(state: SampledState, limit: int) -> SampledState:
         state.name,
         np.ascontiguousarray(state.energies[:, ::stride]),
         state.group[::stride],
-        min(state.n_effective, len(state.group[::stride])),
+        min(state.n_effective, float(len(state.group[::stride]))),
     )
 
 

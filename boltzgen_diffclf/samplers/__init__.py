@@ -2,6 +2,7 @@
 
 from boltzgen_diffclf.samplers.annealing import Annealing, AnnealingResult, AnnealingState, anneal
 from boltzgen_diffclf.samplers.bridge import Bridge, BridgeInfo, BridgeState
+from boltzgen_diffclf.samplers.confined import ConfinedLangevin
 from boltzgen_diffclf.samplers.diffusion_smc import (
     MarginalProposal,
     ReverseSmc,
@@ -44,6 +45,7 @@ __all__ = [
     "Bridge",
     "BridgeInfo",
     "BridgeState",
+    "ConfinedLangevin",
     "EulerMaruyama",
     "ExactDivergence",
     "FlowSamples",

@@ -14,18 +14,57 @@ WORTHWHILE = 0.8
 RECOMMENDED_SIGMAS = 2.0
 """Combined errors from the yardstick beyond which a learned row is not recommended."""
 
+ENOUGH = {
+    "mbar": ("the two states overlap well enough", "the states do not overlap"),
+    "population": (
+        "the walkers cross between the two conformers often enough",
+        "they hardly ever cross; two-state estimators, which need a configuration in common, give nothing here",
+    ),
+}
+"""Why a classical row is enough, and where it would not be."""
+
 EFFECTIVE_SAMPLES = {
     "mbar, fep": "Kish's effective size of the weights of the worse end, correlation in time not counted",
-    "bar, ais": "as many independent frames or works would give the same standard error",
+    "population, bar, ais": "as many independent frames or works would give the same standard error",
     "learned and ablation rows": "configurations of the path, or works along it, of all replicates together, and never "
     "more than the independent frames of both ends by the slowest watched quantity",
 }
 """What the effective samples of each family of rows are; they compare only within a family."""
 
 
+SUBJECTS = {
+    "conformers": "Free energy between conformers of",
+    "forcefield": "Free energy between force fields of",
+}
+"""What a page with one of these legs is about; every other one is about a solvation."""
+
+PAIR_CONVENTIONS = {
+    "conformers": "A and B are the two parts of one state, with the same energy and nothing in common: the difference "
+    "is minus the logarithm of the ratio of their populations.",
+    "forcefield": "A and B are one state of the same atoms under two force fields: the difference is that of their "
+    "configurational integrals, energies taken as each force field gives them, constants included.",
+}
+"""What the ends of these legs are."""
+
+SOLVATION_CONVENTIONS = (
+    "total = vacuum → implicit, nonpolar = vacuum → nonpolar (vacuum with the surface-area term), polar = nonpolar → "
+    "implicit, so that total = nonpolar + polar."
+)
+
+
 def main_leg(result: SolvationResult) -> str:
     """Return the leg that the first line speaks of: the total where it was computed."""
     return "total" if "total" in result.legs else next(iter(result.legs))
+
+
+def subject(result: SolvationResult) -> str:
+    """Return what the page is about, in a few words that the name of the molecule ends."""
+    return SUBJECTS.get(main_leg(result), "Solvation free energy of")
+
+
+def conventions(result: SolvationResult) -> str:
+    """Return what the ends of the legs are, in a sentence."""
+    return PAIR_CONVENTIONS.get(main_leg(result), SOLVATION_CONVENTIONS)
 
 
 def sign_in_words(leg: LegResult) -> str:
@@ -75,10 +114,10 @@ def _compare(leg: LegResult, classical: str) -> str:
             f"errors of it. {closing}"
         )
     if rows[learned].stderr_kT > WORTHWHILE * yardstick.stderr_kT:
+        why, elsewhere = ENOUGH.get(classical, ENOUGH["mbar"])
         return (
             f"Use the classical route, {classical}: on this system it is as precise as any and far cheaper, because "
-            f"the two states overlap well enough. {closing} Keep the learned route as an independent check; it earns "
-            "its cost where the states do not overlap."
+            f"{why}. {closing} Keep the learned route as an independent check; it earns its cost where {elsewhere}."
         )
     return (
         f"Use the learned route, {learned}: here it is the more precise one, and the classical yardstick agrees "

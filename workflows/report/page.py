@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from boltzgen_diffclf.files import atomic_path
 from boltzgen_diffclf.units import thermal_energy_kj_per_mol
 from workflows.progress import duration
 from workflows.report import advice, figures, rounding
 from workflows.report.data import LegFigures, ReportData
 from workflows.results import LegResult, most_precise
+from workflows.solvation_estimators import yardstick
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -86,6 +89,9 @@ def render(data: ReportData, pictures: dict[str, list[Picture]]) -> str:
             pictures=pictures,
             main=main,
             answers={name: advice.answer(result, name) for name in result.legs},
+            subject=advice.subject(result),
+            conventions=advice.conventions(result),
+            yardstick=yardstick(main),
             sign=advice.sign_in_words(result.legs[main]),
             recommendations={name: advice.recommend(leg) for name, leg in result.legs.items()},
             yardsticks={name: most_precise(leg.estimators, "classical") for name, leg in result.legs.items()},
@@ -132,11 +138,11 @@ def _leg_pictures(name: str, leg: LegResult, arrays: LegFigures) -> Iterator[Pic
         drawn = figures.estimator_comparison(leg.estimators, yardstick, leg.published)
         yield picture(f"{name}-comparison", f"Estimates of the {name} leg", CAPTIONS["comparison"], drawn)
     value = leg.estimators[yardstick].value_kT if yardstick is not None else None
-    if arrays.work:
-        drawn = figures.work_distributions(arrays.work, value)
-        yield picture(
-            f"{name}-work", f"Work distributions of the {name} leg", CAPTIONS["work"], drawn, len(arrays.work) > 1
-        )
+    # States that share no configuration have infinite works alone, which no axis holds.
+    works = [one for one in arrays.work if np.isfinite(one.forward).any() and np.isfinite(one.reverse).any()]
+    if works:
+        drawn = figures.work_distributions(works, value)
+        yield picture(f"{name}-work", f"Work distributions of the {name} leg", CAPTIONS["work"], drawn, len(works) > 1)
     if arrays.overlap is not None:
         drawn = figures.overlap_matrix(arrays.overlap, arrays.overlap_labels)
         yield picture(f"{name}-overlap", f"Overlap matrix of the {name} leg", CAPTIONS["overlap"], drawn, False)
