@@ -124,7 +124,7 @@ def test_print_config_is_toml_that_gives_the_same_settings(tmp_path, capsys):
         ),
         (["--preset", "quik"], "did you mean 'quick'?"),
         (["--leg", "poler"], "did you mean 'polar'?"),
-        (["--estimators", "bar", "aiss"], "unknown estimator 'aiss' (valid: all, mbar, bar, "),
+        (["--estimators", "bar", "aiss"], "unknown estimator 'aiss' (valid: all, mbar, population, bar, "),
         (["--estimators", "bar", "aiss"], "; did you mean 'ais'?"),
         (["--temperature-kelvin", "5"], "--temperature-kelvin 5: input should be greater than or equal to 100"),
         (["--temperature-kelvin", "nan"], "--temperature-kelvin nan"),

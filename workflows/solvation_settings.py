@@ -51,7 +51,7 @@ class SolvationConfig(SystemSettings):
     ] = "quick"
     temperature_kelvin: Annotated[float, Field(ge=100, le=1000, description="Temperature [K].")] = 300.0
     leg: Annotated[
-        Literal["all"] | LegName,
+        Literal["all", LegName],
         Field(description="Which free-energy difference to compute; all: total, polar and nonpolar."),
     ] = "all"
     state: Annotated[
