@@ -146,6 +146,11 @@ def test_settings_of_a_pair_that_is_not_whole_are_refused(settings: dict[str, ob
         SolvationConfig(**settings)
 
 
+def test_every_conformer_has_a_folder_of_its_own():
+    config = SolvationConfig(leg="conformers", conformer="phi:(0, 2.15)")
+    assert str(config.folder) == "runs/solvation-aldp-conformers-phi_0_2.15-quick-seed0"
+
+
 def test_a_pair_has_a_folder_of_its_own_and_the_state_that_there_is():
     config = SolvationConfig(leg="conformers", peptide="ACE-ALA-NME", solvent="vacuum")
     assert config.load().states == ("vacuum", "vacuum-rest", "vacuum-basin")

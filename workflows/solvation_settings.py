@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -293,7 +294,8 @@ class SolvationConfig(SystemSettings):
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        pair = (self.leg, self.state, self.to_forcefield) if self.leg in PAIR_LEGS else ()
+        conformer = re.sub(r"[^\w.+-]+", "_", self.conformer or "").strip("_")
+        pair = (self.leg, self.state, conformer, self.to_forcefield) if self.leg in PAIR_LEGS else ()
         words = ["solvation", self.system_name, *filter(None, pair), self.preset, f"seed{self.seed}"]
         return self.out or Path("runs") / "-".join(words)
 
