@@ -15,6 +15,9 @@ from boltzgen_diffclf.paths import gap_aware_pairs, neighbour_groups, scattered_
 SPACING = 2.0
 """Thermodynamic length between the levels of spaced groups, at which their free energies are known best."""
 
+FAR_SHARE = 0.125
+"""Share of the spaced groups whose levels are from all over the path instead."""
+
 TARGET_GAP = 1.0
 """Likeliest thermodynamic length between the two levels of a gap-aware pair."""
 
@@ -46,8 +49,14 @@ def scattered(place: Float[Tensor, " levels"], size: int, groups: int, generator
 
 
 def spaced(place: Float[Tensor, " levels"], size: int, groups: int, generator: torch.Generator) -> LevelIndices:
-    """Draw groups of levels about :data:`SPACING` apart in thermodynamic length, from all over the path."""
-    return spaced_groups(place, SPACING, size, groups, generator)
+    """Draw groups of levels about :data:`SPACING` apart in thermodynamic length, and :data:`FAR_SHARE` scattered ones.
+
+    Samples of much noise, shown to a level of little, say that its energy is high where it has no data. Neighbours
+    alone leave holes there, thousands of kT deep, which dynamics find: with few scattered groups they close.
+    """
+    far = round(FAR_SHARE * groups) if size > 1 else 0
+    near = spaced_groups(place, SPACING, size, groups - far, generator)
+    return torch.cat([near, scattered_groups(len(place), size, far, generator)])
 
 
 def gap_aware(place: Float[Tensor, " levels"], size: int, groups: int, generator: torch.Generator) -> LevelIndices:
