@@ -24,6 +24,8 @@ class LearnedMoleculeTarget(Target):
         t: the level, at which ``exp(-U)`` is the density of data with that much noise.
     """
 
+    recordable = True
+
     def __init__(self, model: NoisedEnergyModel, coordinates: CentredCoordinates, t: float) -> None:
         levels = model.curve.levels
         self.model, self.coordinates, self.t = model, coordinates, levels.new_tensor([t])

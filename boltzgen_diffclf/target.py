@@ -26,12 +26,15 @@ class Target(ABC):
         dimension: degrees of freedom that count in normalisers, e.g. ``3 (atoms - 1)``.
         dtype: of the positions it takes and the energies it gives.
         device: where it computes.
+        recordable: whether its force launches the same kernels each time and looks at no value, see
+            :func:`~boltzgen_diffclf.compilation.repeat`.
     """
 
     event_shape: tuple[int, ...]
     dimension: int
     dtype: torch.dtype = torch.float64
     device: torch.device = torch.device("cpu")
+    recordable: bool = False
 
     @abstractmethod
     def energy(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
@@ -56,6 +59,7 @@ class Ladder(ABC):
     dimension: int
     dtype: torch.dtype = torch.float64
     device: torch.device = torch.device("cpu")
+    recordable: bool = False
 
     @abstractmethod
     def energy(self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
@@ -95,7 +99,7 @@ class SingleLevel(Ladder):
     def __init__(self, target: Target) -> None:
         self.target = target
         self.event_shape, self.dimension = target.event_shape, target.dimension
-        self.dtype, self.device = target.dtype, target.device
+        self.dtype, self.device, self.recordable = target.dtype, target.device, target.recordable
 
     def energy(self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """See :meth:`Ladder.energy`."""

@@ -18,11 +18,12 @@ from boltzgen_diffclf.paths import (
     arcsine_levels,
     gap_probabilities,
     log_snr_levels,
+    spaced_groups,
     uniform_levels,
 )
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool, FreshSamples
-from boltzgen_diffclf.training.level_samplers import LEVEL_SAMPLERS, TARGET_GAP
+from boltzgen_diffclf.training.level_samplers import LEVEL_SAMPLERS, SPACING, TARGET_GAP
 from boltzgen_diffclf.training.noised_losses import Setting, Sizes
 from boltzgen_diffclf.training.noised_problem import NoisedProblem, NoisedSettings, energy_length, gaussian_length
 from boltzgen_diffclf.training.objectives import NOISED_OBJECTIVES
@@ -106,6 +107,16 @@ def test_levels_are_chosen_as_their_sampler_is_called() -> None:
     assert share_of_neighbours("neighbours") == 1.0
     assert share_of_neighbours("spaced") < 0.3
     assert share_of_neighbours("scattered") < 0.02
+
+
+def test_an_eighth_of_the_spaced_groups_reach_all_over_the_path() -> None:
+    length = torch.arange(200.0, dtype=torch.float64)
+    level = LEVEL_SAMPLERS["spaced"].draw(length, 4, 800, stream())
+    near = level[:, -1] - level[:, 0] <= 2.0 * 1.3 * 3 + 1
+    assert bool(near[:700].all())
+    assert float(near[700:].double().mean()) < 0.05
+    alone = LEVEL_SAMPLERS["spaced"].draw(length, 1, 800, stream())
+    assert torch.equal(alone, spaced_groups(length, SPACING, 1, 800, stream()))
 
 
 def test_training_on_gap_aware_pairs_has_them_the_wanted_length_apart() -> None:

@@ -56,7 +56,8 @@ class BenchmarkConfig:
         Path | None, Field(description="Folder of the run (runs/benchmark-SUITE-PRESET where not given).")
     ] = None
     device: Annotated[
-        Literal["auto", "cpu", "cuda"], Field(description="Where to compute (suites of one density: on the CPU).")
+        Literal["auto", "cpu", "cuda"],
+        Field(description="Where to compute; in suites of one density: where noised energies are trained."),
     ] = "auto"
     threads: Annotated[
         int | None, Field(ge=1, description="CPU threads (those of this machine, kept with the run, where not given).")

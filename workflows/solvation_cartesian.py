@@ -118,7 +118,7 @@ def _settings(config: SolvationConfig) -> LearningSettings:
 
 
 def _frames(stages: SolvationStages, leg: Leg, share: int) -> tuple[torch.Tensor, torch.Tensor]:
-    a, b = (stages.share(state, share).positions.double() for state in (leg.state_a, leg.state_b))
+    a, b = (stages.positions(stages.share(state, share)) for state in (leg.state_a, leg.state_b))
     return a, b
 
 

@@ -202,7 +202,7 @@ def estimate_or_none(estimate: Callable[[], Estimate], name: str) -> Estimate:
 
 def _pools(stages: SolvationStages, leg: Leg, replicate: int, settings: LearningSettings, seed: int) -> Pools:
     def frames(share: int) -> tuple[torch.Tensor, torch.Tensor]:
-        a, b = (stages.share(state, share).positions.double() for state in (leg.state_a, leg.state_b))
+        a, b = (stages.positions(stages.share(state, share)) for state in (leg.state_a, leg.state_b))
         return a, b
 
     return build_pools(stages.space(leg), frames(replicate), frames(replicate + 1), settings, seed)

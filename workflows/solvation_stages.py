@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from boltzgen_diffclf.coordinates import InternalCoordinates
 from boltzgen_diffclf.errors import InputError
@@ -193,7 +195,7 @@ class SolvationStages:
     def space(self, leg: Leg) -> InternalSpace:
         """Return the internal-coordinate path of a leg, whitened by all frames of both ends."""
         if leg.name not in self._spaces:
-            a, b = (self.ensemble(state).positions.double() for state in (leg.state_a, leg.state_b))
+            a, b = (self.positions(self.ensemble(state)) for state in (leg.state_a, leg.state_b))
             size = min(len(a), len(b))
             # On the path there are no walls: the energy model brings those that belong to each time.
             end_a, end_b = (self.target(self.system.unconfined(state)) for state in (leg.state_a, leg.state_b))
@@ -232,6 +234,10 @@ class SolvationStages:
         """Return one replicate's own walkers of a state; replicates share none."""
         n = self.config.training_seeds
         return self.ensemble(state).disjoint_groups(n)[replicate % n]
+
+    def positions(self, ensemble: ReferenceEnsemble) -> Float[Tensor, "frames atoms 3"]:
+        """Return the positions [nm] of frames in float64, where the run computes."""
+        return ensemble.positions.to(self.device, torch.float64)
 
     def identity(self, leg: Leg, replicate: int) -> dict[str, Any]:
         """Return what a checkpoint of this replicate must agree with: system, frames, coordinates."""

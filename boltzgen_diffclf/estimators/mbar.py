@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -146,6 +147,8 @@ def _solve(
     """Return F_k - F_0 [kT] by pymbar."""
     # Relative to a column's lowest energy, 1e4 kT is already a weight of exactly zero; pymbar takes no infinity.
     relative = np.minimum(u_kn - u_kn.min(axis=0), 1e4)
+    # pymbar computes with JAX where that is installed, which would take most of a GPU's memory for itself.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with _quiet_pymbar():
         from pymbar import MBAR
 

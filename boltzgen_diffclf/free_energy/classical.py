@@ -41,7 +41,7 @@ def energies_in(target: Target, x: Float[Tensor, "frames atoms 3"]) -> Float[np.
     for block in x.split(_CHUNK):
         padded = torch.cat([block, block[-1:].expand(_CHUNK - len(block), -1, -1)])
         with torch.no_grad():
-            energies.append(target.energy(padded.to(target.dtype))[: len(block)])
+            energies.append(target.energy(padded.to(target.device, target.dtype))[: len(block)])
     return torch.cat(energies).double().cpu().numpy()
 
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from boltzgen_diffclf.compilation import repeat
 from boltzgen_diffclf.samplers.state import AnyKernelState, KernelState, LangevinState
 from boltzgen_diffclf.target import Ladder
 
@@ -124,22 +125,31 @@ class Langevin(Kernel[LangevinState]):
     ) -> tuple[LangevinState, KernelInfo]:
         """See :meth:`Kernel.run`; a walker with a non-finite energy goes on as it is and is reported."""
         position, velocity = state.position.clone(), state.velocity.clone()
-        energy, force = state.energy, state.force
+        energy, force = state.energy.clone(), state.force.clone()
         inverse_mass = self.inverse_mass.to(position)
         half_kick, half_drift = 0.5 * self.timestep * inverse_mass, 0.5 * self.timestep
         decay = math.exp(-self.friction * self.timestep)
         thermal = inverse_mass.sqrt() * math.sqrt(-math.expm1(-2 * self.friction * self.timestep))
         noise = torch.empty_like(position)
         nonfinite = ~torch.isfinite(energy)
-        for _ in range(n_steps):
+
+        def step() -> None:
             velocity.addcmul_(half_kick, force)
             position.add_(velocity, alpha=half_drift)
             noise.normal_(generator=generator)
             velocity.mul_(decay).addcmul_(thermal, noise)
             position.add_(velocity, alpha=half_drift)
-            energy, force = ladder.energy_and_force(position, level)
+            found = ladder.energy_and_force(position, level)
+            energy.copy_(found[0])
+            force.copy_(found[1])
             velocity.addcmul_(half_kick, force)
-            nonfinite |= ~torch.isfinite(energy)
+            nonfinite.logical_or_(~torch.isfinite(energy))
+
+        if ladder.recordable:
+            repeat(step, n_steps, generator)
+        else:
+            for _ in range(n_steps):
+                step()
         return LangevinState(position, energy, force, velocity), KernelInfo(torch.ones_like(energy), nonfinite)
 
 

@@ -136,7 +136,7 @@ def _phase(
     )
     sampler, length = named_level_sampler(objective.level_sampler or settings.level_sampler), None
     if sampler.needs_length and training.length is not None:
-        length = training.length(Setting(training.path, levels.double()))
+        length = training.length(Setting(training.path, levels.double().cpu()))
     problem = NoisedProblem(objective, training.path, levels, training.data, training.held_out, settings, length)
     return optimise(model, problem, settings, **training.state(steps))
 

@@ -82,6 +82,7 @@ def train_as(
         objective,
         spec.seed,
         sizes,
+        device=context.device,
         checkpoint=context.checkpoint(spec),
         progress=StepProgress(context).report,
     )

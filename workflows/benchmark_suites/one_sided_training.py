@@ -121,10 +121,13 @@ def train_one_sided(
     seed: int,
     sizes: OneSidedSizes,
     *,
+    device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """Return the energy of ``target`` that an objective, by name or by itself, learns from a fixed pool of samples.
+
+    A noised energy learns on ``device``; one of the data alone, and all that is measured later, stays on the processor.
 
     Raises:
         InputError: no such objective, or a checkpoint of another training.
@@ -140,6 +143,7 @@ def train_one_sided(
         held_out,
         seed,
         sizes,
+        torch.device(device),
         {"target": split_seed(0, str(target.means.tolist() + target.weights.tolist())), "seed": seed},
         checkpoint,
         progress,
@@ -163,6 +167,7 @@ class _Run(NamedTuple):
     held_out: FixedPool
     seed: int
     sizes: OneSidedSizes
+    device: torch.device
     identity: Mapping[str, object]
     checkpoint: Path | None
     progress: Progress | None
@@ -175,7 +180,7 @@ def _train_noised(
     sizes, levels = run.sizes, path_levels(path, run.sizes.levels)
     resolution = data_resolution(run.training.samples.x, named_generator(run.seed, "resolution"))
     net = _noised_net(objective, len(run.data.mean), run.seed, sizes)
-    model = NoisedEnergyModel(net, path, run.data, levels.float(), resolution)
+    model = NoisedEnergyModel(net, path, run.data, levels.float(), resolution).to(run.device)
     training = NoisedTraining(
         objective,
         path,
@@ -189,7 +194,8 @@ def _train_noised(
         run.checkpoint,
         run.progress,
     )
-    return train_noised(model, training)
+    result, learned = train_noised(model, training)
+    return replace(result, model=result.model.cpu()), learned.cpu()
 
 
 def _exact_length(run: _Run, setting: Setting) -> Float[Tensor, " levels"]:
