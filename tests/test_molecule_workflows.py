@@ -95,7 +95,7 @@ def test_samples_are_trajectories_with_learned_energies(trained: Path, tmp_path:
     first = sample.run(config)
     assert len(first["reverse"]) + first["reverse"].diagnostics["broken_samples"] == 40
     assert len(first["langevin"]) == 40
-    assert sample.summary(first["langevin"], tmp_path)[1].startswith("chains: 10 of 0.08 ps, 0.0008 ns in all, of")
+    assert sample.summary(first["langevin"], tmp_path)[1].startswith("chains: 10 of 0.06 ps, 0.0006 ns in all, of")
     stored = load_ensemble(tmp_path / "langevin.h5")
     assert stored.provenance.system == "aldp-backbone"
     assert torch.equal(sample.run(config)["langevin"].energies, stored.energies)

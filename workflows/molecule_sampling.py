@@ -30,7 +30,7 @@ from systems.molecular import MolecularSystem
 from systems.recording import record
 from systems.store import write_ensemble
 from workflows.resumable import carry_on
-from workflows.sampling_settings import SamplingSettings
+from workflows.sampling_settings import TIMESTEPS_FS, SamplingSettings
 
 ROWS = 1024
 """Samples that are carried back at once."""
@@ -131,7 +131,7 @@ def langevin_samples(
         settings.frames_per_chain,
         settings.steps_per_frame,
         settings.equilibration_frames,
-        settings.timestep_fs,
+        settings.timestep_fs or TIMESTEPS_FS[model.origin["beads"]],
         settings.friction_per_ps,
         seed,
     )

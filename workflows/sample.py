@@ -38,7 +38,7 @@ class SampleConfig(SamplingSettings):
     system: Annotated[str | None, Field(description="Refuse a model of another system.")] = None
     state: Annotated[str | None, Field(description=f"Refuse a model of another state: {STATES}.")] = None
     beads: Annotated[
-        Literal["all", "heavy", "backbone"] | None, Field(description="Refuse a model of other beads.")
+        Literal["all", "heavy", "backbone", "ca"] | None, Field(description="Refuse a model of other beads.")
     ] = None
     samplers: Annotated[tuple[Literal["reverse", "langevin"], ...], Field(min_length=1, description="What to run.")] = (
         "reverse",

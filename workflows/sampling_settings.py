@@ -17,6 +17,10 @@ SAMPLING_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """Sizes of both samplers."""
 
+TIMESTEPS_FS: Mapping[str, float] = MappingProxyType({"all": 1.0, "heavy": 2.0, "backbone": 3.0, "ca": 3.0})
+"""Time steps of Langevin chains by what is learned: bonds of hydrogens are fast, and beyond the width of the data a
+learned energy is stiffer than the bonds."""
+
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class SamplingSettings:
@@ -36,5 +40,14 @@ class SamplingSettings:
         SAMPLING_PRESETS["quick"]["equilibration_frames"]
     )
     steps_per_frame: Annotated[int, Field(ge=1, description="Langevin steps between frames.")] = 500
-    timestep_fs: Annotated[float, Field(gt=0, le=10, description="Langevin time step [fs].")] = 4.0
+    timestep_fs: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=10,
+            description="Langevin time step [fs]; where not given, "
+            + ", ".join(f"{step:g} of {beads}" for beads, step in TIMESTEPS_FS.items())
+            + ".",
+        ),
+    ] = None
     friction_per_ps: Annotated[float, Field(gt=0, description="Langevin friction [1/ps].")] = 1.0
