@@ -101,6 +101,46 @@ def test_samples_are_trajectories_with_learned_energies(trained: Path, tmp_path:
     assert torch.equal(sample.run(config)["langevin"].energies, stored.energies)
 
 
+def test_particles_down_the_noise_follow_the_energy_and_go_on_where_they_were_killed(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {**SAMPLES, "samples": 400, "threads": 1, "samplers": ("smc",)}
+    first = sample.run(SampleConfig(model=trained, out=tmp_path / "whole", **sizes))["smc"]
+    assert 1 < first.diagnostics["families"] == first.n_groups < 400
+    model = load_molecule_model(trained)
+    level = model.model.curve.levels[:1]
+
+    def mean_energy(y: torch.Tensor) -> float:
+        return float(model.model.energy(y, level.expand(len(y))).mean())
+
+    # The energy of 12 steps is about that of a Gaussian: importance weights from there are as good as exact.
+    y = torch.randn(20_000, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    energy = model.model.energy(y, level.expand(len(y)))
+    weights = (0.5 * y.square().sum(1) - energy).softmax(0)
+    assert 1 / float(weights.square().sum()) > 2000
+    found = mean_energy(model.coordinates.from_cartesian(first.positions.double()))
+    assert found == pytest.approx(float(weights @ energy), abs=0.6)
+
+    monkeypatch.setattr(resumable, "SECONDS", 0.0)
+    steps = 0
+    whole_step = molecule_sampling.Descent.step
+
+    def killed(self: object, *given: object) -> object:
+        nonlocal steps
+        steps += 1
+        if steps == 8:
+            raise KeyboardInterrupt
+        return whole_step(self, *given)  # type: ignore[arg-type]
+
+    config = SampleConfig(model=trained, out=tmp_path / "killed", **sizes)
+    with monkeypatch.context() as patch:
+        patch.setattr(molecule_sampling.Descent, "step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sample.run(config)
+    assert torch.equal(sample.run(config)["smc"].positions, first.positions)
+    assert not list((tmp_path / "killed").glob("*unfinished*"))
+
+
 def test_a_model_of_other_beads_is_refused_by_the_command_in_one_line(trained: Path, tmp_path: Path) -> None:
     words = ["--model", str(trained), "--beads", "all", "--out", str(tmp_path / "out")]
     done = subprocess.run(

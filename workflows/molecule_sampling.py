@@ -15,10 +15,12 @@ from torch import Tensor
 from boltzgen_diffclf.compilation import fuse
 from boltzgen_diffclf.coordinates import CentredCoordinates
 from boltzgen_diffclf.errors import InputError, RunFailedError
+from boltzgen_diffclf.free_energy.boltzmann_generator import Descent, in_batches
 from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import PATHS, DiffusionPath, log_snr_levels
-from boltzgen_diffclf.samplers import sample_reverse
+from boltzgen_diffclf.samplers import ReverseSmcState, sample_reverse
+from boltzgen_diffclf.samplers.resampling import systematic
 from boltzgen_diffclf.samplers.state import TensorState
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of
@@ -104,6 +106,63 @@ def reverse_samples(
     )
     whole = ensemble.select(_whole(model, positions, ensemble.energies))
     return whole.with_diagnostics({"samples": n, "broken_samples": n - len(whole)})
+
+
+def smc_samples(
+    model: MoleculeModel,
+    n: int,
+    seed: int,
+    device: torch.device,
+    unfinished: Path | None = None,
+    advance: Advance = lambda amount: None,
+) -> ReferenceEnsemble:
+    """Return samples of ``exp(-U)`` at the least noise, by sequential Monte Carlo down the levels of the model.
+
+    Samples of the reversed noising follow scores, which do not know how much one basin weighs beside another; dynamics
+    on the energy wait for rare crossings. The weights of these compare energies at every level, and no barrier is met.
+    The group of a sample is its family: those that descend from one particle at the most noise.
+
+    Killed, the same call goes on from the file of what is unfinished, which the caller removes.
+
+    Args:
+        model: trained.
+        n: particles, and samples.
+        seed: of the noise.
+        device: where they are made.
+        unfinished: where the particles are kept; None keeps none.
+        advance: told of the share done, of ``n``.
+
+    Raises:
+        RunFailedError: no particle has a weight.
+    """
+    fast = _single_precision(model, device)
+    times, coordinates = fast.curve.levels, coordinates_of(fast)
+    descent = Descent(
+        in_batches(fuse(fast.energy_and_gradient, device), ROWS),
+        PATHS[model.spec.path],
+        times,
+        model.statistics.resolution,
+    )
+    done = carry_on(
+        descent,
+        ReverseSmcState,
+        lambda generator: descent.init(n, coordinates.dimension, generator),
+        named_generator(seed, "smc", device),
+        unfinished,
+        {"model": model.fingerprint, "particles": n, "seed": seed},
+        lambda state, info: advance(n / (len(times) - 1)),
+    )
+    chosen = systematic(done.log_weights, named_generator(seed, "smc at the end", device))
+    positions = coordinates.positions(done.position[chosen]).cpu()
+    ensemble = ReferenceEnsemble(
+        provenance=_provenance(model, seed, {"sampler": "sequential Monte Carlo", "levels": len(times)}),
+        positions=positions,
+        energies=evaluate(learned_target(model), positions),
+        group=done.root[chosen].cpu(),
+        frame=torch.arange(n),
+    )
+    whole = ensemble.select(_whole(model, positions, ensemble.energies))
+    return whole.with_diagnostics({"samples": n, "broken_samples": n - len(whole), "families": whole.n_groups})
 
 
 def langevin_samples(

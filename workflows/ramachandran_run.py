@@ -22,8 +22,8 @@ from workflows.ramachandran_samples import Sample
 from workflows.sample import sampled
 from workflows.weighted_sampling import WeightedEnsemble, WeightedSampling, WeightedSizes, stages_of
 
-SAMPLERS: Mapping[str, str] = {"reverse": "iid", "langevin": "langevin"}
-"""Where unweighted samples come from, each with what its metrics begin with."""
+SAMPLERS: Mapping[str, str] = {"reverse": "iid", "langevin": "langevin", "smc": "smc"}
+"""Where samples come from, each with what its metrics begin with."""
 
 REWEIGHTED = "reweighted"
 """What the metrics of weighted samples begin with."""
@@ -74,7 +74,7 @@ class JudgedRun:
     def shares(self) -> dict[str, float]:
         """Stages of the run, each with its expected share of the work."""
         shares = {stage_of_training(self.objective, self.seed): 4.0}
-        shares |= {self._stage(sampler): 1.0 for sampler in SAMPLERS}
+        shares |= {self._stage(sampler): 1.0 for sampler in samplers_of(self.config.beads)}
         if self.config.beads == "all":
             shares |= dict.fromkeys(stages_of(self.name), 2.0)
         return shares
@@ -92,14 +92,17 @@ class JudgedRun:
         reference = self._reference(model)
         judge = Judge(stages.system, stages.beads, self.config.beads, reference, self.planes, self.seed)
         samples = {REFERENCE: judge.reference}
-        for sampler, label in SAMPLERS.items():
+        for sampler, label in samplers_of(self.config.beads).items():
             file = folder.path / "samples" / f"{self.name}-{sampler}.h5"
             counts = sampled(
                 folder, self._stage(sampler), sampler, file, model, self.config, self.seed, stages.device
             ).facts
             metrics.append(Measured(f"{label}_broken", _broken_share(counts)))
             frames = self._with_energies(load_ensemble(file))
-            samples[label] = Sample(label, frames, independent=sampler == "reverse")
+            if "families" in counts:
+                metrics.append(Measured(f"{label}_families", float(counts["families"])))
+            if frames.n_groups > 1:  # of one family alone there is no error
+                samples[label] = Sample(label, frames, independent=sampler == "reverse")
         weighted = self._weighted(model) if self.config.beads == "all" else None
         if weighted is not None:
             for when, worth in weighted.worth.items():
@@ -130,7 +133,7 @@ class JudgedRun:
 
     def warnings(self, seen: Shown) -> Iterator[trust.Check]:
         """Yield what a reader should know of the samples before any weight."""
-        for label in SAMPLERS.values():
+        for label in [label for label in SAMPLERS.values() if label in seen.samples]:
             yield trust.check_integrity(f"{self.name}, {label}", seen.findings[label].integrity)
 
     def _reference(self, model: MoleculeModel) -> Sample:
@@ -158,6 +161,11 @@ class JudgedRun:
 
     def _stage(self, sampler: str) -> str:
         return f"{sampler}-{self.name}"
+
+
+def samplers_of(beads: str) -> Mapping[str, str]:
+    """Return the samplers of a bead model, each with its label; particles of all atoms go on to the true energy."""
+    return {sampler: label for sampler, label in SAMPLERS.items() if sampler != "smc" or beads != "all"}
 
 
 def _broken_share(counts: Mapping[str, int]) -> float:

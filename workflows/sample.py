@@ -40,10 +40,14 @@ class SampleConfig(SamplingSettings):
     beads: Annotated[
         Literal["all", "heavy", "backbone", "ca"] | None, Field(description="Refuse a model of other beads.")
     ] = None
-    samplers: Annotated[tuple[Literal["reverse", "langevin"], ...], Field(min_length=1, description="What to run.")] = (
-        "reverse",
-        "langevin",
-    )
+    samplers: Annotated[
+        tuple[Literal["reverse", "langevin", "smc"], ...],
+        Field(
+            min_length=1,
+            description="What to run: the noising reversed by scores, chains on the energy, or particles down the "
+            "noise that the energies weigh.",
+        ),
+    ] = ("reverse", "langevin")
     preset: Annotated[
         Literal["quick", "standard"], Field(description="Size of the run: minutes, or what a table needs.")
     ] = "quick"
@@ -113,7 +117,7 @@ def sampled(
     """Return the record of a stage that leaves the samples of one sampler in a file."""
     import torch
 
-    from workflows.molecule_sampling import langevin_samples, reverse_samples, save_samples
+    from workflows.molecule_sampling import langevin_samples, reverse_samples, save_samples, smc_samples
     from workflows.run_folder import StageResult
 
     where = torch.device(str(device))
@@ -126,9 +130,12 @@ def sampled(
         else:
             unfinished = file.with_name(f"{file.stem}-unfinished.safetensors")
             with folder.progress.stage(stage, settings.samples) as advance:
-                ensemble = reverse_samples(
-                    model, settings.samples, settings.reverse_levels, seed, where, unfinished, advance
-                )
+                if sampler == "smc":
+                    ensemble = smc_samples(model, settings.samples, seed, where, unfinished, advance)
+                else:
+                    ensemble = reverse_samples(
+                        model, settings.samples, settings.reverse_levels, seed, where, unfinished, advance
+                    )
             save_samples(file, model, ensemble)
             unfinished.unlink(missing_ok=True)
         return StageResult(facts=plain_counts(ensemble.diagnostics), files=[file])

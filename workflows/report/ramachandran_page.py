@@ -32,7 +32,7 @@ from workflows.report.ramachandran_figure import (
 from workflows.report.tables import Table
 from workflows.report.viewer import Viewer, conformations, viewer
 
-TITLES = {**tables.NAMES, "reference": "reference", "langevin": "Langevin on $U_\\theta$"}
+TITLES = {**tables.NAMES, "reference": "reference", "langevin": "Langevin on $U_\\theta$", "smc": "$\\exp(-U_\\theta)$"}
 """Of the maps."""
 
 

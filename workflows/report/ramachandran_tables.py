@@ -12,7 +12,7 @@ from workflows.ramachandran import ALL_SEEDS, REFERENCE, RamachandranResult, Ram
 from workflows.ramachandran_planes import DIVERGENCES
 from workflows.ramachandran_published import CHAIN_DIVERGENCES, GPU_HOURS, SOURCE
 from workflows.ramachandran_published import DIVERGENCES as PUBLISHED
-from workflows.ramachandran_run import REWEIGHTED, SAMPLERS
+from workflows.ramachandran_run import REWEIGHTED, samplers_of
 from workflows.report import rounding
 from workflows.report.tables import Line, Table
 
@@ -21,6 +21,7 @@ NAMES = {
     "iid": "generated",
     REWEIGHTED: "reweighted",
     "langevin": "Langevin",
+    "smc": "exp(−U)",
 }
 """What the columns of the maps are called."""
 
@@ -63,7 +64,7 @@ class Numbers:
 def numbers_of(result: RamachandranResult) -> Numbers:
     """Return the lines that the tables show."""
     rows = {(row.objective, row.metric): row for row in result.rows if row.seed == ALL_SEEDS}
-    labels = [*SAMPLERS.values(), *([REWEIGHTED] if result.config.beads == "all" else [])]
+    labels = [*samplers_of(result.config.beads).values(), *([REWEIGHTED] if result.config.beads == "all" else [])]
     return Numbers(rows, result.config.objectives, labels)
 
 

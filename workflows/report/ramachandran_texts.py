@@ -54,7 +54,9 @@ DISTANCES = (
     "JS is the Jensen-Shannon divergence of 64 × 64 bins [nats], with limits [−π, π] and, as it is published, with "
     "those of both sets pooled; the PMF error is the squared difference of the free energies weighted by population "
     "[kT²]. Both shrink with the number of samples: compare with the floor, one half of the reference in place "
-    "of the samples, equally many. What is above the floor comes with its scatter over halvings of the reference."
+    "of the samples, equally many. What is above the floor comes with its scatter over halvings of the reference. "
+    "Samples of exp(−U) are particles of sequential Monte Carlo down the noise, whose energies weigh them: no dynamics "
+    "has to cross a barrier, but copies of one particle raise their distances above those of as many draws."
 )
 PUBLISHED_CHAIN = (
     "Published numbers are of another data set: long trajectories in explicit water at 340 K, their own slow "
