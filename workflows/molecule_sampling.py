@@ -16,6 +16,7 @@ from boltzgen_diffclf.compilation import fuse
 from boltzgen_diffclf.coordinates import CentredCoordinates
 from boltzgen_diffclf.errors import InputError, RunFailedError
 from boltzgen_diffclf.free_energy.boltzmann_generator import Descent, in_batches
+from boltzgen_diffclf.free_energy.guarded import energy_floors, guarded
 from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import PATHS, DiffusionPath, log_snr_levels
@@ -120,7 +121,8 @@ def smc_samples(
 
     Samples of the reversed noising follow scores, which do not know how much one basin weighs beside another; dynamics
     on the energy wait for rare crossings. The weights of these compare energies at every level, and no barrier is met.
-    The group of a sample is its family: those that descend from one particle at the most noise.
+    Energies below any that reversed samples come near are mirrored: a hole has no weight. The group of a sample is its
+    family: those that descend from one particle at the most noise.
 
     Killed, the same call goes on from the file of what is unfinished, which the caller removes.
 
@@ -136,13 +138,13 @@ def smc_samples(
         RunFailedError: no particle has a weight.
     """
     fast = _single_precision(model, device)
-    times, coordinates = fast.curve.levels, coordinates_of(fast)
-    descent = Descent(
-        in_batches(fuse(fast.energy_and_gradient, device), ROWS),
-        PATHS[model.spec.path],
-        times,
-        model.statistics.resolution,
-    )
+    times, coordinates, noising = fast.curve.levels, coordinates_of(fast), PATHS[model.spec.path]
+    candidates = _reversed(fast, model.spec.path, CANDIDATES, len(times), seed, lambda amount: None)
+    data = candidates[_whole(model, candidates, evaluate(learned_target(model), candidates))]
+    unguarded = in_batches(fuse(fast.energy_and_gradient, device), ROWS)
+    stream = named_generator(seed, "smc floors", device)
+    floors = energy_floors(unguarded, noising, times, coordinates.from_cartesian(data.to(times)), stream)
+    descent = Descent(guarded(unguarded, times, floors), noising, times, model.statistics.resolution)
     done = carry_on(
         descent,
         ReverseSmcState,

@@ -105,7 +105,7 @@ def train_noised(
     """
     objective = training.objective.balanced(training.dimension)
     steps = training.sizes.steps
-    early = round(objective.pretraining * steps)
+    early = min(round(objective.pretraining * steps), steps - 1)
     prepared = 0
     levels = model.curve.levels.double().cpu()
     model.set_levels(close_levels(levels, lambda times: gaussian_length(model, times), LARGEST_GAP))
