@@ -26,10 +26,10 @@ FREE_SETTINGS = frozenset({"out", "device", "model"})
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class SampleConfig(SamplingSettings):
-    """Sample a trained energy of a molecule: the noising reversed, and Langevin dynamics at the least noise.
+    """Sample a trained energy of a molecule: the noising reversed, Langevin dynamics at the least noise, particles.
 
-    The same command resumes a run that was stopped. Leaves reverse.h5 and langevin.h5, which mdtraj opens; their
-    energies are the learned ones.
+    The same command resumes a run that was stopped. Leaves reverse.h5, langevin.h5 and smc.h5, which mdtraj opens;
+    their energies are the learned ones.
     """
 
     model: Annotated[

@@ -26,9 +26,9 @@ learned energy is stiffer than the bonds."""
 class SamplingSettings:
     """Samples of the reversed noising, and Langevin chains on the energy at the least noise."""
 
-    samples: Annotated[int, Field(ge=2, description="Independent samples of the reversed noising.")] = SAMPLING_PRESETS[
-        "quick"
-    ]["samples"]
+    samples: Annotated[
+        int, Field(ge=2, description="Independent samples of the reversed noising; also particles that energies weigh.")
+    ] = SAMPLING_PRESETS["quick"]["samples"]
     reverse_levels: Annotated[int, Field(ge=2, description="Noise levels that they pass through.")] = 256
     chains: Annotated[int, Field(ge=2, description="Langevin chains, all begun at one configuration.")] = (
         SAMPLING_PRESETS["quick"]["chains"]
