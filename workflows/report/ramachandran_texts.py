@@ -62,7 +62,7 @@ PUBLISHED_CHAIN = (
     "Published numbers are of another data set: long trajectories in explicit water at 340 K, their own slow "
     "coordinates and limits, and three seeds."
 )
-PUBLISHED = "Published numbers are of another force field, of more samples, and of three seeds."
+PUBLISHED = "Published numbers are of the force field of aldp-ildn, of other and more frames, and of three seeds."
 WORTH = (
     "The reverse process is run as sequential Monte Carlo under the learned energies, whose particles stand for the "
     "learned energy at the least noise; at one stroke is importance sampling of the true energy from there, and the "
