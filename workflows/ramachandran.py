@@ -130,7 +130,7 @@ class RamachandranRow:
         metric: what was measured; divergences are against frames that were not learned from.
         value: the number; a largest deviation is infinite where a bin was never visited.
         noise_floor: what frames of the reference score in place of samples, as many of them.
-        published: what others print for this metric and objective; divergences are of the force field of aldp-ildn and other frames.
+        published: what others print for this metric and objective; divergences are of other frames of aldp-ildn.
         stderr: standard error of the value, or of what it is above its floor where it has one.
     """
 
