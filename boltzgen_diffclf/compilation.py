@@ -74,15 +74,16 @@ def fuse(function: Function, device: torch.device | str, *, dynamic: bool = Fals
     return torch.compile(function, dynamic=dynamic)  # type: ignore[return-value]
 
 
-def repeat(step: Callable[[], None], times: int, generator: torch.Generator) -> None:
+def repeat(step: Callable[[], None], times: int, generator: torch.Generator, *, recordable: bool) -> None:
     """Call ``step`` so many times; on a GPU as one recorded graph, which spares the launches of its kernels.
 
     Args:
-        step: changes tensors in place, launches the same kernels each time, and looks at no value.
+        step: changes tensors in place.
         times: that it is called.
         generator: that it draws from, on the device of its tensors.
+        recordable: whether it launches the same kernels each time, and looks at no value.
     """
-    if generator.device.type != "cuda" or times < _WORTH_RECORDING:
+    if not recordable or generator.device.type != "cuda" or times < _WORTH_RECORDING:
         for _ in range(times):
             step()
         return

@@ -46,7 +46,7 @@ def test_a_recorded_step_is_the_step() -> None:
 
     for _ in range(400):
         walk(plain)
-    repeat(lambda: walk(recorded), 400, stream)
+    repeat(lambda: walk(recorded), 400, stream, recordable=True)
     expected = 1 / math.sqrt(1 - 0.81)
     for x in (plain, recorded):
         assert float(x.std()) == pytest.approx(expected, rel=0.1)

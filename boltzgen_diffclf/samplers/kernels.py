@@ -145,11 +145,7 @@ class Langevin(Kernel[LangevinState]):
             velocity.addcmul_(half_kick, force)
             nonfinite.logical_or_(~torch.isfinite(energy))
 
-        if ladder.recordable:
-            repeat(step, n_steps, generator)
-        else:
-            for _ in range(n_steps):
-                step()
+        repeat(step, n_steps, generator, recordable=ladder.recordable)
         return LangevinState(position, energy, force, velocity), KernelInfo(torch.ones_like(energy), nonfinite)
 
 

@@ -52,7 +52,7 @@ def spaced(place: Float[Tensor, " levels"], size: int, groups: int, generator: t
     """Draw groups of levels about :data:`SPACING` apart in thermodynamic length, and :data:`FAR_SHARE` scattered ones.
 
     Samples of much noise, shown to a level of little, say that its energy is high where it has no data. Neighbours
-    alone leave holes there, thousands of kT deep, which dynamics find: with few scattered groups they close.
+    alone leave holes there, thousands of kT deep, which dynamics find; few scattered groups close those of five beads.
     """
     far = round(FAR_SHARE * groups) if size > 1 else 0
     near = spaced_groups(place, SPACING, size, groups - far, generator)
