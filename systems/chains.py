@@ -121,11 +121,7 @@ class ChainDynamics(FrameSource):
     def _begun_again(self, state: LangevinState, lost: Bool[Tensor, " chains"]) -> LangevinState:
         self._exploded += lost
         fresh = self._kernel.init(self._ladder, self._start, self._level, self._generator)
-        tensors = {
-            name: torch.where(lost.view(-1, *[1] * (old.ndim - 1)), new, old)
-            for (name, old), new in zip(state.tensors().items(), fresh.tensors().values(), strict=True)
-        }
-        return state.with_tensors(tensors)
+        return fresh.where(lost, state)
 
 
 def radius(x: Float[Tensor, "chains atoms 3"]) -> Float[Tensor, " chains"]:

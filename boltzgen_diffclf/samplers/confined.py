@@ -46,17 +46,7 @@ class ConfinedLangevin(Langevin):
             moved, info = super().run(ladder, state, level, 1, generator)
             inside = self.region(moved.position)
             turned = dataclasses.replace(state, velocity=-state.velocity)
-            state = _chosen(inside, moved, turned)
+            state = moved.where(inside, turned)
             acceptance += inside.to(acceptance) / n_steps
             nonfinite |= info.nonfinite
         return state, KernelInfo(acceptance, nonfinite)
-
-
-def _chosen(mask: Tensor, first: LangevinState, second: LangevinState) -> LangevinState:
-    """Return the walkers of the first state where the mask says so, of the second elsewhere."""
-    others = second.tensors()
-    tensors = {
-        name: torch.where(mask.view(-1, *[1] * (tensor.ndim - 1)), tensor, others[name])
-        for name, tensor in first.tensors().items()
-    }
-    return first.with_tensors(tensors)

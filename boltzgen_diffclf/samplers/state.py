@@ -6,7 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 AnyState = TypeVar("AnyState", bound="TensorState")
@@ -30,6 +31,16 @@ class TensorState:
             else:
                 named[field.name] = value
         return named
+
+    def where(self: AnyState, mask: Bool[Tensor, " batch"], other: AnyState) -> AnyState:
+        """Return the walkers of this state where the mask says so, of the other elsewhere."""
+        others = other.tensors()
+        return self.with_tensors(
+            {
+                name: torch.where(mask.view(-1, *[1] * (tensor.ndim - 1)), tensor, others[name])
+                for name, tensor in self.tensors().items()
+            }
+        )
 
     def with_tensors(self: AnyState, tensors: dict[str, Tensor]) -> AnyState:
         """Return a state of this kind that holds ``tensors``, on the devices of this one.
