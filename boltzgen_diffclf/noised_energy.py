@@ -31,7 +31,7 @@ import math
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from boltzgen_diffclf.energy import FreeEnergyCurve
@@ -63,6 +63,8 @@ class DataGaussian(nn.Module):
         covariance: a scalar, one variance a column, or the full matrix.
         centred: whether ``y`` holds centred positions, ``dim = 3 * atoms``: data and noise then live in the
             3 (atoms - 1) dimensions without a centroid, and so does every normaliser.
+        sites: orthonormal columns that lead from ``y``, three columns an axis, to the atoms that it is about; where
+            not given, every column of ``y`` is a site of its own, or every atom where ``centred``.
 
     Raises:
         ValueError: if a variance along an axis is not positive, the matrix is not symmetric, or the shapes disagree.
@@ -70,6 +72,7 @@ class DataGaussian(nn.Module):
 
     mean: Tensor
     axes: Tensor | None
+    sites: Tensor | None
     variance: Tensor
 
     def __init__(
@@ -78,6 +81,7 @@ class DataGaussian(nn.Module):
         covariance: Float[Tensor, ""] | Float[Tensor, " dim"] | Float[Tensor, "dim dim"],
         *,
         centred: bool = False,
+        sites: Float[Tensor, "sites axes"] | None = None,
     ) -> None:
         super().__init__()
         if centred and (len(mean) < 6 or len(mean) % 3):
@@ -97,6 +101,23 @@ class DataGaussian(nn.Module):
         self.register_buffer("mean", mean.clone())
         self.register_buffer("variance", variance.clone())
         self.register_buffer("axes", axes)
+        if centred:
+            sites = torch.eye(len(mean) // 3).to(mean) - 3 / len(mean)
+        self.register_buffer("sites", sites, persistent=False)
+
+    @property
+    def n_sites(self) -> int:
+        """What can move alone: atoms, or columns."""
+        return len(self.mean) if self.sites is None else len(self.sites)
+
+    def at_sites(
+        self, noise: Float[Tensor, "batch dim"], chosen: Bool[Tensor, "batch sites"]
+    ) -> Float[Tensor, "batch dim"]:
+        """Return noise of the chosen sites alone, without a centroid of atoms."""
+        if self.sites is None:
+            return noise * chosen
+        moved = self.sites @ noise.unflatten(1, (-1, 3)) * chosen[:, :, None]
+        return (self.sites.T @ moved).flatten(1)
 
     def along(self, y: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch axes"]:
         """Return the components of ``y`` along the principal axes."""

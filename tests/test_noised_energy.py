@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from boltzgen_diffclf.coordinates import log_normal_centred, remove_mean
+from boltzgen_diffclf.coordinates import CentredCoordinates, log_normal_centred, remove_mean
 from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk
 from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel, data_resolution
 
@@ -368,3 +368,20 @@ def test_other_levels_leave_the_free_energies_as_they_are() -> None:
     torch.testing.assert_close(model.free_energy(t).detach(), before)
     assert model.curve.values.shape == (5,)
     assert model.curve.values.requires_grad
+
+
+def test_noise_of_some_sites_moves_their_columns_or_their_atoms_without_the_centroid() -> None:
+    stream = torch.Generator().manual_seed(4)
+    chosen = torch.tensor([[True, False, False, True]])
+    columns = DataGaussian(torch.zeros(4), torch.ones(()))
+    assert columns.n_sites == 4
+    assert columns.at_sites(torch.ones(1, 4), chosen).tolist() == [[1.0, 0.0, 0.0, 1.0]]
+    noise = remove_mean(torch.randn(1, 4, 3, generator=stream, dtype=torch.float64))
+    expected = remove_mean(noise * chosen[:, :, None])
+    coordinates = CentredCoordinates(4, 1.0).double()
+    of_axes = DataGaussian(torch.zeros(9), torch.ones(()), sites=coordinates.basis)
+    moved = of_axes.at_sites(coordinates.from_cartesian(noise), chosen)
+    torch.testing.assert_close(coordinates.positions(moved), expected)
+    of_positions = DataGaussian(torch.zeros(12).double(), torch.ones(()).double(), centred=True)
+    assert of_axes.n_sites == of_positions.n_sites == 4
+    torch.testing.assert_close(of_positions.at_sites(noise.flatten(1), chosen).unflatten(1, (4, 3)), expected)

@@ -86,7 +86,13 @@ def test_energies_that_come_with_the_denoiser_teach_what_energies_alone_teach() 
 
 @pytest.mark.parametrize(
     "names",
-    [("denoising",), ("classification",), ("denoising", "classification"), ("denoising", "classification_named")],
+    [
+        ("denoising",),
+        ("classification",),
+        ("conditional_noise",),
+        ("denoising", "classification"),
+        ("denoising", "classification_named", "conditional_noise"),
+    ],
 )
 def test_the_price_of_losses_is_what_the_network_is_asked(names: tuple[str, ...]) -> None:
     model, given = moved_model(), batch()
@@ -94,5 +100,36 @@ def test_the_price_of_losses_is_what_the_network_is_asked(names: tuple[str, ...]
     for name in names:
         NOISED_LOSSES[name].mean(case)
     derivatives = "denoising" in names
-    asked = model.get_submodule("net").asked / (GROUPS * SIZE) + derivatives
+    asked = model.get_submodule("net").asked / GROUPS + derivatives * SIZE
     assert asked == price_together(names, Sizes(SIZE, 12))
+
+
+class Hole(torch.nn.Module):
+    """A learned depth at a place where one coordinate alone is far from the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depth = torch.nn.Parameter(torch.tensor(30.0))
+
+    def forward(self, h: Tensor, t: Tensor) -> Tensor:
+        place = torch.zeros_like(h[0])
+        place[0] = 5.0
+        return -self.depth * torch.exp(-2 * (h - place).square().mean(-1))
+
+
+def test_conditional_noise_finds_a_hole_that_opens_to_one_coordinate_alone() -> None:
+    groups, stream, path = 4000, named_generator(2, "hole"), SETTING.path
+    data = DataGaussian(torch.zeros(DIM), torch.ones(()))
+    clean = torch.randn(groups, DIM, generator=stream)
+    setting = Setting(path, SETTING.levels.float())
+    given = noised_batch(clean, torch.zeros_like(clean), torch.zeros(groups, 1, dtype=torch.long), setting, stream)
+    slopes = []
+    for depth in (30.0, 0.0):
+        net = Hole()
+        torch.nn.init.constant_(net.depth, depth)
+        model = NoisedEnergyModel(net, path, data, setting.levels)
+        loss = NOISED_LOSSES["conditional_noise"].mean(Case(model, given, setting))
+        (slope,) = torch.autograd.grad(loss, net.depth)
+        slopes.append(float(slope))
+    assert slopes[0] > 3e-3
+    assert abs(slopes[1]) < 0.1 * slopes[0]

@@ -142,7 +142,8 @@ def build_molecule_model(
     if spec.network != "invariants":
         config = EquivariantConfig(hidden=spec.message_hidden, layers=spec.message_layers, radial=32)
         molecule = DenseEnergyNet(spec.types, spec.bonds, generator, config)
-    path, data = PATHS[spec.path], DataGaussian(torch.zeros(coordinates.dimension), torch.ones(()))
+    path = PATHS[spec.path]
+    data = DataGaussian(torch.zeros(coordinates.dimension), torch.ones(()), sites=coordinates.basis)
     levels = log_snr_levels(path, spec.levels)
     if spec.network != "equivariant":
         floor = 2 * torch.tensor(statistics.resolution).log()

@@ -172,13 +172,26 @@ def kernel_ratio(case: Case) -> Float[Tensor, ""]:
 
 
 def conditional_noise(case: Case) -> Float[Tensor, ""]:
-    """Conditional noise contrast under symmetric perturbations of every length from the noise to the data."""
-    model, rows, path = case.model, case.rows, case.setting.path
-    alpha, sigma = path.alpha(rows.t), path.sigma(rows.t)
-    spread = (alpha.square() * model.data.variance.mean() + sigma.square()).sqrt()
-    length = sigma * (spread / sigma) ** rows.uniform
-    perturbed = rows.y + length[:, None] * rows.spare[:, 0]
-    return conditional_noise_contrastive_loss(model, rows.y, perturbed, rows.t, torch.zeros_like(rows.t)).mean()
+    """Conditional noise contrast under symmetric perturbations of one site, or some, by every length.
+
+    Noise of all sites at once never shows what it is to stretch one bond alone, and an energy that has not seen it may
+    have a hole there. One configuration of each group is perturbed, every second one at the least noise, where
+    dynamics run; from half the finest structure of the level to twice its spread, both ends alike in the logarithm.
+    """
+    model, batch, path, levels = case.model, case.batch, case.setting.path, case.setting.levels
+    group = torch.arange(len(batch.t), device=batch.t.device)
+    row = group, group // 2 % batch.t.shape[1]
+    t = torch.where(group % 2 == 0, levels[0], batch.t[row])
+    y, spare = path.sample(batch.x[row], t, batch.z[row]), batch.spare[row]
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    finest = torch.hypot(sigma, alpha * model.resolution)
+    spread = torch.hypot(sigma, alpha * model.data.variance.mean().sqrt())
+    length = 0.5 * finest * (4 * spread / finest) ** batch.uniform[row]
+    # The later digits of a uniform number are another one.
+    most = model.data.n_sites ** (4096 * batch.uniform[row]).frac()
+    chosen = spare[:, 1, : model.data.n_sites].argsort(1).argsort(1) < most[:, None]
+    perturbed = y + length[:, None] * model.data.at_sites(spare[:, 0], chosen)
+    return conditional_noise_contrastive_loss(model, y, perturbed, t, torch.zeros_like(t)).mean()
 
 
 def _pace(path: DiffusionPath, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
@@ -199,7 +212,7 @@ class NoisedLoss:
 
     Attributes:
         mean: from a case to the mean over its batch.
-        price: network evaluations a configuration, energies and derivatives alike, of this loss alone.
+        price: network evaluations a group, energies and derivatives alike, of this loss alone.
     """
 
     mean: Callable[[Case], Float[Tensor, ""]]
@@ -207,14 +220,14 @@ class NoisedLoss:
 
 
 NOISED_LOSSES: Mapping[str, NoisedLoss] = {
-    "denoising": NoisedLoss(denoising, lambda _: 2),
-    "target_score": NoisedLoss(target_score, lambda _: 2),
-    "classification": NoisedLoss(classification, lambda sizes: sizes.group_size),
-    "classification_named": NoisedLoss(classification_named, lambda sizes: sizes.group_size),
-    "classification_among_all": NoisedLoss(classification_among_all, lambda sizes: sizes.all_levels),
-    "time_score": NoisedLoss(time_score, lambda _: 2),
-    "fokker_planck": NoisedLoss(fokker_planck, lambda _: 7),
-    "kernel_ratio": NoisedLoss(kernel_ratio, lambda _: 4),
+    "denoising": NoisedLoss(denoising, lambda sizes: 2 * sizes.group_size),
+    "target_score": NoisedLoss(target_score, lambda sizes: 2 * sizes.group_size),
+    "classification": NoisedLoss(classification, lambda sizes: sizes.group_size**2),
+    "classification_named": NoisedLoss(classification_named, lambda sizes: sizes.group_size**2),
+    "classification_among_all": NoisedLoss(classification_among_all, lambda sizes: sizes.group_size * sizes.all_levels),
+    "time_score": NoisedLoss(time_score, lambda sizes: 2 * sizes.group_size),
+    "fokker_planck": NoisedLoss(fokker_planck, lambda sizes: 7 * sizes.group_size),
+    "kernel_ratio": NoisedLoss(kernel_ratio, lambda sizes: 4 * sizes.group_size),
     "conditional_noise": NoisedLoss(conditional_noise, lambda _: 2),
 }
 """Losses of a noised energy by name."""
@@ -225,6 +238,6 @@ COMPARING = frozenset({"classification", "classification_named"})
 
 
 def price_together(names: Collection[str], sizes: Sizes) -> int:
-    """Return the network evaluations a configuration of several losses at once, see :class:`Case`."""
+    """Return the network evaluations a group of several losses at once, see :class:`Case`."""
     shared = "denoising" in names and not COMPARING.isdisjoint(names)
-    return sum(NOISED_LOSSES[name].price(sizes) for name in names) - int(shared)
+    return sum(NOISED_LOSSES[name].price(sizes) for name in names) - shared * sizes.group_size

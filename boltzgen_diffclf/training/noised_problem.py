@@ -58,7 +58,7 @@ class NoisedObjective:
 
     def evaluations(self, sizes: Sizes) -> int:
         """Return the network evaluations of one group, energies and derivatives alike."""
-        return sizes.group_size * price_together(self.weights, sizes)
+        return price_together(self.weights, sizes)
 
 
 @dataclass(frozen=True)

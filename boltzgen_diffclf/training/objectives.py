@@ -35,6 +35,10 @@ NOISED_OBJECTIVES: Mapping[str, NoisedObjective] = {
         {"denoising": 1.0, "classification": 0.5, "kernel_ratio": 0.1}, pretraining=0.25
     ),
     "cnce": NoisedObjective({"conditional_noise": 1.0}),
+    "dsm_cnce": NoisedObjective({"denoising": 1.0, "conditional_noise": 0.2}, pretraining=0.25),
+    "dsm_diffclf_cnce": NoisedObjective(
+        {"denoising": 1.0, "classification": 0.5, "conditional_noise": 0.2}, pretraining=0.25
+    ),
 }
 """Objectives of a noised energy. The Fokker-Planck and kernel-ratio losses know nothing of the data: they come with
 denoising score matching."""

@@ -17,7 +17,10 @@ NOISED = {
     "fokker_planck": "denoising score matching, and the residual of the Fokker-Planck equation",
     "rne": "denoising score matching, and the ratio of forward and reverse kernels",
     "dsm_diffclf_rne": "denoising score matching, classification among a group of levels, and the ratio of kernels",
-    "cnce": "conditional noise contrastive estimation",
+    "cnce": "conditional noise contrastive estimation, some coordinates perturbed",
+    "dsm_cnce": "denoising score matching, and conditional noise contrastive estimation",
+    "dsm_diffclf_cnce": "denoising score matching, classification among a group of levels, and conditional noise "
+    "contrastive estimation",
 }
 """Of an energy of the noised data, at every level."""
 
