@@ -15,8 +15,7 @@ from torch import Tensor
 from boltzgen_diffclf.compilation import fuse
 from boltzgen_diffclf.coordinates import CentredCoordinates
 from boltzgen_diffclf.errors import InputError, RunFailedError
-from boltzgen_diffclf.free_energy.boltzmann_generator import Descent, in_batches
-from boltzgen_diffclf.free_energy.guarded import energy_floors, guarded
+from boltzgen_diffclf.free_energy.boltzmann_generator import ROWS, guarded_descent
 from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import PATHS, DiffusionPath, log_snr_levels
@@ -34,9 +33,6 @@ from systems.recording import record
 from systems.store import write_ensemble
 from workflows.resumable import carry_on
 from workflows.sampling_settings import TIMESTEPS_FS, SamplingSettings
-
-ROWS = 1024
-"""Samples that are carried back at once."""
 
 CANDIDATES = 256
 """Samples of the reversed noising, of which the one of median energy is where all chains begin: the one of least may
@@ -141,10 +137,8 @@ def smc_samples(
     times, coordinates, noising = fast.curve.levels, coordinates_of(fast), PATHS[model.spec.path]
     candidates = _reversed(fast, model.spec.path, CANDIDATES, len(times), seed, lambda amount: None)
     data = candidates[_whole(model, candidates, evaluate(learned_target(model), candidates))]
-    unguarded = in_batches(fuse(fast.energy_and_gradient, device), ROWS)
     stream = named_generator(seed, "smc floors", device)
-    floors = energy_floors(unguarded, noising, times, coordinates.from_cartesian(data.to(times)), stream)
-    descent = Descent(guarded(unguarded, times, floors), noising, times, model.statistics.resolution)
+    descent, _ = guarded_descent(fast, noising, times, coordinates.from_cartesian(data.to(times)), stream)
     done = carry_on(
         descent,
         ReverseSmcState,

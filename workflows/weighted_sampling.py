@@ -11,17 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from boltzgen_diffclf.compilation import fuse
 from boltzgen_diffclf.coordinates import CentredCoordinates
 from boltzgen_diffclf.estimators.frames import generated_u_kn, write_u_kn
 from boltzgen_diffclf.estimators.reweighting import WeightDiagnostics, diagnose_weights
-from boltzgen_diffclf.free_energy.boltzmann_generator import (
-    Crossing,
-    Descent,
-    WeightedParticles,
-    in_batches,
-)
-from boltzgen_diffclf.free_energy.guarded import GuardedTarget, energy_floors, guarded
+from boltzgen_diffclf.free_energy.boltzmann_generator import ROWS, Crossing, WeightedParticles, guarded_descent
+from boltzgen_diffclf.free_energy.guarded import GuardedTarget
 from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
 from boltzgen_diffclf.observables import integrity
 from boltzgen_diffclf.paths import PATHS, log_snr_levels
@@ -32,7 +26,7 @@ from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_
 from systems.ensemble import Provenance, ReferenceEnsemble, evaluate
 from systems.molecular import MolecularSystem
 from systems.store import write_ensemble
-from workflows.molecule_sampling import ROWS, least_noise
+from workflows.molecule_sampling import least_noise
 from workflows.resumable import carry_on
 from workflows.run_folder import RunFolder, StageResult
 
@@ -158,10 +152,9 @@ class WeightedSampling:
         fast = copy.deepcopy(self.model.model).float().to(self.device)
         levels, noising = fast.curve.levels, PATHS[self.model.spec.path]
         times = log_snr_levels(noising, self.sizes.levels, float(levels[0]), float(levels[-1])).to(levels)
-        unguarded = in_batches(fuse(fast.energy_and_gradient, self.device), ROWS)
         data = coordinates_of(fast).from_cartesian(self._data.to(levels))
-        floors = energy_floors(unguarded, noising, times, data, named_generator(self.seed, "floors", self.device))
-        descent = Descent(guarded(unguarded, times, floors), noising, times, self.model.statistics.resolution)
+        stream = named_generator(self.seed, "floors", self.device)
+        descent, floors = guarded_descent(fast, noising, times, data, stream)
         with folder.progress.stage(stage, len(times) - 1) as advance:
             state = carry_on(
                 descent,

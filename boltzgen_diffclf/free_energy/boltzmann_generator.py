@@ -15,11 +15,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from boltzgen_diffclf.compilation import fuse
 from boltzgen_diffclf.estimators.reweighting import WeightDiagnostics, diagnose_weights, family_log_weights
+from boltzgen_diffclf.free_energy.guarded import energy_floors, guarded
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import DiffusionPath
 from boltzgen_diffclf.samplers import Bridge, BridgeInfo, BridgeState, MarginalProposal, ReverseSmc, ReverseSmcState
 from boltzgen_diffclf.samplers.diffusion_smc import EnergyAndGradient, ReverseSmcInfo
 from boltzgen_diffclf.target import Target
+
+ROWS = 1024
+"""Configurations whose energies are computed at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +151,27 @@ class Crossing:
     def particles(self, state: BridgeState) -> WeightedParticles:
         """Return the particles of the end, with the roots that they had before the bridge."""
         return WeightedParticles(state.position, state.log_weights, self.start.root[state.root], self.start.n_roots)
+
+
+def guarded_descent(
+    model: NoisedEnergyModel,
+    path: DiffusionPath,
+    times: Float[Tensor, " levels"],
+    data: Float[Tensor, "frames dim"],
+    generator: torch.Generator,
+) -> tuple[Descent, Float[Tensor, " levels"]]:
+    """Return the descent of a model that has no weight in holes, and the floors [kT] of its energies at ``times``.
+
+    Args:
+        model: trained.
+        path: its noising.
+        times: growing; those of levels that the model knows.
+        data: clean samples, a few hundred, see :func:`~boltzgen_diffclf.free_energy.guarded.energy_floors`.
+        generator: of their noise; on the device of ``data``.
+    """
+    unguarded = in_batches(fuse(model.energy_and_gradient, times.device), ROWS)
+    floors = energy_floors(unguarded, path, times, data, generator)
+    return Descent(guarded(unguarded, times, floors), path, times, float(model.resolution)), floors
 
 
 def in_batches(function: EnergyAndGradient, rows: int) -> EnergyAndGradient:
