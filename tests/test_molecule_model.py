@@ -282,3 +282,13 @@ def test_an_unknown_network_is_refused() -> None:
         build_molecule_model(MoleculeSpec(TYPES, CHAIN, network="mlp"), statistics, named_generator(0, "w"))
     with pytest.raises(ValueError, match="needs a network"):
         CentredMoleculeNet(CentredCoordinates(5, 0.1), None, None)
+
+
+def test_forces_on_frames_are_the_slopes_of_the_log_density_in_the_coordinates_of_the_model() -> None:
+    x = frames(3).double()
+    coordinates = CentredCoordinates(x.shape[1], 0.2).double()
+    pool = molecule_pool(x, coordinates, force=-3.0 * x)
+    y = pool.samples.x.clone().requires_grad_(True)
+    log_density = -1.5 * coordinates.positions(y).square().sum((1, 2))
+    (slope,) = torch.autograd.grad(log_density.sum(), y)
+    torch.testing.assert_close(pool.samples.score, slope)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from boltzgen_diffclf.losses import level_classification_loss
+from boltzgen_diffclf.losses import clean_sample_by_force, level_classification_loss
 from boltzgen_diffclf.nets import MlpEnergyNet
 from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
 from boltzgen_diffclf.paths import VariancePreserving, uniform_levels
@@ -133,3 +133,22 @@ def test_conditional_noise_finds_a_hole_that_opens_to_one_coordinate_alone() -> 
         slopes.append(float(slope))
     assert slopes[0] > 3e-3
     assert abs(slopes[1]) < 0.1 * slopes[0]
+
+
+def test_targets_by_force_have_the_same_mean_as_clean_samples_and_do_not_vary_in_a_gaussian() -> None:
+    n, width, path = 20_000, 0.3, SETTING.path
+    stream = named_generator(5, "by force")
+    t = torch.full((n,), 0.05, dtype=torch.float64)
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    # One column as wide as said, one wider, and one where the force has the noise of other atoms in it.
+    spread = torch.tensor([width, 2.0, width], dtype=torch.float64)
+    x, z = (torch.randn(n, 3, generator=stream, dtype=torch.float64) * scale for scale in (spread, 1.0))
+    others = torch.randn(n, 3, generator=stream, dtype=torch.float64) * torch.tensor([0.0, 0.0, 1.0])
+    y = path.sample(x, t, z)
+    wanted = clean_sample_by_force(x, y, -x / spread**2 + others, (alpha, sigma), torch.tensor(width).double())
+    exact = y * (alpha[:, None] * spread**2 / (alpha[:, None] ** 2 * spread**2 + sigma[:, None] ** 2))
+    torch.testing.assert_close(wanted[:, 0], exact[:, 0])
+    error, plain = wanted - exact, x - exact
+    assert bool((error.mean(0).abs() <= 4 * error.std(0) / n**0.5 + 1e-12).all())
+    assert float(error[:, 1].std()) < 0.6 * float(plain[:, 1].std())
+    torch.testing.assert_close(clean_sample_by_force(x, y, x, (alpha, sigma), torch.tensor(0.0).double()), x)

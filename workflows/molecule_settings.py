@@ -18,7 +18,8 @@ from workflows.system_settings import SystemSettings
 OBJECTIVES: Mapping[str, str] = {
     name: about for name, about in NOISED.items() if name != "tsm" and not name.endswith("_all")
 }
-"""What a molecule can be learned by: beads have no known forces, and no network here gives all levels at once."""
+"""What a molecule can be learned by: the variance of target scores alone is without bound under much noise, and no
+network here gives all levels at once."""
 
 TRAINING_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"quick": {"steps": 4000}, "standard": {"steps": 30_000}}

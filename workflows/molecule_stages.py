@@ -25,6 +25,7 @@ from boltzgen_diffclf.training.molecule_model import (
     measure_molecule,
     molecule_pool,
 )
+from boltzgen_diffclf.training.noised_losses import BY_FORCE
 from boltzgen_diffclf.training.noised_problem import NoisedObjective
 from boltzgen_diffclf.training.noised_training import NoisedSizes, NoisedTraining, train_noised
 from boltzgen_diffclf.training.objectives import named_objective
@@ -60,6 +61,10 @@ def reference_frames(settings: MoleculeSettings) -> ReferenceEnsemble:
             threads=settings.threads,
         )
     )
+
+
+FORCE_BATCH = 4096
+"""Frames whose forces are computed at once."""
 
 
 class MoleculeStages:
@@ -131,8 +136,8 @@ class MoleculeStages:
                 NoisedTraining(
                     chosen,
                     model.path,  # type: ignore[arg-type]
-                    molecule_pool(training, coordinates),
-                    molecule_pool(held_out, coordinates),
+                    molecule_pool(training, coordinates, self._forces(self.training, chosen)),
+                    molecule_pool(held_out, coordinates, self._forces(self.held_out, chosen)),
                     coordinates.dimension,
                     split_seed(seed, "training"),
                     NoisedSizes(settings.steps, settings.groups, settings.group_size, settings.learning_rate),
@@ -144,6 +149,20 @@ class MoleculeStages:
         MoleculeModel(result.model.cpu(), self.spec, statistics, origin).save(file)
         facts = {"training_seconds": time.monotonic() - begun, "network_evaluations": result.network_evaluations}
         return StageResult(facts={**facts, "last": result.history[-1]}, files=[file])
+
+    def _forces(self, frames: ReferenceEnsemble, objective: NoisedObjective) -> Float[Tensor, "frames beads 3"] | None:
+        """Return the forces on the beads [kT/nm] where the objective asks for them."""
+        if BY_FORCE.isdisjoint(objective.weights):
+            return None
+        settings = self.settings
+        target = self.system.target(
+            settings.state, temperature_kelvin=settings.temperature_kelvin, dtype=torch.float64, device=self.device
+        )
+        atoms = list(bead_atoms(self.system, settings.beads))
+        parts = frames.positions.split(FORCE_BATCH)
+        with torch.no_grad():
+            forces = [target.energy_and_force(part.to(self.device, target.dtype))[1][:, atoms] for part in parts]
+        return torch.cat(forces)
 
     def _origin(self, objective: str, seed: int) -> dict[str, object]:
         settings = self.settings

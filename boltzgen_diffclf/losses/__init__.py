@@ -24,6 +24,7 @@ from boltzgen_diffclf.losses.fokker_planck import (
 from boltzgen_diffclf.losses.noise_contrastive import noise_contrastive_loss
 from boltzgen_diffclf.losses.rne import forward_step, kernel_ratio_loss
 from boltzgen_diffclf.losses.score_matching import (
+    clean_sample_by_force,
     denoiser_matching_loss,
     denoising_score_matching_loss,
     endpoint_target_score_matching_loss,
@@ -40,6 +41,7 @@ __all__ = [
     "ReplayBuffer",
     "binary_classification_loss",
     "classification_diffusion_loss",
+    "clean_sample_by_force",
     "conditional_noise_contrastive_loss",
     "contrastive_divergence_loss",
     "denoiser_matching_loss",

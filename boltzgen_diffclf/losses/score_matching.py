@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -80,6 +81,35 @@ def denoiser_matching_loss(
         Vincent 2011; Karras et al. 2022, arXiv:2206.00364.
     """
     return (weight * (denoised - clean).square()).mean(-1)
+
+
+def clean_sample_by_force(
+    x: Float[Tensor, "batch dim"],
+    y: Float[Tensor, "batch dim"],
+    data_score: Float[Tensor, "batch dim"],
+    coefficients: tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]],
+    width: Float[Tensor, ""],
+) -> Float[Tensor, "batch dim"]:
+    r"""Return what has the mean ``E[x | y]`` of the clean sample and, where there is little noise, hardly varies.
+
+    ``E[x | y] = E[(y + sigma^2 score_0(x) / alpha) / alpha | y]``: denoising and target score matching in one. Under a
+    Gaussian of the variance ``width^2`` the two err in opposite directions, so that
+    ``(1 - c) x + c (y + sigma^2 score_0(x) / alpha) / alpha`` with ``c = alpha^2 width^2 / (alpha^2 width^2 +
+    sigma^2)`` does not vary at all; along wider directions it varies by ``(1 - c)^2`` of what ``x`` does.
+
+    Args:
+        x: clean samples.
+        y: ``alpha x + sigma z``.
+        data_score: ``grad log p_0`` at ``x``, or anything whose mean given ``x`` is that: forces on some of the atoms.
+        coefficients: ``alpha`` and ``sigma``.
+        width: of the finest structure of the data; zero leaves ``x``.
+
+    References:
+        De Bortoli et al. 2024, arXiv:2402.08667, for the identity of target scores.
+    """
+    alpha, sigma = (value[:, None] for value in coefficients)
+    share = (alpha * width).square() / ((alpha * width).square() + sigma.square())
+    return torch.lerp(x, (y + sigma.square() / alpha * data_score) / alpha, share)
 
 
 def target_score_matching_loss(

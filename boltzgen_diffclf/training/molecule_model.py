@@ -164,14 +164,26 @@ def coordinates_of(model: NoisedEnergyModel) -> CentredCoordinates:
     return cast(CentredMoleculeNet, model.net).coordinates
 
 
-def molecule_pool(x: Float[Tensor, "frames atoms 3"], coordinates: CentredCoordinates) -> FixedPool:
-    """Return frames [nm] as clean samples of centred coordinates; forces are not known, and the scores zeros.
+def molecule_pool(
+    x: Float[Tensor, "frames atoms 3"],
+    coordinates: CentredCoordinates,
+    force: Float[Tensor, "frames atoms 3"] | None = None,
+) -> FixedPool:
+    """Return frames [nm] as clean samples of centred coordinates; the scores are zeros where forces are not given.
 
     They stay as they are turned: energies that do not change with a rotation, under noise that has no direction, learn
     the same from every orientation.
+
+    Args:
+        x: frames of all atoms, or of some.
+        coordinates: of these.
+        force: on these atoms [kT/nm]. On some of the atoms it is one draw of what the others do, and right on average.
     """
     y = coordinates.from_cartesian(x.to(coordinates.length_nm))
-    return FixedPool(CleanSamples(y, y.new_zeros(1).expand_as(y)))
+    if force is None:
+        return FixedPool(CleanSamples(y, y.new_zeros(1).expand_as(y)))
+    # dx/dy of the orthonormal basis is the length, and from_cartesian divides by it once.
+    return FixedPool(CleanSamples(y, coordinates.length_nm**2 * coordinates.from_cartesian(force.to(y))))
 
 
 @dataclass(frozen=True, eq=False)

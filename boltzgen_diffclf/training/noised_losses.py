@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.losses import (
+    clean_sample_by_force,
     conditional_noise_contrastive_loss,
     denoiser_matching_loss,
     forward_step,
@@ -92,9 +93,20 @@ class Case:
 
 def denoising(case: Case) -> Float[Tensor, ""]:
     """Denoising score matching; about 1 for a fresh network on Gaussian data."""
-    model, rows = case.model, case.rows
-    denoised, clean = (model.data.along(x) for x in (case.denoised(), rows.x))
-    return denoiser_matching_loss(denoised, clean, model.denoising_weight(rows.t)).mean()
+    return _denoiser_error(case, case.rows.x)
+
+
+def denoising_by_force(case: Case) -> Float[Tensor, ""]:
+    """The same, with the forces at the clean samples in place of what little noise leaves unsaid."""
+    rows, path = case.rows, case.setting.path
+    coefficients = path.alpha(rows.t), path.sigma(rows.t)
+    return _denoiser_error(case, clean_sample_by_force(rows.x, rows.y, rows.score, coefficients, case.model.resolution))
+
+
+def _denoiser_error(case: Case, wanted: Float[Tensor, "rows dim"]) -> Float[Tensor, ""]:
+    model = case.model
+    denoised, clean = (model.data.along(x) for x in (case.denoised(), wanted))
+    return denoiser_matching_loss(denoised, clean, model.denoising_weight(case.rows.t)).mean()
 
 
 def target_score(case: Case) -> Float[Tensor, ""]:
@@ -221,6 +233,7 @@ class NoisedLoss:
 
 NOISED_LOSSES: Mapping[str, NoisedLoss] = {
     "denoising": NoisedLoss(denoising, lambda sizes: 2 * sizes.group_size),
+    "denoising_by_force": NoisedLoss(denoising_by_force, lambda sizes: 2 * sizes.group_size),
     "target_score": NoisedLoss(target_score, lambda sizes: 2 * sizes.group_size),
     "classification": NoisedLoss(classification, lambda sizes: sizes.group_size**2),
     "classification_named": NoisedLoss(classification_named, lambda sizes: sizes.group_size**2),
@@ -232,6 +245,11 @@ NOISED_LOSSES: Mapping[str, NoisedLoss] = {
 }
 """Losses of a noised energy by name."""
 
+DENOISING = frozenset({"denoising", "denoising_by_force"})
+"""Those that prepare a network for the others, one of them at a time."""
+
+BY_FORCE = frozenset({"denoising_by_force", "target_score"})
+"""Those that ask for forces at the clean samples."""
 
 COMPARING = frozenset({"classification", "classification_named"})
 """Those that compare the levels of a group."""
@@ -239,5 +257,5 @@ COMPARING = frozenset({"classification", "classification_named"})
 
 def price_together(names: Collection[str], sizes: Sizes) -> int:
     """Return the network evaluations a group of several losses at once, see :class:`Case`."""
-    shared = "denoising" in names and not COMPARING.isdisjoint(names)
+    shared = not DENOISING.isdisjoint(names) and not COMPARING.isdisjoint(names)
     return sum(NOISED_LOSSES[name].price(sizes) for name in names) - shared * sizes.group_size

@@ -16,7 +16,7 @@ from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.clean_data import CleanData
 from boltzgen_diffclf.training.level_samplers import named_level_sampler
 from boltzgen_diffclf.training.loop import Progress, TrainingResult, optimise
-from boltzgen_diffclf.training.noised_losses import Setting
+from boltzgen_diffclf.training.noised_losses import DENOISING, Setting
 from boltzgen_diffclf.training.noised_problem import (
     NoisedObjective,
     NoisedProblem,
@@ -110,7 +110,7 @@ def train_noised(
     levels = model.curve.levels.double().cpu()
     model.set_levels(close_levels(levels, lambda times: gaussian_length(model, times), LARGEST_GAP))
     if early:
-        denoising = replace(objective, weights={"denoising": 1.0})
+        denoising = replace(objective, weights=dict.fromkeys(DENOISING & set(objective.weights), 1.0))
         result = _phase(model, denoising, training, range(early))
         model, prepared = result.model.requires_grad_(True).train(), result.network_evaluations
         _profile(model, training)

@@ -19,6 +19,9 @@ NOISED = {
     "dsm_diffclf_rne": "denoising score matching, classification among a group of levels, and the ratio of kernels",
     "cnce": "conditional noise contrastive estimation, some coordinates perturbed",
     "dsm_cnce": "denoising score matching, and conditional noise contrastive estimation",
+    "dsm_tsm": "denoising score matching whose targets are mended by the forces at the samples",
+    "dsm_tsm_diffclf_cnce": "the same, classification among a group of levels, and conditional noise contrastive "
+    "estimation",
     "dsm_diffclf_cnce": "denoising score matching, classification among a group of levels, and conditional noise "
     "contrastive estimation",
 }
