@@ -187,22 +187,20 @@ def conditional_noise(case: Case) -> Float[Tensor, ""]:
     """Conditional noise contrast under symmetric perturbations of one site, or some, by every length.
 
     Noise of all sites at once never shows what it is to stretch one bond alone, and an energy that has not seen it may
-    have a hole there. One configuration of each group is perturbed, every second one at the least noise, where
-    dynamics run; from half the finest structure of the level to twice its spread, both ends alike in the logarithm.
+    have a hole there. Every second group is taken at the least noise, where dynamics run. Lengths go from half the
+    finest structure of a level to twice its spread, and numbers of sites from one to all, evenly in the logarithm.
     """
-    model, batch, path, levels = case.model, case.batch, case.setting.path, case.setting.levels
-    group = torch.arange(len(batch.t), device=batch.t.device)
-    row = group, group // 2 % batch.t.shape[1]
-    t = torch.where(group % 2 == 0, levels[0], batch.t[row])
-    y, spare = path.sample(batch.x[row], t, batch.z[row]), batch.spare[row]
-    alpha, sigma = path.alpha(t), path.sigma(t)
+    model, rows, path, (groups, size) = case.model, case.rows, case.setting.path, case.batch.t.shape
+    every_second = torch.arange(groups, device=rows.t.device).repeat_interleave(size) % 2 == 0
+    t = torch.where(every_second, case.setting.levels[0], rows.t)
+    y, alpha, sigma = path.sample(rows.x, t, rows.z), path.alpha(t), path.sigma(t)
     finest = torch.hypot(sigma, alpha * model.resolution)
     spread = torch.hypot(sigma, alpha * model.data.variance.mean().sqrt())
-    length = 0.5 * finest * (4 * spread / finest) ** batch.uniform[row]
+    length = 0.5 * finest * (4 * spread / finest) ** rows.uniform
     # The later digits of a uniform number are another one.
-    most = model.data.n_sites ** (4096 * batch.uniform[row]).frac()
-    chosen = spare[:, 1, : model.data.n_sites].argsort(1).argsort(1) < most[:, None]
-    perturbed = y + length[:, None] * model.data.at_sites(spare[:, 0], chosen)
+    most = model.data.n_sites ** (4096 * rows.uniform).frac()
+    chosen = rows.spare[:, 1, : model.data.n_sites].argsort(1).argsort(1) < most[:, None]
+    perturbed = y + length[:, None] * model.data.at_sites(rows.spare[:, 0], chosen)
     return conditional_noise_contrastive_loss(model, y, perturbed, t, torch.zeros_like(t)).mean()
 
 
@@ -241,7 +239,7 @@ NOISED_LOSSES: Mapping[str, NoisedLoss] = {
     "time_score": NoisedLoss(time_score, lambda sizes: 2 * sizes.group_size),
     "fokker_planck": NoisedLoss(fokker_planck, lambda sizes: 7 * sizes.group_size),
     "kernel_ratio": NoisedLoss(kernel_ratio, lambda sizes: 4 * sizes.group_size),
-    "conditional_noise": NoisedLoss(conditional_noise, lambda _: 2),
+    "conditional_noise": NoisedLoss(conditional_noise, lambda sizes: 2 * sizes.group_size),
 }
 """Losses of a noised energy by name."""
 
