@@ -11,11 +11,16 @@ import pytest
 import torch
 
 import systems
+from boltzgen_diffclf.coordinates import CentredCoordinates
 from boltzgen_diffclf.errors import InputError
-from boltzgen_diffclf.training.molecule_model import MoleculeModel, load_molecule_model
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel
+from boltzgen_diffclf.training.clean_data import CleanData, FixedPool
+from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of, load_molecule_model
+from boltzgen_diffclf.training.noised_training import NoisedTraining
+from systems.beads import bead_atoms
 from systems.store import load_ensemble
 from tests.small_reference import small_reference
-from workflows import molecule_sampling, ramachandran, resumable, sample, train
+from workflows import molecule_sampling, molecule_stages, ramachandran, resumable, sample, train
 from workflows.command_line import run_command
 from workflows.ramachandran import RamachandranConfig
 from workflows.reference import ReferenceConfig
@@ -81,6 +86,35 @@ def test_other_beads_paths_and_networks_are_trained_and_sampled(
     assert made.model.spec.network == network
     samples = sample.run(SampleConfig(model=made.file, samplers=("reverse",), samples=4, reverse_levels=8, threads=1))
     assert samples["reverse"].positions.shape[1] == {"heavy": 10, "all": 22}[beads]
+
+
+@pytest.mark.parametrize("beads", ["all", "backbone"])
+def test_forces_that_are_learned_from_are_slopes_of_the_true_energy(
+    reference: Path, tmp_path: Path, beads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[CentredCoordinates, CleanData]] = []
+
+    class Seen(Exception):  # noqa: N818
+        pass
+
+    def look(model: NoisedEnergyModel, training: NoisedTraining) -> None:
+        given.append((coordinates_of(model).double(), training.data))
+        raise Seen
+
+    monkeypatch.setattr(molecule_stages, "train_noised", look)
+    sizes = {**NETWORK, "beads": beads, "objective": "dsm_tsm"}
+    with pytest.raises(Seen):
+        train.run(TrainConfig(reference=reference, out=tmp_path, **sizes))
+    ((coordinates, pool),) = given
+    assert isinstance(pool, FixedPool)
+    aldp, learned = systems.load("aldp"), load_ensemble(reference).disjoint_groups(2)[0]
+    energy = aldp.target("implicit", temperature_kelvin=300.0, dtype=torch.float64).energy
+    step = torch.randn(1, coordinates.dimension, generator=torch.Generator().manual_seed(0)).double()
+    moved = torch.zeros(1, 22, 3, dtype=torch.float64)
+    moved[:, list(bead_atoms(aldp, beads))] = 1e-5 * coordinates.positions(step)
+    x = learned.positions.double()
+    slope = (energy(x - moved) - energy(x + moved)) / 2e-5
+    torch.testing.assert_close((pool.samples.score.double() * step).sum(1), slope, rtol=1e-3, atol=1e-2)
 
 
 def test_other_frames_are_refused_by_a_run_that_goes_on(trained: Path, reference: Path, tmp_path: Path) -> None:
