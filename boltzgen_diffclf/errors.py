@@ -34,6 +34,10 @@ class RunFailedError(BoltzgenError):
     exit_code = 4
 
 
+class FallenApartError(RunFailedError):
+    """Samples of a learned energy are no molecules any more."""
+
+
 class TrainingDivergedError(RunFailedError):
     """A training left the finite numbers."""
 

@@ -12,7 +12,7 @@ import torch
 
 import systems
 from boltzgen_diffclf.coordinates import CentredCoordinates
-from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.errors import FallenApartError, InputError
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.training.clean_data import CleanData, FixedPool
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of, load_molecule_model
@@ -252,6 +252,23 @@ def test_maps_of_every_objective_and_seed_come_with_their_noise_floor(reference:
 
 def vars_of(config: RamachandranConfig) -> dict[str, object]:
     return {name: getattr(config, name) for name in config.__dataclass_fields__}
+
+
+def test_an_energy_whose_particles_all_fall_into_a_hole_is_a_row_and_not_the_end_of_the_table(
+    reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fall(*arguments: object) -> None:
+        raise FallenApartError("40 of 40 samples of the model have fallen apart: train for more steps")
+
+    monkeypatch.setattr(molecule_sampling, "smc_samples", fall)
+    result = ramachandran.run(
+        RamachandranConfig(reference=reference, out=tmp_path, objectives=("dsm",), seeds=(0,), **NETWORK, **SAMPLES)
+    )
+    found = {row.metric: row.value for row in result.rows if row.seed == "0"}
+    assert found["smc_broken"] == 1
+    assert "smc_js" not in found
+    assert "iid_js" in found
+    assert any("no samples of dsm-seed0, smc: 40 of 40" in told for told in result.warnings)
 
 
 def test_settings_are_read_without_heavy_imports() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from boltzgen_diffclf.compilation import fuse
 from boltzgen_diffclf.coordinates import CentredCoordinates
-from boltzgen_diffclf.errors import InputError, RunFailedError
+from boltzgen_diffclf.errors import FallenApartError, InputError
 from boltzgen_diffclf.free_energy.boltzmann_generator import ROWS, guarded_descent
 from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
@@ -131,6 +131,7 @@ def smc_samples(
         advance: told of the share done, of ``n``.
 
     Raises:
+        FallenApartError: all that have a weight have fallen into a hole of the energy.
         RunFailedError: no particle has a weight.
     """
     fast = _single_precision(model, device)
@@ -212,12 +213,12 @@ def _whole(
     """Return the indices of samples that have an energy and have not fallen apart.
 
     Raises:
-        RunFailedError: there is one at most, of which nothing can be said.
+        FallenApartError: there is one at most, of which nothing can be said.
     """
     whole = (energies.isfinite() & (radius(positions) < _reach_nm(model))).nonzero()[:, 0]
     if len(whole) < 2:
         fallen = len(positions) - len(whole)
-        raise RunFailedError(
+        raise FallenApartError(
             f"{fallen} of {len(positions)} samples of the model have fallen apart: train for more steps"
         )
     return whole

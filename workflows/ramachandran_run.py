@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from boltzgen_diffclf.errors import FallenApartError
 from boltzgen_diffclf.training.molecule_model import MoleculeModel
 from systems.ensemble import ReferenceEnsemble, evaluate
 from systems.store import load_ensemble
@@ -39,6 +40,7 @@ class Shown:
         findings: the same.
         weighted: the weights, where all atoms are learned.
         starts: who is folded of the walkers of the whole reference, where the molecule has a fold.
+        fallen: by label, why there are no samples.
     """
 
     judge: Judge
@@ -46,6 +48,7 @@ class Shown:
     findings: Mapping[str, Findings]
     weighted: WeightedEnsemble | None
     starts: FoldedStarts | None
+    fallen: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,20 @@ class JudgedRun:
         metrics = [Measured("training_seconds", float(training.facts["training_seconds"]))]
         reference = self._reference(model)
         judge = Judge(stages.system, stages.beads, self.config.beads, reference, self.planes, self.seed)
-        samples = {REFERENCE: judge.reference}
+        samples, fallen = {REFERENCE: judge.reference}, {}
         for sampler, label in samplers_of(self.config.beads).items():
             file = folder.path / "samples" / f"{self.name}-{sampler}.h5"
-            counts = sampled(
-                folder, self._stage(sampler), sampler, file, model, self.config, self.seed, stages.device
-            ).facts
+            try:
+                counts = sampled(
+                    folder, self._stage(sampler), sampler, file, model, self.config, self.seed, stages.device
+                ).facts
+            except FallenApartError as error:
+                if sampler != "smc":
+                    raise
+                # All weight is in a hole of the energy: that is what is wrong with it, and not with the run.
+                metrics.append(Measured(f"{label}_broken", 1.0))
+                fallen[label] = str(error)
+                continue
             metrics.append(Measured(f"{label}_broken", _broken_share(counts)))
             frames = self._with_energies(load_ensemble(file))
             if "families" in counts:
@@ -113,7 +124,7 @@ class JudgedRun:
         for label, sample in samples.items():
             if label != REFERENCE:
                 metrics += judge.measure(sample, findings[label])
-        return Shown(judge, samples, findings, weighted, self.starts), metrics
+        return Shown(judge, samples, findings, weighted, self.starts, fallen), metrics
 
     def checks(self, seen: Shown) -> Iterator[trust.Check]:
         """Yield the gates of the weights: a command that fails one names no reweighted result."""
@@ -135,6 +146,8 @@ class JudgedRun:
         """Yield what a reader should know of the samples before any weight."""
         for label in [label for label in SAMPLERS.values() if label in seen.samples]:
             yield trust.check_integrity(f"{self.name}, {label}", seen.findings[label].integrity)
+        for label, reason in seen.fallen.items():
+            yield trust.fallen_apart(f"{self.name}, {label}", reason)
 
     def _reference(self, model: MoleculeModel) -> Sample:
         positions = self.stages.positions(self.reference)

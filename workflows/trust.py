@@ -207,6 +207,11 @@ def no_weights(name: str, n_samples: int) -> Check:
     )
 
 
+def fallen_apart(name: str, reason: str) -> Check:
+    """Return the gate that fails where a sampler leaves no molecules, and its samples are missing."""
+    return Check(f"samples of {name}", False, f"there are no samples of {name}: {reason}")
+
+
 def check_coverage(name: str, unseen: float) -> Check:
     """Gate on the share of the target's mass that no sample of a generator stands for.
 
