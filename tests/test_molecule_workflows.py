@@ -13,6 +13,7 @@ import torch
 import systems
 from boltzgen_diffclf.coordinates import CentredCoordinates
 from boltzgen_diffclf.errors import FallenApartError, InputError
+from boltzgen_diffclf.free_energy import boltzmann_generator
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.training.clean_data import CleanData, FixedPool
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of, load_molecule_model
@@ -144,7 +145,7 @@ def test_particles_down_the_noise_have_families_and_go_on_where_they_were_killed
     assert len(first) + first.diagnostics["broken_samples"] == 400
     monkeypatch.setattr(resumable, "SECONDS", 0.0)
     steps = 0
-    whole_step = molecule_sampling.Descent.step
+    whole_step = boltzmann_generator.Descent.step
 
     def killed(self: object, *given: object) -> object:
         nonlocal steps
@@ -155,7 +156,7 @@ def test_particles_down_the_noise_have_families_and_go_on_where_they_were_killed
 
     config = SampleConfig(model=trained, out=tmp_path / "killed", **sizes)
     with monkeypatch.context() as patch:
-        patch.setattr(molecule_sampling.Descent, "step", killed)
+        patch.setattr(boltzmann_generator.Descent, "step", killed)
         with pytest.raises(KeyboardInterrupt):
             sample.run(config)
     assert torch.equal(sample.run(config)["smc"].positions, first.positions)
