@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from boltzgen_diffclf.noised_energy import DataGaussian
+from boltzgen_diffclf.data_gaussian import DataGaussian
 
 
 class DataEnergyModel(nn.Module):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from boltzgen_diffclf.coordinates import CentredCoordinates, log_normal_centred, sample_centred_noise
-from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
+from boltzgen_diffclf.data_gaussian import DataGaussian
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import VarianceExploding, log_snr_levels
 from boltzgen_diffclf.samplers import (
     Annealing,

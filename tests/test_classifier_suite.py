@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from boltzgen_diffclf.data_gaussian import DataGaussian
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.nets import (
     ClassificationDiffusion,
@@ -19,7 +20,7 @@ from boltzgen_diffclf.nets import (
     NoisePrediction,
     cosine_alpha_bar,
 )
-from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.clean_data import FreshSamples
 from boltzgen_diffclf.training.level_problem import (

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from boltzgen_diffclf.data_gaussian import DataGaussian, data_resolution
 from boltzgen_diffclf.errors import InputError, TrainingDivergedError
 from boltzgen_diffclf.nets import MlpEnergyNet
-from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel, data_resolution
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import (
     PATHS,
     VarianceExploding,

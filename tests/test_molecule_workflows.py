@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from boltzgen_diffclf.coordinates import CentredCoordinates
 from boltzgen_diffclf.errors import FallenApartError, InputError
 from boltzgen_diffclf.free_energy import boltzmann_generator
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
+from boltzgen_diffclf.samplers import ReverseSmcState
 from boltzgen_diffclf.training.clean_data import CleanData, FixedPool
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of, load_molecule_model
 from boltzgen_diffclf.training.noised_training import NoisedTraining
@@ -161,6 +164,25 @@ def test_particles_down_the_noise_have_families_and_go_on_where_they_were_killed
             sample.run(config)
     assert torch.equal(sample.run(config)["smc"].positions, first.positions)
     assert not list((tmp_path / "killed").glob("*unfinished*"))
+
+
+def test_particles_down_the_noise_are_kept_by_their_weights(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, heavy = molecule_sampling.carry_on, []
+
+    def weighed(*given: object) -> object:
+        state = whole(*given)  # type: ignore[arg-type]
+        if not isinstance(state, ReverseSmcState):
+            return state
+        heavy.extend(state.root[:3].tolist())
+        return replace(state, log_weights=torch.where(torch.arange(len(state.root)) < 3, 0.0, -math.inf).double())
+
+    monkeypatch.setattr(molecule_sampling, "carry_on", weighed)
+    sizes = {**SAMPLES, "threads": 1, "samplers": ("smc",)}
+    found = sample.run(SampleConfig(model=trained, out=tmp_path, **sizes))["smc"]
+    assert set(found.group.tolist()) <= set(heavy)
+    assert len(found.energies.unique()) <= 3
 
 
 def test_a_model_of_other_beads_is_refused_by_the_command_in_one_line(trained: Path, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from boltzgen_diffclf.coordinates import CentredCoordinates, log_normal_centred, remove_mean
+from boltzgen_diffclf.data_gaussian import DataGaussian, data_resolution
 from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk
-from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel, data_resolution
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 
 DIM = 3
 MEAN = torch.tensor([1.5, -0.7, 4.0], dtype=torch.float64)

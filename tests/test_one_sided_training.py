@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from boltzgen_diffclf.data_energy import DataEnergyModel
+from boltzgen_diffclf.data_gaussian import DataGaussian
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.losses import target_score_matching_loss
 from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk
-from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import VariancePreserving, path_levels, uniform_levels
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool, FreshSamples
@@ -331,7 +332,8 @@ def test_target_score_matching_is_stationary_at_the_exact_energy() -> None:
 COMPILED_STEP = """
 import torch
 from boltzgen_diffclf.nets import MlpEnergyNet
-from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
+from boltzgen_diffclf.data_gaussian import DataGaussian
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import VariancePreserving, uniform_levels
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
 from boltzgen_diffclf.training.noised_problem import NoisedProblem, NoisedSettings

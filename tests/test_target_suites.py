@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from boltzgen_diffclf.data_energy import DataEnergyModel
-from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel
+from boltzgen_diffclf.data_gaussian import DataGaussian
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import PATHS, DiffusionPath, path_levels
 from boltzgen_diffclf.training.data_problem import DataSettings
 from boltzgen_diffclf.training.objectives import DATA_OBJECTIVES

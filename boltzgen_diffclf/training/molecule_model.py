@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boltzgen_diffclf.coordinates import CentredCoordinates, kabsch_align, remove_mean
+from boltzgen_diffclf.data_gaussian import DataGaussian, data_resolution
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.nets import DenseEnergyNet, EquivariantConfig
 from boltzgen_diffclf.nets.flat_molecule import CentredMoleculeNet
@@ -25,7 +26,7 @@ from boltzgen_diffclf.nets.invariants import (
     squared_distances,
     volume_quadruples,
 )
-from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel, data_resolution
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import PATHS, log_snr_levels
 from boltzgen_diffclf.training.checkpoint import load_checkpoint, save_checkpoint
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool

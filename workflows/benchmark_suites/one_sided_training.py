@@ -13,9 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boltzgen_diffclf.data_energy import DataEnergyModel
+from boltzgen_diffclf.data_gaussian import DataGaussian, data_resolution
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk
-from boltzgen_diffclf.noised_energy import DataGaussian, NoisedEnergyModel, data_resolution
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import DiffusionPath, path_levels
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
