@@ -7,10 +7,13 @@ from dataclasses import asdict
 import numpy as np
 import torch
 
+from boltzgen_diffclf.confinement import Region
+from boltzgen_diffclf.coordinates import TorsionArc
 from boltzgen_diffclf.estimators.time_series import effective_frames, split_r_hat, walker_scatter
 from boltzgen_diffclf.observables.basins import in_basin
 from boltzgen_diffclf.observables.torsions import torsion_angles
 from systems.ensemble import ReferenceEnsemble
+from systems.legs import Basin
 from systems.molecular import MolecularSystem
 
 FRAMES_FOR_R_HAT = 4
@@ -30,7 +33,8 @@ def measure_convergence(ensemble: ReferenceEnsemble, system: MolecularSystem) ->
     """Return plain values that say how far the groups agree; empty where there are too few of them.
 
     Keys: ``populations`` of the system's basins with their scatter between groups, ``split_r_hat`` and
-    ``effective_frames`` of the reduced energy, of each torsion's sine and cosine and of each basin.
+    ``effective_frames`` of the reduced energy, of each torsion's sine and cosine and of each basin, but for a basin that
+    the state is confined to or kept out of: there is nothing that its walkers could agree about.
     """
     if ensemble.n_groups < 2 or len(ensemble) < FRAMES_FOR_R_HAT * ensemble.n_groups:
         return {}
@@ -42,10 +46,19 @@ def measure_convergence(ensemble: ReferenceEnsemble, system: MolecularSystem) ->
     for name, basin in system.basins.items():
         inside = torch.from_numpy(in_basin(torsions[basin.torsion].numpy(), basin.low, basin.high))
         populations[name] = asdict(walker_scatter(ensemble.by_group(inside.double()).numpy() > 0))
-        series[name] = inside.double()
+        if not _settled_by(system.region(ensemble.provenance.state), basin, system):
+            series[name] = inside.double()
     rows = {name: ensemble.by_group(values).numpy() for name, values in series.items()}
     return {
         "populations": populations,
         "split_r_hat": {name: split_r_hat(row) for name, row in rows.items()},
         "effective_frames": {name: effective_frames(row) for name, row in rows.items()},
     }
+
+
+def _settled_by(region: Region | None, basin: Basin, system: MolecularSystem) -> bool:
+    """Return whether a confinement alone says that every frame is in the basin, or that none is."""
+    if not isinstance(region, TorsionArc) or region.atoms != system.torsions[basin.torsion]:
+        return False
+    ends = region.arc.low, region.arc.high
+    return (basin.low, basin.high) in (ends, ends[::-1])

@@ -59,6 +59,15 @@ def test_conformers_are_two_parts_of_one_state():
     assert conformer_pair(systems.load("aldp"), "vacuum").require_leg("conformers").published == ()
 
 
+def test_the_basin_that_confines_a_state_is_nothing_its_walkers_could_agree_about(tmp_path: Path):
+    pair = conformer_pair(systems.load("aldp"), "vacuum")
+    whole, part = (generate(pair, state, 300.0, TINY, tmp_path / f"{state}.h5") for state in ("vacuum", "vacuum-rest"))
+    watched = set(whole.diagnostics["effective_frames"])
+    assert {"phi > 0", "helical", "cos_phi"} < watched
+    assert set(part.diagnostics["effective_frames"]) == set(part.diagnostics["split_r_hat"]) == watched - {"phi > 0"}
+    assert part.diagnostics["populations"]["phi > 0"]["population"] == 0.0
+
+
 @pytest.mark.parametrize("state", ["vacuum-rest", "vacuum-basin"])
 def test_walkers_of_a_conformer_stay_in_it(state: str, tmp_path: Path):
     """With an edge across a well: most steps that would leave are not those of rare events."""
