@@ -22,3 +22,8 @@ def named_generator(seed: int, name: str, device: torch.device | str = "cpu") ->
     generator = torch.Generator(device=device)
     generator.manual_seed(split_seed(seed, name))
     return generator
+
+
+def device_stream(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """Return a stream on ``device`` that follows from a CPU stream, and so from its checkpoint."""
+    return torch.Generator(device=device).manual_seed(int(torch.randint(2**62, (), generator=generator)))

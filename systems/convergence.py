@@ -33,7 +33,7 @@ def measure_convergence(ensemble: ReferenceEnsemble, system: MolecularSystem) ->
     """Return plain values that say how far the groups agree; empty where there are too few of them.
 
     Keys: ``populations`` of the system's basins with their scatter between groups, ``split_r_hat`` and
-    ``effective_frames`` of the reduced energy, of each torsion's sine and cosine and of each basin, but for a basin that
+    ``effective_frames`` of the reduced energy, of each torsion's sine and cosine and of each basin, but for one that
     the state is confined to or kept out of: there is nothing that its walkers could agree about.
     """
     if ensemble.n_groups < 2 or len(ensemble) < FRAMES_FOR_R_HAT * ensemble.n_groups:

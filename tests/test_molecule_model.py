@@ -158,7 +158,25 @@ def test_a_fresh_model_is_the_normalised_gaussian_of_the_centred_space(path: str
     assert target.dimension == 12
 
 
-@pytest.mark.parametrize("network", ["invariants", "both"])
+def test_a_quadratic_form_weighs_an_invariant_by_kt_at_the_data_and_vanishes_in_noise() -> None:
+    model = molecule("harmonic", trained=False)
+    net = model.get_submodule("net.invariants")
+    t, y = times(model, 6), coordinates_of(model).from_cartesian(frames(6))
+    plain = model.energy(y, t)
+    torch.nn.init.ones_(net.get_parameter("energy.own_stiffness.bias"))
+    torch.nn.init.constant_(net.get_parameter("energy.mixed_stiffness.bias"), 2.0)
+    place = model.data.back(y / torch.hypot(PATHS["vp"].alpha(t), PATHS["vp"].sigma(t))[:, None])
+    z = net.get_submodule("invariants")(
+        coordinates_of(model).positions(place) / coordinates_of(model).length_nm, model.net_time(t)
+    )
+    form = 0.5 * z.square().sum(1) + net.get_submodule("energy.mixed")(z).square().sum(1)
+    s = model.net_weight(t)
+    torch.testing.assert_close(model.energy(y, t) - plain, s / (1 + s) * form, rtol=1e-5, atol=1e-6)
+    assert float(s[0] / (1 + s[0])) > 0.9
+    assert float(s[-1]) < 0.02
+
+
+@pytest.mark.parametrize("network", ["invariants", "both", "harmonic"])
 def test_the_force_of_the_target_is_the_slope_of_its_energy(network: str) -> None:
     model = molecule(network)
     target = LearnedMoleculeTarget(model, coordinates_of(model), float(times(model, 3)[0]))

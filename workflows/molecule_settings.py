@@ -66,8 +66,11 @@ class MoleculeSettings(SystemSettings):
         Literal["vp", "ve", "edm"], Field(description="Noising: variance preserving, exploding, or that of EDM.")
     ] = "vp"
     network: Annotated[
-        Literal["invariants", "equivariant", "both"],
-        Field(description="Standardised distances and volumes, message passing on positions, or their sum."),
+        Literal["invariants", "equivariant", "both", "harmonic"],
+        Field(
+            description="Standardised distances and volumes; message passing on positions; their sum; or the first "
+            "beside a quadratic form of them, for many stiff bonds."
+        ),
     ] = "invariants"
     hidden: Annotated[int, Field(ge=1, description="Width of the network of invariants.")] = 128
     layers: Annotated[int, Field(ge=1, description="Its hidden layers.")] = 3

@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from boltzgen_diffclf.nets.initialisation import linear, zero_linear
 from boltzgen_diffclf.nets.plain_mlp import MlpEnergyNet
+from boltzgen_diffclf.nets.time_embedding import FourierTimeFeatures
 
 MOST_VOLUMES = 256
 """Signed volumes at most that all quadruples of atoms may have."""
@@ -132,21 +134,64 @@ class InvariantEnergyNet(nn.Module):
 
     Args:
         invariants: see there.
-        generator: draws the starting weights.
-        hidden: width.
-        layers: hidden layers.
+        energy: ``(z, t) -> (batch,)`` [kT] of them.
     """
 
-    def __init__(
-        self, invariants: NoisedInvariants, generator: torch.Generator, *, hidden: int = 128, layers: int = 3
-    ) -> None:
+    def __init__(self, invariants: NoisedInvariants, energy: nn.Module) -> None:
         super().__init__()
-        self.invariants = invariants
-        self.energy = MlpEnergyNet(invariants.n_features, generator, hidden=hidden, layers=layers)
+        self.invariants, self.energy = invariants, energy
 
     def forward(self, h: Float[Tensor, "batch atoms 3"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return the energy [kT]."""
-        return self.energy(self.invariants(h, t), t)
+        energy: Tensor = self.energy(self.invariants(h, t), t)
+        return energy
+
+
+class HarmonicEnergyNet(nn.Module):
+    r"""A network of invariants beside a quadratic form, ``d (sum_k a_k z_k^2 + sum_r b_r (w_r z + c_r)^2) / 2``.
+
+    The stiff part of a molecule's energy is a sum of quadratics, one a bond, an angle or a plane: a form has it by
+    itself, however far from the data. The stiffnesses ``a`` and ``b`` depend on the noise alone. The model multiplies
+    what is given here by ``s = exp(log_snr / 2)``, which is large near the data, where standardised invariants already
+    have energies of order kT: ``d = 1 / (1 + s)`` undoes it there. Zero before training.
+
+    Args:
+        n_features: of the invariants.
+        log_snr: see :class:`NoisedInvariants`.
+        generator: draws the starting weights.
+        hidden: width of the network.
+        layers: its hidden layers.
+        rank: of the part of the form that mixes invariants.
+    """
+
+    log_snr: Tensor
+
+    def __init__(
+        self,
+        n_features: int,
+        log_snr: tuple[float, float],
+        generator: torch.Generator,
+        *,
+        hidden: int = 128,
+        layers: int = 3,
+        rank: int = 128,
+    ) -> None:
+        super().__init__()
+        self.network = MlpEnergyNet(n_features, generator, hidden=hidden, layers=layers)
+        self.time_features = FourierTimeFeatures()
+        self.register_buffer("log_snr", torch.tensor(log_snr))
+        self.mixed = linear(n_features, rank, generator)
+        self.own_stiffness = zero_linear(self.time_features.n_features, n_features)
+        self.mixed_stiffness = zero_linear(self.time_features.n_features, rank)
+
+    def forward(self, z: Float[Tensor, "batch features"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return the energy [kT]."""
+        time = self.time_features(t)
+        form = (self.own_stiffness(time) * z.square()).sum(-1)
+        form = form + (self.mixed_stiffness(time) * self.mixed(z).square()).sum(-1)
+        damped = torch.sigmoid(-0.5 * torch.lerp(self.log_snr[0], self.log_snr[1], t))
+        energy: Tensor = self.network(z, t) + 0.5 * damped * form
+        return energy
 
 
 def volume_quadruples(n_atoms: int, bonds: Sequence[tuple[int, int]]) -> Int[Tensor, "volumes 4"]:

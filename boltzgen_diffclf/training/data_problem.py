@@ -21,6 +21,7 @@ from boltzgen_diffclf.losses import (
 )
 from boltzgen_diffclf.losses.contrastive_divergence import ReplayState
 from boltzgen_diffclf.samplers import KernelInfo, Mala, tune_step_size
+from boltzgen_diffclf.streams import device_stream
 from boltzgen_diffclf.training.clean_data import CleanData
 from boltzgen_diffclf.training.loop import LoopSettings
 from boltzgen_diffclf.training.problem import Problem
@@ -201,7 +202,7 @@ class ContrastiveDivergence(DataProblem):
         self.step_size = tune_step_size(self.step_size, info.acceptance, level)
 
     def _run(self, model: DataEnergyModel, x: Tensor, generator: torch.Generator) -> tuple[Tensor, KernelInfo]:
-        chain_stream = device_stream(generator, x)
+        chain_stream = device_stream(generator, x.device)
         return run_negatives(model.energy, self.kernel(model), x, self.settings.chain_steps, chain_stream)
 
 
@@ -222,7 +223,7 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
             self.position = self._start(model, self.settings.chains, generator)
         buffer = ReplayBuffer(self.kernel(model), self.settings.chain_steps)
         fresh = self._start(model, len(x), generator)
-        chain_stream = device_stream(generator, x)
+        chain_stream = device_stream(generator, x.device)
         state, info = buffer.step(model.energy, ReplayState(self.position), fresh, chain_stream)
         self.position = state.position
         self.follow(info.kernel)
@@ -261,9 +262,3 @@ class DataObjective:
         """Return the settings with the sizes that the objective has."""
         draws, chain_steps = self.draws or settings.draws, self.chain_steps or settings.chain_steps
         return replace(settings, draws=draws, chain_steps=chain_steps)
-
-
-def device_stream(generator: torch.Generator, like: Tensor) -> torch.Generator:
-    """Return a stream on the device of ``like`` that follows from a CPU stream, and so from its checkpoint."""
-    seed = int(torch.randint(2**62, (), generator=generator))
-    return torch.Generator(device=like.device).manual_seed(seed)

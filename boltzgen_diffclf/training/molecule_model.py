@@ -11,14 +11,15 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from boltzgen_diffclf.coordinates import CentredCoordinates, kabsch_align, remove_mean
 from boltzgen_diffclf.data_gaussian import DataGaussian, data_resolution
 from boltzgen_diffclf.errors import InputError
-from boltzgen_diffclf.nets import DenseEnergyNet, EquivariantConfig
+from boltzgen_diffclf.nets import DenseEnergyNet, EquivariantConfig, MlpEnergyNet
 from boltzgen_diffclf.nets.flat_molecule import CentredMoleculeNet
 from boltzgen_diffclf.nets.invariants import (
+    HarmonicEnergyNet,
     InvariantEnergyNet,
     InvariantMoments,
     NoisedInvariants,
@@ -35,6 +36,7 @@ NETWORKS: Mapping[str, str] = {
     "invariants": "standardised distances and signed volumes",
     "equivariant": "message passing on positions, conditioned on atom types and bonds",
     "both": "their sum",
+    "harmonic": "the same distances and volumes, beside a quadratic form of them",
 }
 """Networks by name, each with what it sees."""
 
@@ -140,7 +142,7 @@ def build_molecule_model(
             raise InputError(f"a model cannot be made with '{name}': choose one of {', '.join(known)}")
     coordinates = CentredCoordinates(spec.n_atoms, statistics.length_nm)
     molecule, invariants = None, None
-    if spec.network != "invariants":
+    if spec.network in ("equivariant", "both"):
         config = EquivariantConfig(hidden=spec.message_hidden, layers=spec.message_layers, radial=32)
         molecule = DenseEnergyNet(spec.types, spec.bonds, generator, config)
     path = PATHS[spec.path]
@@ -148,14 +150,20 @@ def build_molecule_model(
     levels = log_snr_levels(path, spec.levels)
     if spec.network != "equivariant":
         floor = 2 * torch.tensor(statistics.resolution).log()
-        ends = -torch.logaddexp(-path.log_snr(levels[[0, -1]]), floor)
+        first, last = (-torch.logaddexp(-path.log_snr(levels[[0, -1]]), floor)).tolist()
+        ends = first, last
         seen = NoisedInvariants(
             spec.n_atoms,
             volume_quadruples(spec.n_atoms, spec.bonds),
             InvariantMoments(torch.tensor(statistics.distances), torch.tensor(statistics.volumes)),
-            (float(ends[0]), float(ends[1])),
+            ends,
         )
-        invariants = InvariantEnergyNet(seen, generator, hidden=spec.hidden, layers=spec.layers)
+        size: dict[str, int] = {"hidden": spec.hidden, "layers": spec.layers}
+        if spec.network == "harmonic":
+            energy: nn.Module = HarmonicEnergyNet(seen.n_features, ends, generator, **size)
+        else:
+            energy = MlpEnergyNet(seen.n_features, generator, **size)
+        invariants = InvariantEnergyNet(seen, energy)
     net = CentredMoleculeNet(coordinates, molecule, invariants)
     return NoisedEnergyModel(net, path, data, levels.float(), statistics.resolution)
 

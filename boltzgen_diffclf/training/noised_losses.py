@@ -44,6 +44,9 @@ class NoisedBatch(NamedTuple):
         y: the noised samples.
         spare: two more standard normals, for probes and perturbations.
         uniform: a uniform number.
+        contrast_t: levels of chains of the model's own, one in an axis of its own; none where no loss asks for them.
+        contrast_data: noised samples of those levels.
+        contrast_chain: where the chains are.
     """
 
     level: Int[Tensor, "*batch"]
@@ -54,11 +57,20 @@ class NoisedBatch(NamedTuple):
     y: Float[Tensor, "*batch dim"]
     spare: Float[Tensor, "*batch 2 dim"]
     uniform: Float[Tensor, "*batch"]
+    contrast_t: Float[Tensor, "*chains"]
+    contrast_data: Float[Tensor, "*chains dim"]
+    contrast_chain: Float[Tensor, "*chains dim"]
 
     @property
     def rows(self) -> NoisedBatch:
         """The batch with groups and levels in one axis."""
         return NoisedBatch(*(value.flatten(0, 1) for value in self))
+
+    def beside(
+        self, t: Float[Tensor, " chains"], data: Float[Tensor, "chains dim"], chain: Float[Tensor, "chains dim"]
+    ) -> NoisedBatch:
+        """Return the batch with chains of the model's own, one a group."""
+        return self._replace(contrast_t=t[:, None], contrast_data=data[:, None], contrast_chain=chain[:, None])
 
 
 class Setting(NamedTuple):
@@ -204,6 +216,14 @@ def conditional_noise(case: Case) -> Float[Tensor, ""]:
     return conditional_noise_contrastive_loss(model, y, perturbed, t, torch.zeros_like(t)).mean()
 
 
+def contrastive_divergence(case: Case) -> Float[Tensor, ""]:
+    """Contrastive divergence at the levels of the chains: what the energy falls into by itself, and data never does."""
+    rows, model = case.rows, case.model
+    both = torch.cat([rows.contrast_data, rows.contrast_chain]), torch.cat([rows.contrast_t, rows.contrast_t])
+    data, chain = model.energy(*both).chunk(2)
+    return (data - chain).mean()
+
+
 def _pace(path: DiffusionPath, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
     """Return ``d log(sigma / alpha) / dt``."""
     return path.d_log_sigma(t) - path.d_log_alpha(t)
@@ -240,6 +260,7 @@ NOISED_LOSSES: Mapping[str, NoisedLoss] = {
     "fokker_planck": NoisedLoss(fokker_planck, lambda sizes: 7 * sizes.group_size),
     "kernel_ratio": NoisedLoss(kernel_ratio, lambda sizes: 4 * sizes.group_size),
     "conditional_noise": NoisedLoss(conditional_noise, lambda sizes: 2 * sizes.group_size),
+    "contrastive_divergence": NoisedLoss(contrastive_divergence, lambda sizes: 2),
 }
 """Losses of a noised energy by name."""
 
@@ -248,6 +269,9 @@ DENOISING = frozenset({"denoising", "denoising_by_force"})
 
 BY_FORCE = frozenset({"denoising_by_force", "target_score"})
 """Those that ask for forces at the clean samples."""
+
+BY_CHAINS = frozenset({"contrastive_divergence"})
+"""Those that ask for chains of the model's own."""
 
 COMPARING = frozenset({"classification", "classification_named"})
 """Those that compare the levels of a group."""

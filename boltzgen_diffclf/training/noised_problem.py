@@ -20,9 +20,11 @@ from boltzgen_diffclf.nets import MultiLevelNet
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import DiffusionPath, thermodynamic_length
 from boltzgen_diffclf.training.clean_data import CleanData
+from boltzgen_diffclf.training.level_chains import N_LEAPFROG, LevelChains, LevelChainsState
 from boltzgen_diffclf.training.level_samplers import named_level_sampler
 from boltzgen_diffclf.training.loop import LoopSettings
 from boltzgen_diffclf.training.noised_losses import (
+    BY_CHAINS,
     COMPARING,
     NOISED_LOSSES,
     Case,
@@ -53,7 +55,8 @@ class NoisedObjective:
 
     def balanced(self, dimension: int) -> NoisedObjective:
         """Return the objective with its classification losses a coordinate, as denoising is a mean over coordinates."""
-        factors = {name: 1 / dimension if name.startswith("classification") else 1.0 for name in self.weights}
+        names = ("classification", "contrastive")
+        factors = {name: 1 / dimension if name.startswith(names) else 1.0 for name in self.weights}
         return replace(self, weights={name: factors[name] * weight for name, weight in self.weights.items()})
 
     def evaluations(self, sizes: Sizes) -> int:
@@ -121,15 +124,27 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
                 f"level sampler {self.level_sampler} needs the length of the path; give it, or take spaced"
             )
         self._length = None if length is None else length.cpu()
+        self._chains: LevelChains | None = None
+        self._chains_state: LevelChainsState | None = None
+        if not BY_CHAINS.isdisjoint(objective.weights):
+            self._chains = LevelChains(path, levels, settings.groups)
         self._losses: Callable[[NoisedEnergyModel, NoisedBatch], Tensor] = fuse(self._evaluate, levels.device)
 
     def draw(self, model: NoisedEnergyModel, generator: torch.Generator) -> NoisedBatch:
         """See :meth:`Problem.draw`."""
-        return self._draw(model, self.data, generator)
+        batch = self._draw(model, self.data, generator)
+        if self._chains is None:
+            return batch
+        begun = self._chains_state or self._chains.init(model, self.data, generator)
+        self._chains_state, contrast = self._chains.step(model, begun, self.data, generator)
+        return batch.beside(*contrast)
 
     def draw_held_out(self, model: NoisedEnergyModel, generator: torch.Generator) -> NoisedBatch:
         """See :meth:`Problem.draw_held_out`."""
-        return self._draw(model, self.held_out, generator)
+        batch = self._draw(model, self.held_out, generator)
+        if self._chains is None or self._chains_state is None:
+            return batch
+        return batch.beside(*self._chains.step(model, self._chains_state, self.held_out, generator)[1])
 
     def losses(self, model: NoisedEnergyModel, batch: NoisedBatch) -> Float[Tensor, " losses"]:
         """See :meth:`Problem.losses`."""
@@ -142,7 +157,18 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
     def evaluations(self, model: NoisedEnergyModel) -> int:
         """See :meth:`Problem.evaluations`."""
         passes = 1 if isinstance(model.net, MultiLevelNet) else len(self.setting.levels)
-        return self.groups * self.objective.evaluations(Sizes(self.group_size, passes))
+        chains = 0 if self._chains is None else self._chains.moved * 2 * (N_LEAPFROG + 2)
+        return self.groups * self.objective.evaluations(Sizes(self.group_size, passes)) + chains
+
+    @property
+    def state(self) -> Mapping[str, Tensor]:
+        """See :attr:`Problem.state`."""
+        return {} if self._chains_state is None else self._chains_state.tensors()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See :meth:`Problem.restore`."""
+        if self._chains is not None and state:
+            self._chains_state = LevelChainsState(**{name: value.to(self.weights) for name, value in state.items()})
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -179,7 +205,8 @@ def noised_batch(
     z, spare = (torch.randn(*wanted, generator=generator).to(like) for wanted in (shape, (*level.shape, 2, x.shape[1])))
     y = setting.path.sample(clean.flatten(0, 1), t.flatten(), z.flatten(0, 1)).reshape(shape)
     uniform = torch.rand(level.shape, generator=generator).to(like)
-    return NoisedBatch(level, t, clean, force, z, y, spare, uniform)
+    none = y[:, :0]
+    return NoisedBatch(level, t, clean, force, z, y, spare, uniform, none[..., 0], none, none)
 
 
 def profile_curve(

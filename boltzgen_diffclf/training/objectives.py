@@ -43,6 +43,14 @@ NOISED_OBJECTIVES: Mapping[str, NoisedObjective] = {
     "dsm_diffclf_cnce": NoisedObjective(
         {"denoising": 1.0, "classification": 0.5, "conditional_noise": 0.2}, pretraining=0.25
     ),
+    "dsm_diffclf_cnce_cd": NoisedObjective(
+        {"denoising": 1.0, "classification": 0.5, "conditional_noise": 0.2, "contrastive_divergence": 0.1},
+        pretraining=0.25,
+    ),
+    "dsm_tsm_diffclf_cnce_cd": NoisedObjective(
+        {"denoising_by_force": 1.0, "classification": 0.5, "conditional_noise": 0.2, "contrastive_divergence": 0.1},
+        pretraining=0.25,
+    ),
 }
 """Objectives of a noised energy. The Fokker-Planck and kernel-ratio losses know nothing of the data: they come with
 denoising score matching."""

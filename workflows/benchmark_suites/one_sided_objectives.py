@@ -24,6 +24,8 @@ NOISED = {
     "estimation",
     "dsm_diffclf_cnce": "denoising score matching, classification among a group of levels, and conditional noise "
     "contrastive estimation",
+    "dsm_diffclf_cnce_cd": "the same, and contrastive divergence from persistent chains at the levels",
+    "dsm_tsm_diffclf_cnce_cd": "the same, with targets mended by forces",
 }
 """Of an energy of the noised data, at every level."""
 

@@ -1,0 +1,136 @@
+"""Chains of a noised energy's own at its noise levels: the negatives of persistent contrastive divergence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from boltzgen_diffclf.compilation import fuse
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel
+from boltzgen_diffclf.paths import DiffusionPath
+from boltzgen_diffclf.samplers import HamiltonianMonteCarlo, tune_step_size
+from boltzgen_diffclf.samplers.state import TensorState
+from boltzgen_diffclf.streams import device_stream
+from boltzgen_diffclf.target import Ladder
+from boltzgen_diffclf.training.clean_data import CleanData
+
+N_LEAPFROG = 10
+"""Leapfrog steps of a move."""
+
+AFRESH = 0.005
+"""Share of the moved chains that begin again at the data: out of a hole there is no other way."""
+
+LOST = 30.0
+"""Energy [kT] above that of a sample of the data at which a chain is where none would go, and begins again: it has been
+in a hole which the energy has since filled."""
+
+
+class Contrast(NamedTuple):
+    """Chains beside as much data of the same levels.
+
+    Attributes:
+        t: times of the levels.
+        data: noised samples.
+        chain: where the chains are.
+    """
+
+    t: Float[Tensor, " moved"]
+    data: Float[Tensor, "moved dim"]
+    chain: Float[Tensor, "moved dim"]
+
+
+@dataclass(frozen=True, eq=False)
+class LevelChainsState(TensorState):
+    """What persists from one training step to the next.
+
+    Attributes:
+        position: where the chains are.
+        step_size: of their leapfrog steps, one a level.
+    """
+
+    position: Float[Tensor, "chains dim"]
+    step_size: Float[Tensor, " levels"]
+
+
+class LevelChains:
+    """Chains that go on by Hamiltonian Monte Carlo while the energy learns: every second one at the least noise.
+
+    Dynamics find the holes and the false basins of a learned energy however far from the data these are, where noise
+    added to data seldom leads. The others are spread evenly over all levels.
+
+    Args:
+        path: the noising.
+        levels: growing times, in the dtype and on the device of the model.
+        moved: chains that move in a step; four times as many persist.
+    """
+
+    def __init__(self, path: DiffusionPath, levels: Float[Tensor, " levels"], moved: int) -> None:
+        self.path, self.levels, self.moved = path, levels, moved
+        chain = torch.arange(4 * moved, device=levels.device)
+        self.level = torch.where(chain % 2 == 0, 0, chain * len(levels) // len(chain))
+        self.energy_and_gradient = fuse(NoisedEnergyModel.energy_and_gradient, levels.device)
+
+    def init(self, model: NoisedEnergyModel, data: CleanData, generator: torch.Generator) -> LevelChainsState:
+        """Return chains that begin at the data; their first steps are half its finest structure."""
+        finest = torch.hypot(self.path.sigma(self.levels), self.path.alpha(self.levels) * model.resolution)
+        return LevelChainsState(self.noised(data, self.level, generator), 0.5 * finest)
+
+    def step(
+        self, model: NoisedEnergyModel, state: LevelChainsState, data: CleanData, generator: torch.Generator
+    ) -> tuple[LevelChainsState, Contrast]:
+        """Return the chains after some of them have moved, and these beside data; steps follow the acceptance.
+
+        A chain that is lost begins again at the sample beside it, and so says nothing this time.
+
+        Args:
+            model: as it is now.
+            state: of the chains.
+            data: where chains begin.
+            generator: a CPU stream.
+        """
+        chosen = torch.randperm(len(self.level), generator=generator)[: self.moved].to(self.levels.device)
+        level = self.level[chosen]
+        beside, fresh = (self.noised(data, level, generator) for _ in range(2))
+        again = torch.rand(self.moved, generator=generator).to(self.levels) < AFRESH
+        start = torch.where(again[:, None], fresh, state.position[chosen])
+        stream, ladder = device_stream(generator, self.levels.device), _PresentLadder(model, self)
+        kernel = HamiltonianMonteCarlo(state.step_size, N_LEAPFROG, self.levels.new_ones(1))
+        moved, info = kernel.step(ladder, kernel.init(ladder, start, level, stream), level, stream)
+        kept = (moved.energy - ladder.energy(beside, level) < LOST) & ~info.nonfinite
+        reached = torch.where(kept[:, None], moved.position, beside)
+        step_size = tune_step_size(
+            state.step_size, info.acceptance[kept], level[kept], target_acceptance=0.65, rate=0.05
+        )
+        position = state.position.index_copy(0, chosen, reached)
+        return LevelChainsState(position, step_size), Contrast(self.levels[level], beside, reached)
+
+    def noised(
+        self, data: CleanData, level: Int[Tensor, " chains"], generator: torch.Generator
+    ) -> Float[Tensor, "chains dim"]:
+        """Return a sample of the data at each level."""
+        x = data.draw(len(level), generator).x.to(self.levels)
+        return self.path.sample(x, self.levels[level], torch.randn(x.shape, generator=generator).to(x))
+
+
+class _PresentLadder(Ladder):
+    """A model as it is now, for a sampler."""
+
+    def __init__(self, model: NoisedEnergyModel, chains: LevelChains) -> None:
+        self.model, self.chains = model, chains
+        self.n_levels, self.event_shape = len(chains.levels), (len(model.data.mean),)
+        self.dimension = len(model.data.variance)
+        self.dtype, self.device = chains.levels.dtype, chains.levels.device
+
+    def energy(self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        return self.energy_and_force(x, level)[0]
+
+    def energy_and_force(
+        self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *event"]]:
+        with torch.no_grad():
+            energy, gradient = self.chains.energy_and_gradient(self.model, x, self.chains.levels[level])
+        return energy, -gradient

@@ -1,0 +1,104 @@
+"""Chains of a noised energy's own: they stay where the data is, find what lies behind a barrier, and come back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from boltzgen_diffclf.data_gaussian import DataGaussian
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel
+from boltzgen_diffclf.paths import VariancePreserving, uniform_levels
+from boltzgen_diffclf.streams import named_generator
+from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
+from boltzgen_diffclf.training.level_chains import Contrast, LevelChains
+from boltzgen_diffclf.training.noised_losses import NOISED_LOSSES, Case, Setting
+from boltzgen_diffclf.training.noised_problem import NoisedProblem, NoisedSettings, noised_batch
+from boltzgen_diffclf.training.objectives import NOISED_OBJECTIVES
+
+DIM, MOVED = 2, 1024
+SETTING = Setting(VariancePreserving(), uniform_levels(9, 1e-2, 0.99).float())
+DATA = FixedPool(CleanSamples(*[torch.randn(50_000, DIM, generator=named_generator(0, "data"))] * 2))
+
+pytestmark = pytest.mark.usefixtures("eager_mode")
+
+
+class Hole(torch.nn.Module):
+    """A learned depth five widths from the data, with a way down that begins at two and a half."""
+
+    def __init__(self, depth: float) -> None:
+        super().__init__()
+        self.depth = torch.nn.Parameter(torch.tensor(depth))
+
+    def forward(self, h: Tensor, t: Tensor) -> Tensor:
+        return -self.depth * torch.exp(-0.5 * ((h[:, 0] - 5) / 1.2).square())
+
+
+def model_with(depth: float) -> NoisedEnergyModel:
+    data = DataGaussian(torch.zeros(DIM), torch.ones(()))
+    return NoisedEnergyModel(Hole(depth), SETTING.path, data, SETTING.levels, resolution=1.0)
+
+
+def moved(model: NoisedEnergyModel, steps: int) -> tuple[LevelChains, list[Contrast]]:
+    chains, stream, seen = LevelChains(SETTING.path, SETTING.levels, MOVED), named_generator(1, "chains"), []
+    state = chains.init(model, DATA, stream)
+    for _ in range(steps):
+        state, contrast = chains.step(model, state, DATA, stream)
+        seen.append(contrast)
+    return chains, seen
+
+
+def test_chains_of_the_right_energy_stay_where_the_data_is_at_every_level() -> None:
+    chains, seen = moved(model_with(0.0), 12)
+    t, data, chain = (torch.cat(parts) for parts in zip(*seen[4:], strict=True))
+    assert float((t == SETTING.levels[0]).float().mean()) == pytest.approx(0.5 + 0.5 / 9, abs=0.03)
+    assert set(t.tolist()) == set(SETTING.levels.tolist())
+    # Data of unit variance has it at every level.
+    for level in SETTING.levels:
+        there = chain[t == level]
+        assert float(there.var()) == pytest.approx(1.0, abs=0.15)
+        assert float(there.mean()) == pytest.approx(0.0, abs=0.15)
+    assert float((data - chain).abs().min()) > 0
+    assert len(chains.level) == 4 * MOVED
+
+
+def test_chains_find_a_hole_that_noise_does_not_and_raise_it() -> None:
+    def slope(depth: float) -> float:
+        model = model_with(depth)
+        contrast = moved(model, 16)[1][-1]
+        x = DATA.samples.x[:MOVED]
+        batch = noised_batch(x, x, torch.zeros(MOVED, 1, dtype=torch.long), SETTING, named_generator(2, "batch"))
+        case = Case(model, batch.beside(*contrast), SETTING)
+        loss = NOISED_LOSSES["contrastive_divergence"].mean(case)
+        return float(torch.autograd.grad(loss, model.get_submodule("net").depth)[0])
+
+    # The loss falls where the hole becomes shallower, and asks for nothing where there is none.
+    assert slope(25.0) > 0.1
+    assert abs(slope(0.0)) < 0.01
+
+
+def test_a_chain_that_is_high_above_the_data_begins_again_beside_it() -> None:
+    chains, stream = LevelChains(SETTING.path, SETTING.levels, MOVED), named_generator(3, "chains")
+    model = model_with(0.0)
+    state = chains.init(model, DATA, stream)
+    state.position[::2] += 40.0
+    _, contrast = chains.step(model, state, DATA, stream)
+    assert float(contrast.chain.abs().max()) < 10
+    at_least_noise = contrast.t == SETTING.levels[0]
+    assert float((contrast.chain == contrast.data).all(1)[at_least_noise].float().mean()) > 0.8
+    assert not bool((contrast.chain == contrast.data).all(1)[~at_least_noise].any())
+
+
+def test_held_out_data_leaves_the_chains_where_they_are_and_a_checkpoint_keeps_them() -> None:
+    objective, settings = NOISED_OBJECTIVES["dsm_diffclf_cnce_cd"], NoisedSettings(2, groups=16)
+    first, second = (NoisedProblem(objective, SETTING.path, SETTING.levels, DATA, DATA, settings) for _ in range(2))
+    model = model_with(1.0)
+    assert first.state == {}
+    first.draw(model, named_generator(0, "a"))
+    before = first.state["position"].clone()
+    second.restore({name: tensor.clone() for name, tensor in first.state.items()})
+    first.draw_held_out(model, named_generator(0, "b"))
+    assert torch.equal(first.state["position"], before)
+    batches = [problem.draw(model, named_generator(0, "c")) for problem in (first, second)]
+    assert all(torch.equal(*pair) for pair in zip(*batches, strict=True))
+    assert not torch.equal(first.state["position"], before)
