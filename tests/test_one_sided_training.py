@@ -142,7 +142,7 @@ def kill(step: int, steps: int, record: object) -> None:
         raise KilledError
 
 
-@pytest.mark.parametrize("name", ["pcd", "cd", "dsm_diffclf"])
+@pytest.mark.parametrize("name", ["pcd", "cd", "dsm_diffclf", "dsm_diffclf_cnce_cd"])
 def test_a_killed_training_ends_in_the_same_numbers(name: str, tmp_path: Path) -> None:
     def run(file: str, **changes: object) -> TrainingResult:
         size = {"steps": 10, "groups": 16, "log_every": 1, "checkpoint_every": 3, "learning_rate": 1e-2}
