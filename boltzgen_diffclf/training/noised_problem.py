@@ -54,9 +54,9 @@ class NoisedObjective:
     pretraining: float = 0.0
 
     def balanced(self, dimension: int) -> NoisedObjective:
-        """Return the objective with its classification losses a coordinate, as denoising is a mean over coordinates."""
-        names = ("classification", "contrastive")
-        factors = {name: 1 / dimension if name.startswith(names) else 1.0 for name in self.weights}
+        """Return the objective with losses in kT taken a coordinate, as denoising is a mean over coordinates."""
+        in_kt = ("classification", "contrastive_divergence")
+        factors = {name: 1 / dimension if name.startswith(in_kt) else 1.0 for name in self.weights}
         return replace(self, weights={name: factors[name] * weight for name, weight in self.weights.items()})
 
     def evaluations(self, sizes: Sizes) -> int:
@@ -132,19 +132,12 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
 
     def draw(self, model: NoisedEnergyModel, generator: torch.Generator) -> NoisedBatch:
         """See :meth:`Problem.draw`."""
-        batch = self._draw(model, self.data, generator)
-        if self._chains is None:
-            return batch
-        begun = self._chains_state or self._chains.init(model, self.data, generator)
-        self._chains_state, contrast = self._chains.step(model, begun, self.data, generator)
-        return batch.beside(*contrast)
+        batch, self._chains_state = self._draw(model, self.data, generator)
+        return batch
 
     def draw_held_out(self, model: NoisedEnergyModel, generator: torch.Generator) -> NoisedBatch:
         """See :meth:`Problem.draw_held_out`."""
-        batch = self._draw(model, self.held_out, generator)
-        if self._chains is None or self._chains_state is None:
-            return batch
-        return batch.beside(*self._chains.step(model, self._chains_state, self.held_out, generator)[1])
+        return self._draw(model, self.held_out, generator)[0]
 
     def losses(self, model: NoisedEnergyModel, batch: NoisedBatch) -> Float[Tensor, " losses"]:
         """See :meth:`Problem.losses`."""
@@ -183,11 +176,18 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
         case = Case(model, batch, self.setting)
         return torch.stack([NOISED_LOSSES[name].mean(case) for name in self.names])
 
-    def _draw(self, model: NoisedEnergyModel, data: CleanData, generator: torch.Generator) -> NoisedBatch:
+    def _draw(
+        self, model: NoisedEnergyModel, data: CleanData, generator: torch.Generator
+    ) -> tuple[NoisedBatch, LevelChainsState | None]:
         length = gaussian_length(model, self.setting.levels) if self._length is None else self._length
         level = self._sampler.draw(length, self.group_size, self.groups, generator)
         clean = data.draw(len(level), generator)
-        return noised_batch(clean.x, clean.score, level, self.setting, generator)
+        batch = noised_batch(clean.x, clean.score, level, self.setting, generator)
+        if self._chains is None:
+            return batch, None
+        begun = self._chains_state or self._chains.init(model, data, generator)
+        state, contrast = self._chains.step(model, begun, data, generator)
+        return batch.beside(*contrast), state
 
 
 def noised_batch(
