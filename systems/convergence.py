@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from boltzgen_diffclf.confinement import Region
-from boltzgen_diffclf.coordinates import TorsionArc
+from boltzgen_diffclf.coordinates import Arc, TorsionArc
 from boltzgen_diffclf.estimators.time_series import effective_frames, split_r_hat, walker_scatter
 from boltzgen_diffclf.observables.basins import in_basin
 from boltzgen_diffclf.observables.torsions import torsion_angles
@@ -60,5 +60,5 @@ def _settled_by(region: Region | None, basin: Basin, system: MolecularSystem) ->
     """Return whether a confinement alone says that every frame is in the basin, or that none is."""
     if not isinstance(region, TorsionArc) or region.atoms != system.torsions[basin.torsion]:
         return False
-    ends = region.arc.low, region.arc.high
-    return (basin.low, basin.high) in (ends, ends[::-1])
+    inside = Arc(basin.low, basin.high)
+    return inside.covers(region.arc) or inside.rest.covers(region.arc)

@@ -1,4 +1,4 @@
-"""Chains of a noised energy's own: they stay where the data is, find what lies behind a barrier, and come back."""
+"""Chains of a noised energy's own: they stay where the data is, find a hole that a way leads to, and come back."""
 
 from __future__ import annotations
 
@@ -56,10 +56,34 @@ def test_chains_of_the_right_energy_stay_where_the_data_is_at_every_level() -> N
     # Data of unit variance has it at every level.
     for level in SETTING.levels:
         there = chain[t == level]
-        assert float(there.var()) == pytest.approx(1.0, abs=0.15)
-        assert float(there.mean()) == pytest.approx(0.0, abs=0.15)
-    assert float((data - chain).abs().min()) > 0
+        assert float(there.var()) == pytest.approx(1.0, abs=0.3)
+        assert float(there.mean()) == pytest.approx(0.0, abs=0.3)
+    assert float((data == chain).all(1).float().mean()) < 0.01
     assert len(chains.level) == 4 * MOVED
+
+
+@pytest.mark.parametrize("factor", [0.1, 10.0])
+def test_steps_follow_the_acceptance(factor: float) -> None:
+    chains, model, stream = LevelChains(SETTING.path, SETTING.levels, MOVED), model_with(0.0), named_generator(4, "s")
+    state = chains.init(model, DATA, stream)
+    state.step_size.mul_(factor)
+    begun = state.step_size.clone()
+    for _ in range(3):
+        state, _ = chains.step(model, state, DATA, stream)
+    assert bool(((state.step_size < begun) == (factor > 1)).all())
+
+
+def test_chains_of_many_degrees_of_freedom_are_not_lost_for_their_energy_alone() -> None:
+    dim, stream = 400, named_generator(5, "wide")
+    data = FixedPool(CleanSamples(*[torch.randn(4000, dim, generator=stream)] * 2))
+    zero = model_with(0.0).get_submodule("net")
+    model = NoisedEnergyModel(zero, SETTING.path, DataGaussian(torch.zeros(dim), torch.ones(())), SETTING.levels)
+    chains = LevelChains(SETTING.path, SETTING.levels, MOVED)
+    _, contrast = chains.step(model, chains.init(model, data, stream), data, stream)
+    again = (contrast.chain == contrast.data).all(1).float().mean()
+    assert float(again) < 0.02
+    energy = [model.energy(y, contrast.t).detach() for y in (contrast.data, contrast.chain)]
+    assert abs(float((energy[0] - energy[1]).mean())) < 4 * (dim / MOVED) ** 0.5
 
 
 def test_chains_find_a_hole_that_noise_does_not_and_raise_it() -> None:
@@ -72,6 +96,10 @@ def test_chains_find_a_hole_that_noise_does_not_and_raise_it() -> None:
         loss = NOISED_LOSSES["contrastive_divergence"].mean(case)
         return float(torch.autograd.grad(loss, model.get_submodule("net").depth)[0])
 
+    # Noise never leads there.
+    chains = LevelChains(SETTING.path, SETTING.levels, MOVED)
+    noised = chains.noised(DATA, torch.zeros(20_000, dtype=torch.long), named_generator(6, "noised"))
+    assert float(noised[:, 0].max()) < 4.6
     # The loss falls where the hole becomes shallower, and asks for nothing where there is none.
     assert slope(25.0) > 0.1
     assert abs(slope(0.0)) < 0.01
@@ -92,7 +120,9 @@ def test_a_chain_that_is_high_above_the_data_begins_again_beside_it() -> None:
 def test_held_out_data_leaves_the_chains_where_they_are_and_a_checkpoint_keeps_them() -> None:
     objective, settings = NOISED_OBJECTIVES["dsm_diffclf_cnce_cd"], NoisedSettings(2, groups=16)
     first, second = (NoisedProblem(objective, SETTING.path, SETTING.levels, DATA, DATA, settings) for _ in range(2))
-    model = model_with(1.0)
+    model, away = model_with(1.0), FixedPool(CleanSamples(*[DATA.samples.x + 100] * 2))
+    first.held_out = away
+    assert float(first.draw_held_out(model, named_generator(0, "unseen")).contrast_data.mean()) > 50
     assert first.state == {}
     first.draw(model, named_generator(0, "a"))
     before = first.state["position"].clone()
@@ -102,3 +132,6 @@ def test_held_out_data_leaves_the_chains_where_they_are_and_a_checkpoint_keeps_t
     batches = [problem.draw(model, named_generator(0, "c")) for problem in (first, second)]
     assert all(torch.equal(*pair) for pair in zip(*batches, strict=True))
     assert not torch.equal(first.state["position"], before)
+    # Denoising and classification of 16 groups of 4, perturbations, and 10 leapfrog steps of 16 chains.
+    assert first.evaluations(model) == 16 * (4 * 5 + 2 * 4) + 16 * (2 * 11 + 1 + 2)
+    assert objective.balanced(10).weights["contrastive_divergence"] == pytest.approx(0.01)

@@ -249,17 +249,18 @@ def test_training_joins_levels_that_are_far_apart_and_the_file_keeps_them(tmp_pa
     assert torch.equal(read.free_energy(closer), trained.free_energy(closer))
 
 
-def saved(path: Path) -> MoleculeModel:
-    spec = MoleculeSpec(TYPES, CHAIN, "vp", 16, "both", 16, 2, 8, 2)
+def saved(path: Path, network: str = "both") -> MoleculeModel:
+    spec = MoleculeSpec(TYPES, CHAIN, "vp", 16, network, 16, 2, 8, 2)
     statistics = measure_molecule(frames(), CHAIN, named_generator(0, "r"))
-    model = molecule("both")
+    model = molecule(network)
     made = MoleculeModel(model, spec, statistics, {"system": "aldp", "beads": "backbone", "state": "implicit"})
     made.save(path)
     return made
 
 
-def test_a_saved_model_is_read_back_without_its_training(tmp_path: Path) -> None:
-    made = saved(tmp_path / "model.safetensors")
+@pytest.mark.parametrize("network", list(NETWORKS))
+def test_a_saved_model_is_read_back_without_its_training(network: str, tmp_path: Path) -> None:
+    made = saved(tmp_path / "model.safetensors", network)
     read = load_molecule_model(tmp_path / "model.safetensors")
     y, t = normal(6, 12), times(made.model, 6)
     assert torch.equal(read.model.energy(y, t), made.model.energy(y, t))

@@ -66,6 +66,12 @@ def test_the_basin_that_confines_a_state_is_nothing_its_walkers_could_agree_abou
     assert {"phi > 0", "helical", "cos_phi"} < watched
     assert set(part.diagnostics["effective_frames"]) == set(part.diagnostics["split_r_hat"]) == watched - {"phi > 0"}
     assert part.diagnostics["populations"]["phi > 0"]["population"] == 0.0
+    narrower = conformer_pair(systems.load("aldp"), "vacuum", "phi:0.2,2.0")
+    inside = generate(narrower, "vacuum-basin", 300.0, TINY, tmp_path / "inside.h5").diagnostics["effective_frames"]
+    assert set(inside) == watched - {"phi > 0"}
+    outside = generate(narrower, "vacuum-rest", 300.0, TINY, tmp_path / "outside.h5").diagnostics["effective_frames"]
+    # The rest of a narrower basin has some of this one.
+    assert set(outside) == watched
 
 
 @pytest.mark.parametrize("state", ["vacuum-rest", "vacuum-basin"])

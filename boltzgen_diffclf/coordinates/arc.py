@@ -51,6 +51,15 @@ class Arc:
         from_middle = (torch.remainder(angle - self.middle + math.pi, 2 * math.pi) - math.pi).abs()
         return (from_middle - 0.5 * self.length).clamp_min(0.0)
 
+    def covers(self, other: Arc) -> bool:
+        """Return whether all of another arc lies in this one.
+
+        >>> Arc(3.0, -1.0).covers(Arc(-3.0, -2.0)), Arc(3.0, -1.0).covers(Arc(-3.0, 0.0))
+        (True, False)
+        """
+        apart = abs(math.remainder(other.middle - self.middle, 2 * math.pi))
+        return apart + 0.5 * other.length <= 0.5 * self.length + EDGE
+
     def contains(self, angle: Float[Tensor, "*batch"], margin: float = 0.0) -> Bool[Tensor, "*batch"]:
         """Return which angles [rad] lie in the arc or within a margin [rad] of it, its two ends included."""
         return self.distance(angle) <= margin

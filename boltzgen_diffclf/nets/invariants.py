@@ -151,7 +151,7 @@ class HarmonicEnergyNet(nn.Module):
     r"""A network of invariants beside a quadratic form, ``d (sum_k a_k z_k^2 + sum_r b_r (w_r z + c_r)^2) / 2``.
 
     The stiff part of a molecule's energy is a sum of quadratics, one a bond, an angle or a plane: a form has it by
-    itself, however far from the data. The stiffnesses ``a`` and ``b`` depend on the noise alone. The model multiplies
+    itself. The stiffnesses ``a`` and ``b`` depend on the noise alone and may have either sign. The model multiplies
     what is given here by ``s = exp(log_snr / 2)``, which is large near the data, where standardised invariants already
     have energies of order kT: ``d = 1 / (1 + s)`` undoes it there. Zero before training.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,9 +25,12 @@ N_LEAPFROG = 10
 AFRESH = 0.005
 """Share of the moved chains that begin again at the data: out of a hole there is no other way."""
 
-LOST = 30.0
-"""Energy [kT] above that of a sample of the data at which a chain is where none would go, and begins again: it has been
-in a hole which the energy has since filled."""
+LOST = 6.0
+"""A chain begins again where it is so many times ``sqrt(dim)`` [kT] above a sample of the data: energies of two samples
+of a Gaussian differ by ``sqrt(dim)``. It has been in a hole which the energy has since filled."""
+
+_ACCEPTANCE = 0.65
+"""Wanted of the moves, see :func:`~boltzgen_diffclf.samplers.tune_step_size`."""
 
 
 class Contrast(NamedTuple):
@@ -59,8 +63,10 @@ class LevelChainsState(TensorState):
 class LevelChains:
     """Chains that go on by Hamiltonian Monte Carlo while the energy learns: every second one at the least noise.
 
-    Dynamics find the holes and the false basins of a learned energy however far from the data these are, where noise
-    added to data seldom leads. The others are spread evenly over all levels.
+    Dynamics find the holes and false basins of a learned energy that a way leads to, where noise added to data seldom
+    goes. The others are spread evenly over all levels.
+
+    Under ``torchrun`` every process moves all chains, and learns from its share of them.
 
     Args:
         path: the noising.
@@ -94,17 +100,18 @@ class LevelChains:
         """
         chosen = torch.randperm(len(self.level), generator=generator)[: self.moved].to(self.levels.device)
         level = self.level[chosen]
-        beside, fresh = (self.noised(data, level, generator) for _ in range(2))
+        beside = self.noised(data, level, generator)
         again = torch.rand(self.moved, generator=generator).to(self.levels) < AFRESH
-        start = torch.where(again[:, None], fresh, state.position[chosen])
+        start = torch.where(again[:, None], beside, state.position[chosen])
         stream, ladder = device_stream(generator, self.levels.device), _PresentLadder(model, self)
         kernel = HamiltonianMonteCarlo(state.step_size, N_LEAPFROG, self.levels.new_ones(1))
         moved, info = kernel.step(ladder, kernel.init(ladder, start, level, stream), level, stream)
-        kept = (moved.energy - ladder.energy(beside, level) < LOST) & ~info.nonfinite
+        above = moved.energy - ladder.energy(beside, level)
+        kept = above.isfinite() & (above < LOST * math.sqrt(ladder.dimension))
         reached = torch.where(kept[:, None], moved.position, beside)
-        step_size = tune_step_size(
-            state.step_size, info.acceptance[kept], level[kept], target_acceptance=0.65, rate=0.05
-        )
+        # A chain that is lost can refuse all steps: it must not shorten those of the others.
+        acceptance = torch.where(kept, info.acceptance, _ACCEPTANCE)
+        step_size = tune_step_size(state.step_size, acceptance, level, target_acceptance=_ACCEPTANCE, rate=0.05)
         position = state.position.index_copy(0, chosen, reached)
         return LevelChainsState(position, step_size), Contrast(self.levels[level], beside, reached)
 
@@ -126,7 +133,8 @@ class _PresentLadder(Ladder):
         self.dtype, self.device = chains.levels.dtype, chains.levels.device
 
     def energy(self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        return self.energy_and_force(x, level)[0]
+        with torch.no_grad():
+            return self.model.energy(x, self.chains.levels[level])
 
     def energy_and_force(
         self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]

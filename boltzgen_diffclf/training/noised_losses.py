@@ -260,7 +260,8 @@ NOISED_LOSSES: Mapping[str, NoisedLoss] = {
     "fokker_planck": NoisedLoss(fokker_planck, lambda sizes: 7 * sizes.group_size),
     "kernel_ratio": NoisedLoss(kernel_ratio, lambda sizes: 4 * sizes.group_size),
     "conditional_noise": NoisedLoss(conditional_noise, lambda sizes: 2 * sizes.group_size),
-    "contrastive_divergence": NoisedLoss(contrastive_divergence, lambda sizes: 2),
+    # What chains cost does not go with the groups, see NoisedProblem.evaluations.
+    "contrastive_divergence": NoisedLoss(contrastive_divergence, lambda sizes: 0),
 }
 """Losses of a noised energy by name."""
 

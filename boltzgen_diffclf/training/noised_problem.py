@@ -150,7 +150,8 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
     def evaluations(self, model: NoisedEnergyModel) -> int:
         """See :meth:`Problem.evaluations`."""
         passes = 1 if isinstance(model.net, MultiLevelNet) else len(self.setting.levels)
-        chains = 0 if self._chains is None else self._chains.moved * 2 * (N_LEAPFROG + 2)
+        # Energy and gradient at the start and at every step of a move, an energy beside it, and both again in the loss.
+        chains = 0 if self._chains is None else self._chains.moved * (2 * (N_LEAPFROG + 1) + 1 + 2)
         return self.groups * self.objective.evaluations(Sizes(self.group_size, passes)) + chains
 
     @property

@@ -20,12 +20,12 @@ NOISED = {
     "cnce": "conditional noise contrastive estimation, some coordinates perturbed",
     "dsm_cnce": "denoising score matching, and conditional noise contrastive estimation",
     "dsm_tsm": "denoising score matching whose targets are mended by the forces at the samples",
-    "dsm_tsm_diffclf_cnce": "the same, classification among a group of levels, and conditional noise contrastive "
+    "dsm_tsm_diffclf_cnce": "dsm_tsm, classification among a group of levels, and conditional noise contrastive "
     "estimation",
     "dsm_diffclf_cnce": "denoising score matching, classification among a group of levels, and conditional noise "
     "contrastive estimation",
-    "dsm_diffclf_cnce_cd": "the same, and contrastive divergence from persistent chains at the levels",
-    "dsm_tsm_diffclf_cnce_cd": "the same, with targets mended by forces",
+    "dsm_diffclf_cnce_cd": "dsm_diffclf_cnce, and contrastive divergence from persistent chains at the levels",
+    "dsm_tsm_diffclf_cnce_cd": "dsm_tsm_diffclf_cnce, and contrastive divergence from persistent chains at the levels",
 }
 """Of an energy of the noised data, at every level."""
 
