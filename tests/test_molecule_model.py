@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
 from boltzgen_diffclf.nets.flat_molecule import CentredMoleculeNet
 from boltzgen_diffclf.nets.invariants import (
+    MODES,
     MOST_VOLUMES,
     NoisedInvariants,
     invariant_moments,
+    mode_volumes,
+    principal_modes,
     signed_volumes,
     volume_quadruples,
 )
@@ -95,16 +99,18 @@ def test_centred_coordinates_need_two_atoms_and_a_length(n_atoms: int, length: f
         CentredCoordinates(n_atoms, length)
 
 
+@pytest.mark.parametrize("n_modes", [0, 4])
 @pytest.mark.parametrize("t", [0.0, 0.4, 1.0])
-def test_invariants_are_standardised_at_every_level(t: float) -> None:
+def test_invariants_are_standardised_at_every_level(t: float, n_modes: int) -> None:
     x = frames(8000)
     x = remove_mean(x) / (remove_mean(x).square().sum((1, 2)).mean() / 12).sqrt()
     quadruples, ends = volume_quadruples(5, [*CHAIN, (2, 4)]), (6.0, -3.0)
-    seen = NoisedInvariants(5, quadruples, invariant_moments(x, quadruples), ends).double()
+    modes = torch.linalg.eigh(torch.einsum("fax,fbx->ab", x, x))[1].T.flip(0)[:n_modes]
+    seen = NoisedInvariants(5, quadruples, modes, invariant_moments(x, quadruples, modes), ends).double()
     snr = torch.tensor((1 - t) * ends[0] + t * ends[1], dtype=torch.float64).exp()
     noised = snr.sqrt() * x + remove_mean(normal(8000, 5, 3, seed=3))
     features = seen(noised / (1 + snr).sqrt(), torch.full((8000,), t, dtype=torch.float64))
-    assert seen.n_features == features.shape[1] == 10 + len(quadruples)
+    assert seen.n_features == features.shape[1] == 10 + len(quadruples) + n_modes
     assert features.mean(0).abs().max() < 4 / 8000**0.5
     # The variance of a variance grows with the fourth moment, which for products of normals is large.
     assert (features.var(0) - 1).abs().max() < 0.2
@@ -122,10 +128,32 @@ def test_a_large_molecule_has_volumes_of_its_chains_its_centres_and_all_its_inne
     assert frozenset({10, 12, 14, 16}) not in found
 
 
+def test_modes_of_a_large_molecule_say_what_hand_it_is_of_and_a_small_one_needs_none() -> None:
+    assert measure_molecule(frames(), CHAIN, named_generator(0, "r")).modes == ()
+    x = remove_mean(0.1 * normal(1, 12, 3) + 0.01 * normal(300, 12, 3, seed=1))
+    modes = principal_modes(x)
+    assert modes.shape == (MODES, 12)
+    torch.testing.assert_close(modes @ modes.T, torch.eye(MODES, dtype=torch.float64))
+    assert float(modes.sum(1).abs().max()) < 1e-10
+    # Most of the form is in the first of them.
+    assert float((modes[:3] @ x).square().sum()) > 0.9 * float(x.square().sum())
+    volumes = mode_volumes(x, modes)
+    torch.testing.assert_close(mode_volumes(-x, modes), -volumes)
+    torch.testing.assert_close(volumes[:, 0], torch.linalg.det(modes[:3] @ x))
+    chain = tuple((k, k + 1) for k in range(11))
+    spec = MoleculeSpec(tuple(range(12)), chain, "vp", 16, "invariants", 16, 2)
+    statistics = measure_molecule(x, chain, named_generator(0, "r"))
+    net = build_molecule_model(spec, statistics, named_generator(0, "w")).get_submodule("net.invariants.invariants")
+    few = replace(statistics, modes=(), mode_volumes=((),) * 4)
+    without = build_molecule_model(spec, few, named_generator(0, "w")).get_submodule("net.invariants.invariants")
+    assert net.n_features - without.n_features == MODES * (MODES - 1) * (MODES - 2) // 6
+
+
 @pytest.mark.parametrize("kept", [0.2, 0.5, 0.9])
 def test_noise_of_one_two_and_three_edges_adds_to_the_variance_of_a_volume(kept: float) -> None:
     x, lost, quadruple = 3 * normal(1, 4, 3), 1 - kept, torch.tensor([[0, 1, 2, 3]])
-    mean, _, one, two = invariant_moments(x.expand(2, -1, -1), quadruple).volumes[:, 0].tolist()
+    moments = invariant_moments(x.expand(2, -1, -1), quadruple, torch.empty(0, 4).double())
+    mean, _, one, two = moments.volumes[:, 0].tolist()
     volumes = signed_volumes(kept**0.5 * x + lost**0.5 * normal(100_000, 4, 3, seed=9), quadruple)
     expected = kept**2 * lost * one + kept * lost**2 * two + 24 * lost**3
     assert float(volumes.mean()) == pytest.approx(kept**1.5 * mean, abs=4 * (expected / 100_000) ** 0.5)

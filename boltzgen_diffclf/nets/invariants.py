@@ -18,6 +18,9 @@ from boltzgen_diffclf.nets.time_embedding import FourierTimeFeatures
 MOST_VOLUMES = 256
 """Signed volumes at most that all quadruples of atoms may have."""
 
+MODES = 10
+"""Principal modes of a larger molecule, all of whose triples have a volume."""
+
 INNER_ATOMS = 8
 """Best connected atoms of a larger molecule, all of whose quadruples have a volume."""
 
@@ -29,10 +32,12 @@ class InvariantMoments(NamedTuple):
         distances: mean and variance of every squared distance, pairs in the order of ``itertools.combinations``.
         volumes: mean and variance of every signed volume, and by how much noise of one edge, and of two edges at once,
             adds to the variance.
+        mode_volumes: the same of every three modes, in the order of ``itertools.combinations``.
     """
 
     distances: Float[Tensor, "2 pairs"]
     volumes: Float[Tensor, "4 volumes"]
+    mode_volumes: Float[Tensor, "4 triples"]
 
 
 class NoisedInvariants(nn.Module):
@@ -48,31 +53,41 @@ class NoisedInvariants(nn.Module):
     covariance: its mean is ``a^{3/2} m`` and its variance ``a^3 s^2 + a^2 (1 - a) g_1 + a (1 - a)^2 g_2
     + 24 (1 - a)^3``, see :func:`invariant_moments`.
 
+    Modes are sums over all atoms with orthonormal weights, so noise has the same size in each and none in common: the
+    volume of three of them has ``6 (1 - a)^3`` for its last term. Under much noise every atom tells a little of which
+    hand a molecule is of. Volumes of a few quadruples hold little of that, those of the widest modes nearly all.
+
     Args:
         n_atoms: of the molecule.
         quadruples: atoms of the volumes.
+        modes: orthonormal weights of the atoms, see :func:`principal_modes`; none where the volumes are of all atoms.
         moments: of the data.
         log_snr: ``log(alpha^2 v / sigma^2)`` at ``t = 0`` and ``t = 1``, between which it is a straight line.
     """
 
     distances: Tensor
     volumes: Tensor
+    mode_volumes: Tensor
     quadruples: Tensor
+    modes: Tensor
     log_snr: Tensor
 
     def __init__(
         self,
         n_atoms: int,
         quadruples: Int[Tensor, "volumes 4"],
+        modes: Float[Tensor, "modes atoms"],
         moments: InvariantMoments,
         log_snr: tuple[float, float],
     ) -> None:
         super().__init__()
+        self.register_buffer("modes", modes.float(), persistent=False)
+        self.register_buffer("mode_volumes", moments.mode_volumes.float(), persistent=False)
         self.register_buffer("quadruples", quadruples, persistent=False)
         self.register_buffer("distances", moments.distances.float())
         self.register_buffer("volumes", moments.volumes.float())
         self.register_buffer("log_snr", torch.tensor(log_snr))
-        self.n_features = n_atoms * (n_atoms - 1) // 2 + len(quadruples)
+        self.n_features = n_atoms * (n_atoms - 1) // 2 + len(quadruples) + math.comb(len(modes), 3)
 
     def forward(self, h: Float[Tensor, "batch atoms 3"], t: Float[Tensor, " batch"]) -> Float[Tensor, "batch features"]:
         """Return the standardised invariants."""
@@ -81,13 +96,49 @@ class NoisedInvariants(nn.Module):
         mean, variance = self.distances
         spread = kept.square() * variance + 8 * kept * lost * mean + 24 * lost.square()
         distances = (squared_distances(h) - kept * mean - 6 * lost) / spread.sqrt()
-        mean, variance, one, two = self.volumes
-        spread = kept**3 * variance + kept.square() * lost * one + kept * lost.square() * two + 24 * lost**3
-        volumes = (signed_volumes(h, self.quadruples) - kept * kept.sqrt() * mean) / spread.sqrt()
-        return torch.cat([distances, volumes], dim=1)
+        volumes = _standardised(signed_volumes(h, self.quadruples), self.volumes, kept, 24.0)
+        if len(self.modes) == 0:
+            return torch.cat([distances, volumes], dim=1)
+        of_modes = _standardised(mode_volumes(h, self.modes), self.mode_volumes, kept, 6.0)
+        return torch.cat([distances, volumes, of_modes], dim=1)
 
 
-def invariant_moments(x: Float[Tensor, "frames atoms 3"], quadruples: Int[Tensor, "volumes 4"]) -> InvariantMoments:
+def _standardised(volumes: Tensor, moments: Tensor, kept: Tensor, noise: float) -> Tensor:
+    lost = 1 - kept
+    mean, variance, one, two = moments
+    spread = kept**3 * variance + kept.square() * lost * one + kept * lost.square() * two + noise * lost**3
+    return (volumes - kept * kept.sqrt() * mean) / spread.sqrt()
+
+
+def principal_modes(x: Float[Tensor, "frames atoms 3"]) -> Float[Tensor, "modes atoms"]:
+    """Return the modes of centred positions that vary most, or none where all quadruples of atoms have a volume.
+
+    Eigenvectors of the mean inner products of atoms, which do not change when a frame is turned.
+    """
+    n_atoms = x.shape[1]
+    if math.comb(n_atoms, 4) <= MOST_VOLUMES:
+        return x.new_empty(0, n_atoms)
+    products = torch.einsum("fax,fbx->ab", x, x) / len(x)
+    return torch.linalg.eigh(products)[1].T.flip(0)[:MODES]
+
+
+def mode_volumes(
+    x: Float[Tensor, "batch atoms 3"], modes: Float[Tensor, "modes atoms"]
+) -> Float[Tensor, "batch triples"]:
+    """Return the determinants of every three modes."""
+    a, b, c = _triples(x, modes)
+    return _dot(a, torch.linalg.cross(b, c))
+
+
+def _triples(x: Tensor, modes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    among = (x.transpose(1, 2) @ modes.T).transpose(1, 2)
+    first, second, third = torch.tensor(list(combinations(range(len(modes)), 3)), device=x.device).T
+    return among[:, first], among[:, second], among[:, third]
+
+
+def invariant_moments(
+    x: Float[Tensor, "frames atoms 3"], quadruples: Int[Tensor, "volumes 4"], modes: Float[Tensor, "modes atoms"]
+) -> InvariantMoments:
     r"""Return the moments of the invariants of positions in units of their spread.
 
     Noise of the atoms of a chain gives its edges the covariances ``G (x) I_3`` with ``G = [[2, -1, 0], [-1, 2, -1],
@@ -104,7 +155,19 @@ def invariant_moments(x: Float[Tensor, "frames atoms 3"], quadruples: Int[Tensor
     return InvariantMoments(
         torch.stack([squared.mean(0), squared.var(0)]),
         torch.stack([volume.mean(0), volume.var(0), one.mean(0), two.mean(0)]),
+        _mode_moments(x, modes),
     )
+
+
+def _mode_moments(x: Tensor, modes: Tensor) -> Tensor:
+    """The same with ``G`` the identity."""
+    if len(modes) == 0:
+        return x.new_empty(4, 0)
+    a, b, c = _triples(x, modes)
+    p, q, r = (torch.linalg.cross(*pair) for pair in ((b, c), (c, a), (a, b)))
+    volume = _dot(a, p)
+    one, two = _dot(p, p) + _dot(q, q) + _dot(r, r), 2 * (_dot(a, a) + _dot(b, b) + _dot(c, c))
+    return torch.stack([volume.mean(0), volume.var(0), one.mean(0), two.mean(0)])
 
 
 def signed_volumes(

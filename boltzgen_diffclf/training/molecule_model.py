@@ -24,6 +24,7 @@ from boltzgen_diffclf.nets.invariants import (
     InvariantMoments,
     NoisedInvariants,
     invariant_moments,
+    principal_modes,
     squared_distances,
     volume_quadruples,
 )
@@ -59,12 +60,16 @@ class MoleculeStatistics:
         resolution: width below which the data has no structure.
         distances: of every pair of atoms, see :class:`~boltzgen_diffclf.nets.invariants.InvariantMoments`.
         volumes: of four atoms each, see there.
+        modes: weights of the atoms, see :func:`~boltzgen_diffclf.nets.invariants.principal_modes`.
+        mode_volumes: of three modes each.
     """
 
     length_nm: float
     resolution: float
     distances: tuple[tuple[float, ...], ...]
     volumes: tuple[tuple[float, ...], ...]
+    modes: tuple[tuple[float, ...], ...] = ()
+    mode_volumes: tuple[tuple[float, ...], ...] = ((), (), (), ())
 
 
 @dataclass(frozen=True)
@@ -120,12 +125,15 @@ def measure_molecule(
     coordinates = CentredCoordinates(x.shape[1], length).double()
     laid = coordinates.from_cartesian(kabsch_align(centred, centred[:1]))
     stiffest = float(squared_distances(centred / length).sqrt().std(0).min()) / math.sqrt(2)
-    moments = invariant_moments(centred / length, volume_quadruples(x.shape[1], bonds))
+    modes = principal_modes(centred / length)
+    moments = invariant_moments(centred / length, volume_quadruples(x.shape[1], bonds), modes)
     return MoleculeStatistics(
         length_nm=length,
         resolution=min(data_resolution(laid, generator), stiffest),
         distances=tuple(map(tuple, moments.distances.tolist())),
         volumes=tuple(map(tuple, moments.volumes.tolist())),
+        modes=tuple(map(tuple, modes.tolist())),
+        mode_volumes=tuple(map(tuple, moments.mode_volumes.tolist())),
     )
 
 
@@ -155,7 +163,12 @@ def build_molecule_model(
         seen = NoisedInvariants(
             spec.n_atoms,
             volume_quadruples(spec.n_atoms, spec.bonds),
-            InvariantMoments(torch.tensor(statistics.distances), torch.tensor(statistics.volumes)),
+            torch.tensor(statistics.modes).reshape(-1, spec.n_atoms),
+            InvariantMoments(
+                torch.tensor(statistics.distances),
+                torch.tensor(statistics.volumes),
+                torch.tensor(statistics.mode_volumes),
+            ),
             ends,
         )
         size: dict[str, int] = {"hidden": spec.hidden, "layers": spec.layers}
@@ -273,8 +286,9 @@ def load_molecule_model(path: Path) -> MoleculeModel:
     bonds = tuple((int(first), int(second)) for first, second in given["bonds"])
     spec = MoleculeSpec(**{**given, "types": tuple(given["types"]), "bonds": bonds})
     found = metadata["statistics"]
-    moments = {key: tuple(map(tuple, found[key])) for key in ("distances", "volumes")}
-    statistics = MoleculeStatistics(**{**found, **moments})
+    # Models older than volumes of modes have none.
+    tables = {key: tuple(map(tuple, value)) for key, value in found.items() if isinstance(value, list)}
+    statistics = MoleculeStatistics(**{**found, **tables})
     model = build_molecule_model(spec, statistics, torch.Generator()).double()
     model.set_levels(tensors["curve.levels"])  # Training gave it others than its layout has.
     model.load_state_dict(tensors)
