@@ -73,6 +73,26 @@ def test_steps_follow_the_acceptance(factor: float) -> None:
     assert bool(((state.step_size < begun) == (factor > 1)).all())
 
 
+class Edge(torch.nn.Module):
+    """No energy beyond a distance that data seldom has."""
+
+    def forward(self, h: Tensor, t: Tensor) -> Tensor:
+        return torch.where(h.square().sum(1) < 16, 0.0, torch.nan) * h[:, 0]
+
+
+def test_a_proposal_without_an_energy_is_refused_and_shortens_the_steps() -> None:
+    chains, stream = LevelChains(SETTING.path, SETTING.levels, MOVED), named_generator(7, "edge")
+    data = DataGaussian(torch.zeros(DIM), torch.ones(()))
+    model = NoisedEnergyModel(Edge(), SETTING.path, data, SETTING.levels, resolution=1.0)
+    state = chains.init(model, DATA, stream)
+    state.step_size.mul_(20)
+    after, contrast = chains.step(model, state, DATA, stream)
+    assert float((contrast.chain == contrast.data).all(1).float().mean()) < 0.02
+    still = (after.position == state.position).all(1).float().mean()
+    assert float(still) > 0.9
+    assert bool((after.step_size < state.step_size).all())
+
+
 def test_chains_of_many_degrees_of_freedom_are_not_lost_for_their_energy_alone() -> None:
     dim, stream = 400, named_generator(5, "wide")
     data = FixedPool(CleanSamples(*[torch.randn(4000, dim, generator=stream)] * 2))

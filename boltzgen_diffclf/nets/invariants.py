@@ -55,7 +55,7 @@ class NoisedInvariants(nn.Module):
 
     Modes are sums over all atoms with orthonormal weights, so noise has the same size in each and none in common: the
     volume of three of them has ``6 (1 - a)^3`` for its last term. Under much noise every atom tells a little of which
-    hand a molecule is of. Volumes of a few quadruples hold little of that, those of the widest modes nearly all.
+    hand a molecule is of, which volumes of a few quadruples leave out.
 
     Args:
         n_atoms: of the molecule.
@@ -81,6 +81,7 @@ class NoisedInvariants(nn.Module):
         log_snr: tuple[float, float],
     ) -> None:
         super().__init__()
+        # Not among the weights, where older files have none: the statistics of the data bring them.
         self.register_buffer("modes", modes.float(), persistent=False)
         self.register_buffer("mode_volumes", moments.mode_volumes.float(), persistent=False)
         self.register_buffer("quadruples", quadruples, persistent=False)

@@ -13,6 +13,7 @@ from torch import Tensor
 from boltzgen_diffclf.losses import (
     clean_sample_by_force,
     conditional_noise_contrastive_loss,
+    contrastive_divergence_loss,
     denoiser_matching_loss,
     forward_step,
     kernel_ratio_loss,
@@ -219,9 +220,11 @@ def conditional_noise(case: Case) -> Float[Tensor, ""]:
 def contrastive_divergence(case: Case) -> Float[Tensor, ""]:
     """Contrastive divergence at the levels of the chains: what the energy falls into by itself, and data never does."""
     rows, model = case.rows, case.model
-    both = torch.cat([rows.contrast_data, rows.contrast_chain]), torch.cat([rows.contrast_t, rows.contrast_t])
-    data, chain = model.energy(*both).chunk(2)
-    return (data - chain).mean()
+
+    def energy(y: Tensor) -> Tensor:
+        return model.energy(y, rows.contrast_t)
+
+    return contrastive_divergence_loss(energy, rows.contrast_data, rows.contrast_chain).mean()
 
 
 def _pace(path: DiffusionPath, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
