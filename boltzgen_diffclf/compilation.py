@@ -65,13 +65,24 @@ def _is_whole(path: Path) -> bool:
     return sections_begin > 0 and size >= sections_begin + entry_size * entries
 
 
-def fuse(function: Function, device: torch.device | str, *, dynamic: bool = False) -> Function:
-    """Return ``function`` fused by ``torch.compile`` for ``device``, or unchanged where that is impossible."""
+def fuse(
+    function: Function, device: torch.device | str, *, dynamic: bool = False, recorded: bool = False
+) -> Function:
+    """Return ``function`` fused by ``torch.compile`` for ``device``, or unchanged where that is impossible.
+
+    Args:
+        function: of tensors and modules.
+        device: of these.
+        dynamic: whether shapes change from call to call.
+        recorded: whether a GPU is to record its kernels and launch them at once. The next call then writes over what
+            the last one returned. Not for what is called where :func:`repeat` records.
+    """
     if not can_fuse(torch.device(device).type):
         return function
     # torch warns about its own internals while it generates code; a user can do nothing about it.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\._inductor")
-    return torch.compile(function, dynamic=dynamic)  # type: ignore[return-value]
+    mode = "reduce-overhead" if recorded else None
+    return torch.compile(function, dynamic=dynamic, mode=mode)  # type: ignore[return-value]
 
 
 def repeat(step: Callable[[], None], times: int, generator: torch.Generator, *, recordable: bool) -> None:

@@ -25,5 +25,7 @@ def named_generator(seed: int, name: str, device: torch.device | str = "cpu") ->
 
 
 def device_stream(generator: torch.Generator, device: torch.device) -> torch.Generator:
-    """Return a stream on ``device`` that follows from a CPU stream, and so from its checkpoint."""
+    """Return a stream on ``device`` that follows from a CPU stream, and so from its checkpoint; there that stream."""
+    if device.type == "cpu":
+        return generator
     return torch.Generator(device=device).manual_seed(int(torch.randint(2**62, (), generator=generator)))

@@ -78,7 +78,7 @@ class LevelChains:
         self.path, self.levels, self.moved = path, levels, moved
         chain = torch.arange(4 * moved, device=levels.device)
         self.level = torch.where(chain % 2 == 0, 0, chain * len(levels) // len(chain))
-        self.energy_and_gradient = fuse(NoisedEnergyModel.energy_and_gradient, levels.device)
+        self.energy_and_gradient = fuse(NoisedEnergyModel.energy_and_gradient, levels.device, recorded=True)
 
     def init(self, model: NoisedEnergyModel, data: CleanData, generator: torch.Generator) -> LevelChainsState:
         """Return chains that begin at the data; their first steps are half its finest structure."""
@@ -120,7 +120,9 @@ class LevelChains:
     ) -> Float[Tensor, "chains dim"]:
         """Return a sample of the data at each level."""
         x = data.draw(len(level), generator).x.to(self.levels)
-        return self.path.sample(x, self.levels[level], torch.randn(x.shape, generator=generator).to(x))
+        stream = device_stream(generator, x.device)
+        noise = torch.randn(x.shape, generator=stream, device=x.device).to(x)
+        return self.path.sample(x, self.levels[level], noise)
 
 
 class _PresentLadder(Ladder):
@@ -141,4 +143,4 @@ class _PresentLadder(Ladder):
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *event"]]:
         with torch.no_grad():
             energy, gradient = self.chains.energy_and_gradient(self.model, x, self.chains.levels[level])
-        return energy, -gradient
+        return energy.clone(), -gradient  # The next call may write over what this one returned.

@@ -19,6 +19,7 @@ from boltzgen_diffclf.estimators.profile import chained_free_energies
 from boltzgen_diffclf.nets import MultiLevelNet
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import DiffusionPath, thermodynamic_length
+from boltzgen_diffclf.streams import device_stream
 from boltzgen_diffclf.training.clean_data import CleanData
 from boltzgen_diffclf.training.level_chains import N_LEAPFROG, LevelChains, LevelChainsState
 from boltzgen_diffclf.training.level_samplers import named_level_sampler
@@ -128,7 +129,9 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
         self._chains_state: LevelChainsState | None = None
         if not BY_CHAINS.isdisjoint(objective.weights):
             self._chains = LevelChains(path, levels, settings.groups)
-        self._losses: Callable[[NoisedEnergyModel, NoisedBatch], Tensor] = fuse(self._evaluate, levels.device)
+        self._losses: Callable[[NoisedEnergyModel, NoisedBatch], Tensor] = fuse(
+            self._evaluate, levels.device, recorded=True
+        )
 
     def draw(self, model: NoisedEnergyModel, generator: torch.Generator) -> NoisedBatch:
         """See :meth:`Problem.draw`."""
@@ -180,8 +183,9 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
     def _draw(
         self, model: NoisedEnergyModel, data: CleanData, generator: torch.Generator
     ) -> tuple[NoisedBatch, LevelChainsState | None]:
-        length = gaussian_length(model, self.setting.levels) if self._length is None else self._length
-        level = self._sampler.draw(length, self.group_size, self.groups, generator)
+        if self._length is None:
+            self._length = gaussian_length(model, self.setting.levels)
+        level = self._sampler.draw(self._length, self.group_size, self.groups, generator)
         clean = data.draw(len(level), generator)
         batch = noised_batch(clean.x, clean.score, level, self.setting, generator)
         if self._chains is None:
@@ -198,14 +202,16 @@ def noised_batch(
     setting: Setting,
     generator: torch.Generator,
 ) -> NoisedBatch:
-    """Return every clean sample at each of its levels, under independent noise of a CPU stream."""
+    """Return every clean sample at each of its levels, under independent noise that follows from a CPU stream."""
     like, shape = setting.levels, (*level.shape, x.shape[1])
+    stream = device_stream(generator, like.device)
     level = level.to(like.device)
     t = like[level]
     clean, force = (value.to(like)[:, None].expand(shape) for value in (x, score))
-    z, spare = (torch.randn(*wanted, generator=generator).to(like) for wanted in (shape, (*level.shape, 2, x.shape[1])))
+    shapes = (shape, (*level.shape, 2, x.shape[1]))
+    z, spare = (torch.randn(wanted, generator=stream, device=like.device).to(like) for wanted in shapes)
     y = setting.path.sample(clean.flatten(0, 1), t.flatten(), z.flatten(0, 1)).reshape(shape)
-    uniform = torch.rand(level.shape, generator=generator).to(like)
+    uniform = torch.rand(level.shape, generator=stream, device=like.device).to(like)
     none = y[:, :0]
     return NoisedBatch(level, t, clean, force, z, y, spare, uniform, none[..., 0], none, none)
 
