@@ -65,9 +65,7 @@ def _is_whole(path: Path) -> bool:
     return sections_begin > 0 and size >= sections_begin + entry_size * entries
 
 
-def fuse(
-    function: Function, device: torch.device | str, *, dynamic: bool = False, recorded: bool = False
-) -> Function:
+def fuse(function: Function, device: torch.device | str, *, dynamic: bool = False, recorded: bool = False) -> Function:
     """Return ``function`` fused by ``torch.compile`` for ``device``, or unchanged where that is impossible.
 
     Args:
