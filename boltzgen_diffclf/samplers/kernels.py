@@ -296,7 +296,7 @@ def tune_step_size(
     References:
         Roberts & Rosenthal 1998, J. R. Stat. Soc. B 60, 255; Andrieu & Thoms 2008, Stat. Comput. 18, 343.
     """
-    zeros = torch.zeros_like(step_size)
-    excess = zeros.index_add(0, level, (acceptance - target_acceptance).to(step_size))
-    walkers = zeros.index_add(0, level, torch.ones_like(acceptance).to(step_size))
-    return step_size * torch.exp(rate * excess / walkers.clamp(min=1))
+    # Sums in a fixed order, which additions at an index are not on a GPU: processes that train together must agree.
+    here = level == torch.arange(len(step_size), device=level.device)[:, None]
+    excess = torch.where(here, (acceptance - target_acceptance).to(step_size), 0.0).sum(1)
+    return step_size * torch.exp(rate * excess / here.sum(1).clamp(min=1))
