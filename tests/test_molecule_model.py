@@ -26,7 +26,7 @@ from boltzgen_diffclf.nets.invariants import (
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import PATHS
 from boltzgen_diffclf.streams import named_generator
-from boltzgen_diffclf.training.checkpoint import save_checkpoint
+from boltzgen_diffclf.training.checkpoint import load_checkpoint, save_checkpoint
 from boltzgen_diffclf.training.molecule_model import (
     FORMAT,
     KIND,
@@ -254,6 +254,23 @@ def test_training_finds_the_soft_end_of_a_chain(objective: str, steps: int, boun
     # A network of zeros has a denoising loss of one.
     assert result.history[-1]["held_out.denoising"] < bound
     assert result.model.curve.values.isfinite().all()
+
+
+@pytest.mark.usefixtures("eager_mode")
+def test_the_later_steps_have_a_learning_rate_of_their_own(tmp_path: Path) -> None:
+    x, spec = frames(100), MoleculeSpec(TYPES, CHAIN, "vp", 16, "invariants", 8, 1)
+    statistics = measure_molecule(x, CHAIN, named_generator(0, "r"))
+    moved = []
+    for rate in (1e-9, 1.0):
+        model, file = build_molecule_model(spec, statistics, named_generator(0, "w")), tmp_path / f"{rate}.safetensors"
+        pool = molecule_pool(x, coordinates_of(model))
+        sizes = NoisedSizes(8, groups=4, profile_pool=16, later_rate=rate)
+        objective: NoisedObjective = replace(NOISED_OBJECTIVES["dsm_diffclf"], pretraining=0.5)
+        training = NoisedTraining(objective, PATHS["vp"], pool, pool, 12, 0, sizes, checkpoint=file)
+        after = train_noised(model, training)[0].model.net.state_dict()
+        before = load_checkpoint(file, {})[0]
+        moved.append(max(float((after[key] - before[f"averaged.module.net.{key}"]).abs().max()) for key in after))
+    assert moved[0] < 1e-6 < 1e-4 < moved[1]
 
 
 def test_training_joins_levels_that_are_far_apart_and_the_file_keeps_them(tmp_path: Path) -> None:

@@ -90,6 +90,14 @@ class MoleculeSettings(SystemSettings):
         float,
         Field(ge=0, lt=1, description="Share of the steps in which denoising alone prepares a classification."),
     ] = 0.75
+    later_rate: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="Learning rate of the steps after those, in that of theirs: less than one keeps more of what "
+            "they have learned.",
+        ),
+    ] = 1.0
 
     @model_validator(mode="after")
     def _levels_for_a_group(self) -> MoleculeSettings:

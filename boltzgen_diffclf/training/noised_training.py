@@ -40,6 +40,7 @@ class NoisedSizes:
         learning_rate: peak, of the network.
         averaged_steps: that the averaged weights look back on.
         profile_pool: samples a level that the model's own ``F`` is profiled on, and where that is judged as many again.
+        later_rate: peak of the second phase, in that of the first.
     """
 
     steps: int
@@ -48,6 +49,7 @@ class NoisedSizes:
     learning_rate: float = 2e-3
     averaged_steps: int = 100
     profile_pool: int = 256
+    later_rate: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +130,7 @@ def _phase(
     sizes, levels = training.sizes, model.curve.levels
     settings = NoisedSettings(
         len(steps),
-        learning_rate=sizes.learning_rate,
+        learning_rate=sizes.learning_rate * (sizes.later_rate if steps.start else 1.0),
         ema_decay=1 - 1 / min(sizes.averaged_steps, max(2, len(steps) // 10)),
         seed=split_seed(training.seed, f"phase from {steps.start}"),
         groups=sizes.groups,
