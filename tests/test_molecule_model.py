@@ -256,7 +256,6 @@ def test_training_finds_the_soft_end_of_a_chain(objective: str, steps: int, boun
     assert result.model.curve.values.isfinite().all()
 
 
-@pytest.mark.usefixtures("eager_mode")
 def test_the_later_steps_have_a_learning_rate_of_their_own(tmp_path: Path) -> None:
     x, spec = frames(100), MoleculeSpec(TYPES, CHAIN, "vp", 16, "invariants", 8, 1)
     statistics = measure_molecule(x, CHAIN, named_generator(0, "r"))
