@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 
 import systems
 from boltzgen_diffclf.errors import InputError, NotTrustworthyError
+from boltzgen_diffclf.estimators.estimate import Estimate
 from boltzgen_diffclf.estimators.reweighting import family_log_weights, normalised_weights
 from boltzgen_diffclf.observables import free_energy_surface, plane_free_energy, surface_agreement, unvisited_share
 from systems.beads import bead_stereocentres, bead_system
@@ -20,9 +23,9 @@ from systems.ensemble import Provenance, ReferenceEnsemble, energies_of
 from systems.store import load_ensemble, write_ensemble
 from tests.small_reference import small_reference
 from workflows import ramachandran
-from workflows.ramachandran import RamachandranConfig
+from workflows.ramachandran import RamachandranConfig, RamachandranRow
 from workflows.ramachandran_measures import Judge
-from workflows.ramachandran_pipeline import unlearned
+from workflows.ramachandran_pipeline import _means, unlearned
 from workflows.ramachandran_planes import torsion_planes
 from workflows.ramachandran_samples import Sample
 from workflows.report.ramachandran_figure import Frame, maps_figure
@@ -107,6 +110,48 @@ def test_weights_of_mirror_images_go_into_every_number(frames: ReferenceEnsemble
     kept = Sample("kept", frames.select(torch.arange(1, len(frames), 2)))
     expected = judge.look_at(kept).surfaces[0].probability
     np.testing.assert_allclose(findings.surfaces[0].probability, expected, atol=1e-12)
+
+
+def turned(frames: ReferenceEnsemble) -> ReferenceEnsemble:
+    """Return frames whose walkers of even number are at phi = 60 degrees, and the others at -60."""
+    x, angle = frames.positions.double(), torch.where(frames.group % 2 == 0, -2 * math.pi / 3, 2 * math.pi / 3)
+    axis = torch.nn.functional.normalize(x[:, 8] - x[:, 6], dim=-1)[:, None]  # from N to CA
+    arm, turn = x[:, 9:] - x[:, 8:9], angle[:, None, None]
+    along = (arm * axis).sum(-1, keepdim=True) * axis
+    across = torch.linalg.cross(axis.expand_as(arm), arm, dim=-1)
+    moved = x[:, 8:9] + along + turn.cos() * (arm - along) + turn.sin() * across
+    return replace(frames, positions=torch.cat([x[:, :9], moved], 1).float())
+
+
+def test_what_a_network_says_of_conformers_has_the_error_of_what_it_learned_from(frames: ReferenceEnsemble) -> None:
+    two_sided = turned(frames)
+    judge, reference = judge_of(two_sided)
+    drawn = Sample("iid", two_sided, independent=True)
+    learned = replace(drawn, of_a_network=True)
+
+    def found(sample: Sample, learned_from: Sample | None) -> Estimate | str:
+        return replace(judge, learned_from=learned_from).look_at(sample).conformers["phi > 0"]
+
+    own, of_walkers, of_network = found(drawn, reference), found(reference, reference), found(learned, reference)
+    assert isinstance(own, Estimate)
+    assert isinstance(of_walkers, Estimate)
+    assert isinstance(of_network, Estimate)
+    # Walkers stay on one side, and a frame does not know of its walker.
+    assert own.stderr < 0.2 * of_walkers.stderr
+    assert of_network == replace(own, stderr=math.hypot(own.stderr, of_walkers.stderr))
+    assert found(learned, None) == own
+    one_sided = Sample("reference", two_sided.select(torch.arange(1, len(frames), 2)))
+    never = found(learned, one_sided)
+    assert isinstance(never, str)
+    assert never.startswith("of the frames learned from:")
+
+
+def test_seeds_that_share_their_frames_do_not_lessen_the_error_of_these() -> None:
+    row = RamachandranRow("aldp", "all", "dsm", "0", "iid_delta_f[phi > 0]", 4.0, None, None, 0.2)
+    (mean,) = _means([row, replace(row, seed="1", value=4.01), replace(row, seed="2", value=3.99)])
+    assert (mean.seed, mean.value, mean.stderr) == ("all", pytest.approx(4.0), pytest.approx(0.2))
+    (apart,) = _means([row, replace(row, seed="1", value=5.0), replace(row, seed="2", value=3.0)])
+    assert apart.stderr == pytest.approx(1 / math.sqrt(3))
 
 
 def test_weighted_frames_are_saved_with_their_weights_and_nothing_else(

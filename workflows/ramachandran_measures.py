@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -59,7 +60,8 @@ class Findings:
     Attributes:
         points: of every frame in each plane of the judge.
         surfaces: the free energy over each plane.
-        conformers: ``F_B - F_A`` [kT] of each basin by name, or why there is none.
+        conformers: ``F_B - F_A`` [kT] of each basin by name, or why there is none. What a network has learned is no
+            better known than in the frames that it learned from, and its error holds theirs.
         integrity: which frames are no molecule.
         folding: who is folded; None where the beads have no fold.
     """
@@ -81,6 +83,7 @@ class Judge:
         selection: name of the beads.
         reference: frames of the beads.
         planes: that maps are drawn over, those of residues first.
+        learned_from: frames of the beads; None where nothing was learned.
         seed: of thinning and halving.
     """
 
@@ -89,6 +92,7 @@ class Judge:
     selection: str
     reference: Sample
     planes: Sequence[Plane]
+    learned_from: Sample | None = None
     seed: int = 0
 
     @property
@@ -111,6 +115,8 @@ class Judge:
         points = [plane.points(sample.frames.positions.numpy()) for plane in self.planes]
         surfaces = [plane.surface(sample, found) for plane, found in zip(self.planes, points, strict=True)]
         conformers = {name: self._conformer(sample, name) for name in self.beads.basins}
+        if sample.of_a_network:
+            conformers = {name: _as_learned(found, self._learned[name]) for name, found in conformers.items()}
         return Findings(points, surfaces, conformers, self._integrity(sample), folding_of(self.beads, sample))
 
     def measure(self, sample: Sample, findings: Findings) -> Iterator[Measured]:
@@ -187,6 +193,12 @@ class Judge:
             least = marginal_divergences(floors[name], theirs[name])
             yield Measured(f"{sample.label}_{name}_js", float(found.mean()), float(least.mean()))
 
+    @cached_property
+    def _learned(self) -> dict[str, Estimate | str | None]:
+        """The conformers of the frames that were learned from."""
+        frames = self.learned_from
+        return {name: None if frames is None else self._conformer(frames, name) for name in self.beads.basins}
+
     def _conformer(self, sample: Sample, basin: str) -> Estimate | str:
         try:
             return basin_free_energy(self.beads, basin, sample.frames.positions.numpy(), sample.groups, sample.log_w)
@@ -205,6 +217,15 @@ class Judge:
 
     def _generator(self, purpose: str) -> np.random.Generator:
         return np.random.default_rng(split_seed(self.seed, purpose))
+
+
+def _as_learned(found: Estimate | str, learned: Estimate | str | None) -> Estimate | str:
+    """Return what samples of a network say, its error no less than that of the frames learned from."""
+    if isinstance(found, str) or learned is None:
+        return found
+    if isinstance(learned, str):
+        return f"of the frames learned from: {learned}"
+    return replace(found, stderr=math.hypot(found.stderr, learned.stderr))
 
 
 def own_metrics(sample: Sample, findings: Findings) -> Iterator[Measured]:

@@ -154,9 +154,12 @@ def _means(rows: Sequence[RamachandranRow]) -> Iterator[RamachandranRow]:
 
 
 def _error_of_mean(rows: Sequence[RamachandranRow]) -> float | None:
-    """Return the standard error of a mean over seeds: what the seeds tell of themselves, or their scatter if larger."""
+    """Return the standard error of a mean over seeds: what one tells of itself, or their scatter if larger.
+
+    All seeds learn from the same frames and are held against the same others: more of them do not lessen that error.
+    """
     told = [row.stderr for row in rows if row.stderr is not None]
-    errors = [math.sqrt(float(np.mean(np.square(told))) / len(rows))] if told else []
+    errors = [math.sqrt(float(np.mean(np.square(told))))] if told else []
     values = [row.value for row in rows]
     if len(values) > 1 and np.isfinite(values).all():
         errors.append(float(np.std(values, ddof=1)) / math.sqrt(len(values)))

@@ -93,7 +93,8 @@ class JudgedRun:
         model, training = stages.trained(self.objective, self.seed, folder.path / "models" / f"{self.name}.safetensors")
         metrics = [Measured("training_seconds", float(training.facts["training_seconds"]))]
         reference = self._reference(model)
-        judge = Judge(stages.system, stages.beads, self.config.beads, reference, self.planes, self.seed)
+        learned_from = self._beads_of(stages.training)
+        judge = Judge(stages.system, stages.beads, self.config.beads, reference, self.planes, learned_from, self.seed)
         samples, fallen = {REFERENCE: judge.reference}, {}
         for sampler, label in samplers_of(self.config.beads).items():
             file = folder.path / "samples" / f"{self.name}-{sampler}.h5"
@@ -113,7 +114,7 @@ class JudgedRun:
             if "families" in counts:
                 metrics.append(Measured(f"{label}_families", float(counts["families"])))
             if frames.n_groups > 1:  # of one family alone there is no error
-                samples[label] = Sample(label, frames, independent=sampler == "reverse")
+                samples[label] = Sample(label, frames, independent=sampler == "reverse", of_a_network=True)
         weighted = self._weighted(model) if self.config.beads == "all" else None
         if weighted is not None:
             for when, worth in weighted.worth.items():
@@ -150,11 +151,15 @@ class JudgedRun:
             yield trust.fallen_apart(f"{self.name}, {label}", reason)
 
     def _reference(self, model: MoleculeModel) -> Sample:
-        positions = self.stages.positions(self.reference)
-        frames = dataclasses.replace(self.reference, positions=positions.float())
-        if self.config.beads != "all":
-            frames = dataclasses.replace(frames, energies=evaluate(learned_target(model), positions))
-        return Sample(REFERENCE, frames)
+        sample = self._beads_of(self.reference)
+        if self.config.beads == "all":
+            return sample
+        energies = evaluate(learned_target(model), self.stages.positions(self.reference))
+        return dataclasses.replace(sample, frames=dataclasses.replace(sample.frames, energies=energies))
+
+    def _beads_of(self, frames: ReferenceEnsemble) -> Sample:
+        """Return the beads of frames, with the energies of all atoms."""
+        return Sample(REFERENCE, dataclasses.replace(frames, positions=self.stages.positions(frames).float()))
 
     def _with_energies(self, frames: ReferenceEnsemble) -> ReferenceEnsemble:
         """Return frames with their true energies where all atoms are there."""

@@ -21,12 +21,14 @@ class Sample:
         frames: of the beads; energies [kT] are the true ones where the beads are all atoms, else the learned ones.
         independent: whether each frame is a draw of its own, and not each group.
         log_w: unnormalised log weights.
+        of_a_network: whether they stand for what a network has learned, and not for the true energy.
     """
 
     label: str
     frames: ReferenceEnsemble
     independent: bool = False
     log_w: Float[np.ndarray, " frames"] | None = None
+    of_a_network: bool = False
 
     @property
     def groups(self) -> Int[np.ndarray, " frames"] | None:
