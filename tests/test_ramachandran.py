@@ -24,7 +24,7 @@ from systems.store import load_ensemble, write_ensemble
 from tests.small_reference import small_reference
 from workflows import ramachandran
 from workflows.ramachandran import RamachandranConfig, RamachandranRow
-from workflows.ramachandran_measures import Judge
+from workflows.ramachandran_measures import Judge, Measured, conformer_metrics
 from workflows.ramachandran_pipeline import _means, unlearned
 from workflows.ramachandran_planes import torsion_planes
 from workflows.ramachandran_samples import Sample
@@ -140,6 +140,8 @@ def test_what_a_network_says_of_conformers_has_the_error_of_what_it_learned_from
     assert own.stderr < 0.2 * of_walkers.stderr
     assert of_network == replace(own, stderr=math.hypot(own.stderr, of_walkers.stderr))
     assert found(learned, None) == own
+    told = {row.metric: row for row in conformer_metrics("x", replace(judge, learned_from=reference).learned)}
+    assert told["x_delta_f[phi > 0]"] == Measured("x_delta_f[phi > 0]", of_walkers.value, None, of_walkers.stderr)
     one_sided = Sample("reference", two_sided.select(torch.arange(1, len(frames), 2)))
     never = found(learned, one_sided)
     assert isinstance(never, str)

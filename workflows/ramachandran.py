@@ -43,6 +43,9 @@ ALL_SEEDS = "all"
 REFERENCE = "reference"
 """The objective of a line that is of the reference itself."""
 
+LEARNED_FROM = "learned_from"
+"""What the metrics of frames that were learned from begin with; their lines are of the reference."""
+
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class RamachandranConfig(MoleculeSettings, SamplingSettings):

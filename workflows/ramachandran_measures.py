@@ -116,7 +116,7 @@ class Judge:
         surfaces = [plane.surface(sample, found) for plane, found in zip(self.planes, points, strict=True)]
         conformers = {name: self._conformer(sample, name) for name in self.beads.basins}
         if sample.of_a_network:
-            conformers = {name: _as_learned(found, self._learned[name]) for name, found in conformers.items()}
+            conformers = {name: _as_learned(found, self.learned[name]) for name, found in conformers.items()}
         return Findings(points, surfaces, conformers, self._integrity(sample), folding_of(self.beads, sample))
 
     def measure(self, sample: Sample, findings: Findings) -> Iterator[Measured]:
@@ -194,8 +194,8 @@ class Judge:
             yield Measured(f"{sample.label}_{name}_js", float(found.mean()), float(least.mean()))
 
     @cached_property
-    def _learned(self) -> dict[str, Estimate | str | None]:
-        """The conformers of the frames that were learned from."""
+    def learned(self) -> dict[str, Estimate | str | None]:
+        """The conformers of the frames that were learned from, see :class:`Findings`; None where nothing was."""
         frames = self.learned_from
         return {name: None if frames is None else self._conformer(frames, name) for name in self.beads.basins}
 
@@ -230,14 +230,19 @@ def _as_learned(found: Estimate | str, learned: Estimate | str | None) -> Estima
 
 def own_metrics(sample: Sample, findings: Findings) -> Iterator[Measured]:
     """Yield what a sample shows by itself, whatever it is compared with."""
-    for name, found in findings.conformers.items():
-        if isinstance(found, Estimate):
-            yield Measured(f"{sample.label}_delta_f[{name}]", found.value, None, found.stderr)
+    yield from conformer_metrics(sample.label, findings.conformers)
     if findings.folding is not None:
         yield from folding_metrics(sample.label, findings.folding)
     for fault in ("stretched", "clashing", "mirrored"):
         share = float(sample.weights @ getattr(findings.integrity, fault))
         yield Measured(f"{sample.label}_{fault}", share)
+
+
+def conformer_metrics(label: str, found: Mapping[str, Estimate | str | None]) -> Iterator[Measured]:
+    """Yield ``F_B - F_A`` [kT] of every basin where both were seen."""
+    for name, one in found.items():
+        if isinstance(one, Estimate):
+            yield Measured(f"{label}_delta_f[{name}]", one.value, None, one.stderr)
 
 
 def folding_metrics(label: str, found: Folding) -> Iterator[Measured]:

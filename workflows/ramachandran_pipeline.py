@@ -19,9 +19,16 @@ from systems.ensemble import ReferenceEnsemble
 from systems.user_trajectory import read_user_trajectory
 from workflows import trust
 from workflows.molecule_stages import MoleculeStages
-from workflows.ramachandran import ALL_SEEDS, REFERENCE, RamachandranConfig, RamachandranResult, RamachandranRow
+from workflows.ramachandran import (
+    ALL_SEEDS,
+    LEARNED_FROM,
+    REFERENCE,
+    RamachandranConfig,
+    RamachandranResult,
+    RamachandranRow,
+)
 from workflows.ramachandran_folding import folded_starts
-from workflows.ramachandran_measures import Measured, own_metrics
+from workflows.ramachandran_measures import Measured, conformer_metrics, own_metrics
 from workflows.ramachandran_planes import Plane, torsion_planes
 from workflows.ramachandran_published import published_value
 from workflows.ramachandran_run import JudgedRun, Shown
@@ -114,9 +121,9 @@ def _planes(
 
 
 def _reference_rows(config: RamachandranConfig, stages: MoleculeStages, seen: Shown) -> Iterator[RamachandranRow]:
-    """Yield what the frames that others are compared with show themselves."""
-    found = seen.findings[REFERENCE]
-    for metric in own_metrics(seen.judge.reference, found):
+    """Yield what the frames that others are compared with show themselves, and those that were learned from."""
+    own = own_metrics(seen.judge.reference, seen.findings[REFERENCE])
+    for metric in (*own, *conformer_metrics(LEARNED_FROM, seen.judge.learned)):
         yield _row(config, stages, REFERENCE, ALL_SEEDS, metric)
 
 

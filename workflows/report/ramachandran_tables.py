@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from systems.molecular import MolecularSystem
 from workflows.progress import duration
-from workflows.ramachandran import ALL_SEEDS, REFERENCE, RamachandranResult, RamachandranRow
+from workflows.ramachandran import ALL_SEEDS, LEARNED_FROM, REFERENCE, RamachandranResult, RamachandranRow
 from workflows.ramachandran_planes import DIVERGENCES
 from workflows.ramachandran_published import CHAIN_DIVERGENCES, GPU_HOURS, SOURCE
 from workflows.ramachandran_published import DIVERGENCES as PUBLISHED
@@ -194,7 +194,11 @@ def conformer_tables(numbers: Numbers, system: MolecularSystem, state: str) -> I
     for name, basin in system.basins.items():
         metric = f"delta_f[{name}]"
         reference = numbers.get(REFERENCE, f"{REFERENCE}_{metric}")
-        lines = [Line(("reference", "", _value(reference), ""), "headline")]
+        learned = numbers.get(REFERENCE, f"{LEARNED_FROM}_{metric}")
+        lines = [
+            Line(("reference", "", _value(reference), ""), "headline"),
+            Line(("frames learned from", "", _value(learned), _deviation(learned, reference))),
+        ]
         for objective in numbers.objectives:
             for label in numbers.labels:
                 found = numbers.get(objective, f"{label}_{metric}")
