@@ -79,7 +79,7 @@ def fuse(function: Function, device: torch.device | str, *, dynamic: bool = Fals
         return function
     # torch warns about its own internals while it generates code; a user can do nothing about it.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\._inductor")
-    mode = "reduce-overhead" if recorded else None
+    mode = "reduce-overhead" if recorded and torch.device(device).type == "cuda" else None
     return torch.compile(function, dynamic=dynamic, mode=mode)  # type: ignore[return-value]
 
 

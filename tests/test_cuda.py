@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 import systems
 from boltzgen_diffclf.compilation import repeat
@@ -71,23 +72,26 @@ def test_chains_on_a_learned_energy_have_its_width() -> None:
     assert not bool(info.nonfinite.any())
 
 
-def held_out_losses(objective: str, device: torch.device) -> dict[str, float]:
+def held_out_losses(objective: str, device: torch.device, learning_rate: float = 5e-3) -> dict[str, float]:
     """Return the last held-out losses of a short training there, under noise of that device's own."""
     x = chain(500)
     statistics = measure_molecule(x, BONDS, named_generator(0, "resolution"))
     spec = MoleculeSpec(types=(0, 1, 2, 1), bonds=BONDS, levels=16, hidden=16, layers=2)
     model = build_molecule_model(spec, statistics, named_generator(0, "weights")).to(device)
     pool = molecule_pool(x, coordinates_of(model))
-    sizes = NoisedSizes(60, 512, 4, profile_pool=64)
+    sizes = NoisedSizes(150, 512, 4, learning_rate, profile_pool=64)
     result, _ = train_noised(model, NoisedTraining(NOISED_OBJECTIVES[objective], model.path, pool, pool, 9, 0, sizes))
     return {name: value for name, value in result.history[-1].items() if name.startswith("held_out")}
 
 
 def learns_the_same(objective: str) -> None:
+    """Every loss is nearer to that of the processor than to that of a network which has not learned."""
     here, there = held_out_losses(objective, torch.device("cpu")), held_out_losses(objective, CUDA)
+    untrained = held_out_losses(objective, torch.device("cpu"), 1e-12)
     assert here
     for name, value in here.items():
-        assert there[name] == pytest.approx(value, rel=0.2, abs=0.02)
+        if name != "held_out.contrastive_divergence":  # of chains of their own
+            assert abs(there[name] - value) < 0.5 * abs(untrained[name] - value)
 
 
 @pytest.mark.usefixtures("eager_mode")
@@ -98,6 +102,7 @@ def test_training_learns_what_it_learns_on_a_processor(objective: str) -> None:
 
 def test_a_recorded_training_with_chains_learns_it_too() -> None:
     learns_the_same("dsm_diffclf_cnce_cd")
+    assert counters["inductor"]["cudagraph_skips"] == 0
 
 
 def test_the_force_field_is_the_same_there() -> None:

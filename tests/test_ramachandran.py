@@ -14,18 +14,18 @@ import torch
 
 import systems
 from boltzgen_diffclf.errors import InputError, NotTrustworthyError
-from boltzgen_diffclf.estimators.estimate import Estimate
 from boltzgen_diffclf.estimators.reweighting import family_log_weights, normalised_weights
 from boltzgen_diffclf.observables import free_energy_surface, plane_free_energy, surface_agreement, unvisited_share
+from boltzgen_diffclf.training.checkpoint import load_checkpoint
 from systems.beads import bead_stereocentres, bead_system
 from systems.conformers import basin_free_energy, overweighted
 from systems.ensemble import Provenance, ReferenceEnsemble, energies_of
 from systems.store import load_ensemble, write_ensemble
 from tests.small_reference import small_reference
 from workflows import ramachandran
-from workflows.ramachandran import RamachandranConfig, RamachandranRow
-from workflows.ramachandran_measures import Judge, Measured, conformer_metrics
-from workflows.ramachandran_pipeline import _means, unlearned
+from workflows.ramachandran import RamachandranConfig
+from workflows.ramachandran_measures import Judge, Measured
+from workflows.ramachandran_pipeline import mean, unlearned
 from workflows.ramachandran_planes import torsion_planes
 from workflows.ramachandran_samples import Sample
 from workflows.report.ramachandran_figure import Frame, maps_figure
@@ -127,33 +127,56 @@ def test_what_a_network_says_of_conformers_has_the_error_of_what_it_learned_from
     two_sided = turned(frames)
     judge, reference = judge_of(two_sided)
     drawn = Sample("iid", two_sided, independent=True)
-    learned = replace(drawn, of_a_network=True)
+    network = replace(drawn, of_a_network=True)
 
-    def found(sample: Sample, learned_from: Sample | None) -> Estimate | str:
-        return replace(judge, learned_from=learned_from).look_at(sample).conformers["phi > 0"]
+    def found(sample: Sample, learned_from: Sample | None) -> Measured:
+        here = replace(judge, learned_from=learned_from)
+        told = {one.metric: one for one in here.measure(sample, here.look_at(sample))}
+        return told[f"{sample.label}_delta_f[phi > 0]"]
 
-    own, of_walkers, of_network = found(drawn, reference), found(reference, reference), found(learned, reference)
-    assert isinstance(own, Estimate)
-    assert isinstance(of_walkers, Estimate)
-    assert isinstance(of_network, Estimate)
+    own, of_walkers, of_network = found(drawn, reference), found(reference, reference), found(network, reference)
+    assert own.error is not None
+    assert of_walkers.error is not None
     # Walkers stay on one side, and a frame does not know of its walker.
-    assert own.stderr < 0.2 * of_walkers.stderr
-    assert of_network == replace(own, stderr=math.hypot(own.stderr, of_walkers.stderr))
-    assert found(learned, None) == own
-    told = {row.metric: row for row in conformer_metrics("x", replace(judge, learned_from=reference).learned)}
-    assert told["x_delta_f[phi > 0]"] == Measured("x_delta_f[phi > 0]", of_walkers.value, None, of_walkers.stderr)
-    one_sided = Sample("reference", two_sided.select(torch.arange(1, len(frames), 2)))
-    never = found(learned, one_sided)
-    assert isinstance(never, str)
-    assert never.startswith("of the frames learned from:")
+    assert own.error < 0.2 * of_walkers.error
+    assert of_network == own._replace(shared=of_walkers.error)
+    assert of_network.error == pytest.approx(math.hypot(own.error, of_walkers.error))
+    assert found(network, None) == own
+    assert replace(judge, learned_from=reference).learned["delta_f[phi > 0]"].value == of_walkers.value
+    for few in (two_sided.group % 2 == 1, two_sided.group == 0):  # walkers of one side, and one walker
+        never = found(network, Sample("learned_from", two_sided.select(few.nonzero()[:, 0])))
+        assert (never.value, never.error) == (own.value, math.inf)
 
 
 def test_seeds_that_share_their_frames_do_not_lessen_the_error_of_these() -> None:
-    row = RamachandranRow("aldp", "all", "dsm", "0", "iid_delta_f[phi > 0]", 4.0, None, None, 0.2)
-    (mean,) = _means([row, replace(row, seed="1", value=4.01), replace(row, seed="2", value=3.99)])
-    assert (mean.seed, mean.value, mean.stderr) == ("all", pytest.approx(4.0), pytest.approx(0.2))
-    (apart,) = _means([row, replace(row, seed="1", value=5.0), replace(row, seed="2", value=3.0)])
-    assert apart.stderr == pytest.approx(1 / math.sqrt(3))
+    one = Measured("iid_delta_f[phi > 0]", 4.0, None, 0.02, 0.2)
+    same = mean([one, one, one])
+    assert (same.value, same.error) == (4.0, pytest.approx(math.hypot(0.02 / math.sqrt(3), 0.2)))
+    apart = mean([one, one._replace(value=5.0), one._replace(value=3.0)])
+    assert apart.error == pytest.approx(math.hypot(1 / math.sqrt(3), 0.2))
+    assert mean([Measured("training_seconds", 3.0)]).error is None
+
+
+def test_the_table_and_the_page_show_what_was_learned_from(frames: ReferenceEnsemble, tmp_path: Path) -> None:
+    aldp, file, run = systems.load("aldp"), tmp_path / "two-sided.h5", tmp_path / "run"
+    write_ensemble(file, turned(frames), aldp.topology)
+    sizes = {**SIZES, "beads": "backbone", "objectives": ("dsm_diffclf",), "steps": 4, "learning_rate": 1e-3}
+    ramachandran.run(
+        RamachandranConfig(**sizes, state="vacuum", reference=file, out=run, pretraining=0.5, later_rate=0.25)
+    )
+    with (run / "results.csv").open() as handle:
+        rows = {(row["seed"], row["metric"]): row for row in csv.DictReader(handle)}
+    learned = float(rows["all", "learned_from_delta_f[phi > 0]"]["stderr"])
+    assert learned > 0.5
+    for seed in ("0", "all"):
+        assert float(rows[seed, "iid_delta_f[phi > 0]"]["stderr"]) > learned
+    assert "frames learned from" in (run / "report.html").read_text(encoding="utf-8")
+    model = run / "models" / "dsm_diffclf-seed0.safetensors"
+    rates = [
+        load_checkpoint(model.with_name(f"{model.stem}-training{part}.safetensors"), {})[1]["identity"]["settings"]
+        for part in ("", "-from-2")
+    ]
+    assert [one["learning_rate"] for one in rates] == [1e-3, 0.25e-3]
 
 
 def test_weighted_frames_are_saved_with_their_weights_and_nothing_else(

@@ -94,8 +94,8 @@ class MoleculeSettings(SystemSettings):
         float,
         Field(
             gt=0,
-            description="Learning rate of the steps after those, in that of theirs: less than one keeps more of what "
-            "they have learned.",
+            description="Learning rate of the steps after such a preparation, in that of the preparation: less than "
+            "one keeps more of what the network has learned.",
         ),
     ] = 1.0
 

@@ -44,7 +44,7 @@ REFERENCE = "reference"
 """The objective of a line that is of the reference itself."""
 
 LEARNED_FROM = "learned_from"
-"""What the metrics of frames that were learned from begin with; their lines are of the reference."""
+"""What the metrics of frames that were learned from begin with; they stand beside those of the reference."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -134,7 +134,8 @@ class RamachandranRow:
         value: the number; a largest deviation is infinite where a bin was never visited.
         noise_floor: what frames of the reference score in place of samples, as many of them.
         published: what others print for this metric and objective; divergences are of other frames of aldp-ildn.
-        stderr: standard error of the value, or of what it is above its floor where it has one.
+        stderr: standard error of the value, or of what it is above its floor where it has one. What a network says of
+            conformers and of a fold has that of the frames which it learned from in it.
     """
 
     system: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -45,12 +45,19 @@ class Measured(NamedTuple):
         value: the number.
         noise_floor: what frames of the reference score in place of the samples.
         stderr: of the value; of what it is above its floor where it has one.
+        shared: error of the frames that a network has learned from, which all seeds have in common.
     """
 
     metric: str
     value: float
     noise_floor: float | None = None
     stderr: float | None = None
+    shared: float = 0.0
+
+    @property
+    def error(self) -> float | None:
+        """Both errors together."""
+        return None if self.stderr is None else math.hypot(self.stderr, self.shared)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +67,7 @@ class Findings:
     Attributes:
         points: of every frame in each plane of the judge.
         surfaces: the free energy over each plane.
-        conformers: ``F_B - F_A`` [kT] of each basin by name, or why there is none. What a network has learned is no
-            better known than in the frames that it learned from, and its error holds theirs.
+        conformers: ``F_B - F_A`` [kT] of each basin by name, or why there is none.
         integrity: which frames are no molecule.
         folding: who is folded; None where the beads have no fold.
     """
@@ -115,8 +121,6 @@ class Judge:
         points = [plane.points(sample.frames.positions.numpy()) for plane in self.planes]
         surfaces = [plane.surface(sample, found) for plane, found in zip(self.planes, points, strict=True)]
         conformers = {name: self._conformer(sample, name) for name in self.beads.basins}
-        if sample.of_a_network:
-            conformers = {name: _as_learned(found, self.learned[name]) for name, found in conformers.items()}
         return Findings(points, surfaces, conformers, self._integrity(sample), folding_of(self.beads, sample))
 
     def measure(self, sample: Sample, findings: Findings) -> Iterator[Measured]:
@@ -132,7 +136,29 @@ class Judge:
                 findings.folding.contacts,
                 self.findings.folding.contacts,
             )
-        yield from own_metrics(sample, findings)
+        for told in own_metrics(sample, findings):
+            yield self._as_learned(sample, told)
+
+    @cached_property
+    def learned(self) -> dict[str, Measured]:
+        """What the frames learned from say of conformers and of a fold, by metric without the label of a sample.
+
+        Of frames of one group there is nothing: they have no error.
+        """
+        frames = self.learned_from
+        if frames is None or frames.frames.n_groups < 2:
+            return {}
+        told = [*conformer_metrics("", {name: self._conformer(frames, name) for name in self.beads.basins})]
+        folding = folding_of(self.beads, frames)
+        told += [] if folding is None else folding_metrics("", folding)
+        return {one.metric.removeprefix("_"): one for one in told}
+
+    def _as_learned(self, sample: Sample, told: Measured) -> Measured:
+        """Return what a sample says; a network knows no more of a conformer than the frames that it learned from."""
+        if not sample.of_a_network or self.learned_from is None or told.stderr is None:
+            return told
+        known = self.learned.get(told.metric.removeprefix(f"{sample.label}_"))
+        return told._replace(shared=math.inf if known is None or known.stderr is None else known.stderr)
 
     def unvisited(self, sample: Sample, findings: Findings) -> float:
         """Return the largest share of the reference, of all planes, that lies where no frame of a sample has weight."""
@@ -193,12 +219,6 @@ class Judge:
             least = marginal_divergences(floors[name], theirs[name])
             yield Measured(f"{sample.label}_{name}_js", float(found.mean()), float(least.mean()))
 
-    @cached_property
-    def learned(self) -> dict[str, Estimate | str | None]:
-        """The conformers of the frames that were learned from, see :class:`Findings`; None where nothing was."""
-        frames = self.learned_from
-        return {name: None if frames is None else self._conformer(frames, name) for name in self.beads.basins}
-
     def _conformer(self, sample: Sample, basin: str) -> Estimate | str:
         try:
             return basin_free_energy(self.beads, basin, sample.frames.positions.numpy(), sample.groups, sample.log_w)
@@ -219,15 +239,6 @@ class Judge:
         return np.random.default_rng(split_seed(self.seed, purpose))
 
 
-def _as_learned(found: Estimate | str, learned: Estimate | str | None) -> Estimate | str:
-    """Return what samples of a network say, its error no less than that of the frames learned from."""
-    if isinstance(found, str) or learned is None:
-        return found
-    if isinstance(learned, str):
-        return f"of the frames learned from: {learned}"
-    return replace(found, stderr=math.hypot(found.stderr, learned.stderr))
-
-
 def own_metrics(sample: Sample, findings: Findings) -> Iterator[Measured]:
     """Yield what a sample shows by itself, whatever it is compared with."""
     yield from conformer_metrics(sample.label, findings.conformers)
@@ -238,7 +249,7 @@ def own_metrics(sample: Sample, findings: Findings) -> Iterator[Measured]:
         yield Measured(f"{sample.label}_{fault}", share)
 
 
-def conformer_metrics(label: str, found: Mapping[str, Estimate | str | None]) -> Iterator[Measured]:
+def conformer_metrics(label: str, found: Mapping[str, Estimate | str]) -> Iterator[Measured]:
     """Yield ``F_B - F_A`` [kT] of every basin where both were seen."""
     for name, one in found.items():
         if isinstance(one, Estimate):

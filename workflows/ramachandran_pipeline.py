@@ -28,7 +28,7 @@ from workflows.ramachandran import (
     RamachandranRow,
 )
 from workflows.ramachandran_folding import folded_starts
-from workflows.ramachandran_measures import Measured, conformer_metrics, own_metrics
+from workflows.ramachandran_measures import Measured, own_metrics
 from workflows.ramachandran_planes import Plane, torsion_planes
 from workflows.ramachandran_published import published_value
 from workflows.ramachandran_run import JudgedRun, Shown
@@ -89,19 +89,23 @@ def compute(
     ]
     stages.folder.progress.plan({name: share for run in runs for name, share in run.shares.items()})
     rows: list[RamachandranRow] = []
+    together: dict[tuple[str, str], list[Measured]] = {}
     shown: dict[str, Shown] = {}
     checks: list[trust.Check] = []
     warnings: list[trust.Check] = []
     for run in runs:
         seen, metrics = run.judged()
-        rows += [_row(config, stages, run.objective, str(run.seed), metric) for metric in metrics]
+        for metric in metrics:
+            rows.append(_row(config, stages, run.objective, str(run.seed), metric))
+            together.setdefault((run.objective, metric.metric), []).append(metric)
         checks += run.checks(seen)
         warnings += run.warnings(seen)
         shown.setdefault(run.objective, seen)
     if "split_r_hat" in judged.diagnostics:
         warnings.insert(0, trust.check_walkers("the reference", max(judged.diagnostics["split_r_hat"].values())))
     first = next(iter(shown.values()))
-    table = (*rows, *_means(rows), *_reference_rows(config, stages, first))
+    means = [_row(config, stages, objective, ALL_SEEDS, mean(found)) for (objective, _), found in together.items()]
+    table = (*rows, *means, *_reference_rows(config, stages, first))
     write_csv(table, stages.folder.path / "results.csv")
     told = (*trust.failures(warnings), *missing)
     unconverged = "".join(trust.failures([] if starts is None else [starts.check()]))
@@ -123,7 +127,8 @@ def _planes(
 def _reference_rows(config: RamachandranConfig, stages: MoleculeStages, seen: Shown) -> Iterator[RamachandranRow]:
     """Yield what the frames that others are compared with show themselves, and those that were learned from."""
     own = own_metrics(seen.judge.reference, seen.findings[REFERENCE])
-    for metric in (*own, *conformer_metrics(LEARNED_FROM, seen.judge.learned)):
+    learned = [told._replace(metric=f"{LEARNED_FROM}_{name}") for name, told in seen.judge.learned.items()]
+    for metric in (*own, *learned):
         yield _row(config, stages, REFERENCE, ALL_SEEDS, metric)
 
 
@@ -140,37 +145,25 @@ def _row(
         found.value,
         found.noise_floor,
         published,
-        found.stderr,
+        found.error,
     )
 
 
-def _means(rows: Sequence[RamachandranRow]) -> Iterator[RamachandranRow]:
-    """Yield the mean over the seeds of every objective and metric."""
-    together: dict[tuple[str, str], list[RamachandranRow]] = {}
-    for row in rows:
-        together.setdefault((row.objective, row.metric), []).append(row)
-    for several in together.values():
-        floors = [row.noise_floor for row in several if row.noise_floor is not None]
-        yield dataclasses.replace(
-            several[0],
-            seed=ALL_SEEDS,
-            value=float(np.mean([row.value for row in several])),
-            noise_floor=float(np.mean(floors)) if floors else None,
-            stderr=_error_of_mean(several),
-        )
-
-
-def _error_of_mean(rows: Sequence[RamachandranRow]) -> float | None:
-    """Return the standard error of a mean over seeds: what one tells of itself, or their scatter if larger.
-
-    All seeds learn from the same frames and are held against the same others: more of them do not lessen that error.
-    """
-    told = [row.stderr for row in rows if row.stderr is not None]
-    errors = [math.sqrt(float(np.mean(np.square(told))))] if told else []
-    values = [row.value for row in rows]
+def mean(seeds: Sequence[Measured]) -> Measured:
+    """Return the mean of a metric over the seeds, its own error what they tell of themselves or their scatter."""
+    floors = [one.noise_floor for one in seeds if one.noise_floor is not None]
+    values = [one.value for one in seeds]
+    told = [one.stderr for one in seeds if one.stderr is not None]
+    errors = [math.sqrt(float(np.mean(np.square(told))) / len(seeds))] if told else []
     if len(values) > 1 and np.isfinite(values).all():
         errors.append(float(np.std(values, ddof=1)) / math.sqrt(len(values)))
-    return max(errors, default=None)
+    return Measured(
+        seeds[0].metric,
+        float(np.mean(values)),
+        float(np.mean(floors)) if floors else None,
+        max(errors, default=None),
+        max(one.shared for one in seeds),
+    )
 
 
 def write_csv(rows: Sequence[RamachandranRow], path: Path) -> None:

@@ -15,7 +15,7 @@ from systems.store import load_ensemble
 from workflows import trust
 from workflows.molecule_sampling import learned_target
 from workflows.molecule_stages import MoleculeStages, stage_of_training
-from workflows.ramachandran import REFERENCE, RamachandranConfig
+from workflows.ramachandran import LEARNED_FROM, REFERENCE, RamachandranConfig
 from workflows.ramachandran_folding import FoldedStarts
 from workflows.ramachandran_measures import Findings, Judge, Measured, weight_metrics
 from workflows.ramachandran_planes import Plane
@@ -93,7 +93,7 @@ class JudgedRun:
         model, training = stages.trained(self.objective, self.seed, folder.path / "models" / f"{self.name}.safetensors")
         metrics = [Measured("training_seconds", float(training.facts["training_seconds"]))]
         reference = self._reference(model)
-        learned_from = self._beads_of(stages.training)
+        learned_from = self._beads_of(stages.training, LEARNED_FROM)
         judge = Judge(stages.system, stages.beads, self.config.beads, reference, self.planes, learned_from, self.seed)
         samples, fallen = {REFERENCE: judge.reference}, {}
         for sampler, label in samplers_of(self.config.beads).items():
@@ -151,15 +151,15 @@ class JudgedRun:
             yield trust.fallen_apart(f"{self.name}, {label}", reason)
 
     def _reference(self, model: MoleculeModel) -> Sample:
-        sample = self._beads_of(self.reference)
+        sample = self._beads_of(self.reference, REFERENCE)
         if self.config.beads == "all":
             return sample
         energies = evaluate(learned_target(model), self.stages.positions(self.reference))
         return dataclasses.replace(sample, frames=dataclasses.replace(sample.frames, energies=energies))
 
-    def _beads_of(self, frames: ReferenceEnsemble) -> Sample:
-        """Return the beads of frames, with the energies of all atoms."""
-        return Sample(REFERENCE, dataclasses.replace(frames, positions=self.stages.positions(frames).float()))
+    def _beads_of(self, frames: ReferenceEnsemble, label: str) -> Sample:
+        """Return the beads of frames; their energies are still those of all atoms."""
+        return Sample(label, dataclasses.replace(frames, positions=self.stages.positions(frames).float()))
 
     def _with_energies(self, frames: ReferenceEnsemble) -> ReferenceEnsemble:
         """Return frames with their true energies where all atoms are there."""

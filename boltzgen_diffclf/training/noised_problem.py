@@ -144,7 +144,7 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
 
     def losses(self, model: NoisedEnergyModel, batch: NoisedBatch) -> Float[Tensor, " losses"]:
         """See :meth:`Problem.losses`."""
-        return self._losses(model, batch)
+        return self._losses(model, batch).clone()  # On a GPU the next call writes over what this one returned.
 
     def free_energies(self, model: NoisedEnergyModel) -> Float[Tensor, " levels"]:
         """See :meth:`Problem.free_energies`."""

@@ -182,9 +182,15 @@ def conformer_overview(numbers: Numbers, system: MolecularSystem) -> Table:
     for name, basin in system.basins.items():
         rows = [numbers.get(objective, f"{label}_delta_f[{name}]") for objective, label in named]
         arc = f"{basin.torsion} in ({basin.low:g}, {basin.high:g}) rad"
-        reference = numbers.get(REFERENCE, f"{REFERENCE}_delta_f[{name}]")
-        lines.append(Line((name, arc, *map(_value, (reference, *rows)))))
-    columns = ("conformer", "B", NAMES[REFERENCE], *(f"{NAMES[label]}, {objective}" for objective, label in named))
+        frames = [numbers.get(REFERENCE, f"{label}_delta_f[{name}]") for label in (REFERENCE, LEARNED_FROM)]
+        lines.append(Line((name, arc, *map(_value, (*frames, *rows)))))
+    columns = (
+        "conformer",
+        "B",
+        NAMES[REFERENCE],
+        "learned from",
+        *(f"{NAMES[label]}, {objective}" for objective, label in named),
+    )
     caption = "Conformers, B against all the rest, A; F(B) − F(A) [kT] ± one standard error"
     return Table(caption, columns, lines, words=2)
 

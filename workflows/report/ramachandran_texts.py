@@ -72,7 +72,8 @@ WORTH = (
 )
 ERRORS = (
     "Errors are those of independent draws: generated frames each one, a chain or a walker with all its frames one, a "
-    "family of weighted frames one."
+    "family of weighted frames one. What a network says of conformers and of a fold has the error of the frames that "
+    "it learned from as well; maps have not."
 )
 WHOLE = (
     "Stretched: a bond is off by a quarter of its length; clashing: two atoms without a bond are so close that they "
