@@ -12,6 +12,7 @@ def test_published_maps_are_of_the_backbone_of_alanine_dipeptide() -> None:
     aldp = systems.load("aldp")
     assert published_value(aldp, "implicit", "backbone", "dsm", "langevin_js") == 0.0695
     assert published_value(aldp, "implicit", "heavy", "dsm", "langevin_js") is None
+    assert published_value(aldp, "vacuum", "backbone", "dsm", "langevin_js") is None
     assert published_value(replace(aldp, name="ACE-GLY-NME"), "implicit", "backbone", "dsm", "langevin_js") is None
 
 

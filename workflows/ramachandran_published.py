@@ -38,10 +38,15 @@ CHAIN_DIVERGENCES: Mapping[tuple[str, str], tuple[float, float]] = {
 (:data:`SOURCE`). Their trajectories are of another force field, in explicit water."""
 
 MOLECULES = ("aldp", "aldp-ildn")
-"""Names of the molecule that they are of."""
+"""Names of the molecule that :data:`DIVERGENCES` are of."""
 
 GPU_HOURS: Mapping[str, float] = {"dsm": 3.3, "fokker_planck": 8.1, "dsm_diffclf": 5.6}
 """Of their trainings (:data:`SOURCE`)."""
+
+
+def are_of(system: MolecularSystem, state: str, beads: str) -> bool:
+    """Return whether :data:`DIVERGENCES` are of this selection of this molecule, in this state."""
+    return system.name in MOLECULES and state == "implicit" and beads == "backbone"
 
 
 def published_value(system: MolecularSystem, state: str, beads: str, objective: str, metric: str) -> float | None:
@@ -61,7 +66,7 @@ def published_value(system: MolecularSystem, state: str, beads: str, objective: 
     if beads == "ca" and system.name == "chignolin":
         found = CHAIN_DIVERGENCES.get((objective, metric))
         return found[0] if found else None
-    if beads != "backbone" or system.name not in MOLECULES:
+    if not are_of(system, state, beads):
         return None
     found = DIVERGENCES.get((objective, metric.replace("_js_pooled_range", "_js")))
     return found[0] if found else None

@@ -13,7 +13,7 @@ from boltzgen_diffclf.files import atomic_path
 from workflows.molecule_settings import OBJECTIVES
 from workflows.ramachandran import ALL_SEEDS, REFERENCE, RamachandranResult
 from workflows.ramachandran_distributions import distributions
-from workflows.ramachandran_published import MOLECULES
+from workflows.ramachandran_published import are_of
 from workflows.ramachandran_run import Shown
 from workflows.ramachandran_slow import SlowPlane
 from workflows.report import ramachandran_tables as tables
@@ -130,7 +130,7 @@ def _map_sections(result: RamachandranResult, shown: Mapping[str, Shown], number
     judge = next(iter(shown.values())).judge
     residues = [plane.residue for plane in judge.residues]
     if len(residues) == 1:
-        published = result.config.beads == "backbone" and judge.system.name in MOLECULES
+        published = are_of(judge.system, result.config.state, result.config.beads)
         pictures = list(map(_maps, shown, shown.values()))
         yield Section("Maps", pictures, [tables.agreement_table(numbers)], [texts.ERRORS])
         yield Section(
