@@ -26,7 +26,7 @@ def noised(path: DiffusionPath, t: Tensor, groups: int = GROUPS) -> tuple[Gaussi
 
 def posterior(path: DiffusionPath, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
     own = path.alpha(t).expand(len(x), -1), path.log_sigma(t).expand(len(x), -1)
-    return level_posterior(x, z, own, own)
+    return level_posterior(x, z, own, own, x[:0, 0])
 
 
 def energies(mixture: GaussianMixture, path: DiffusionPath, y: Tensor, t: Tensor, error: float) -> Tensor:

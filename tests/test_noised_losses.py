@@ -12,6 +12,7 @@ from boltzgen_diffclf.nets import MlpEnergyNet
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import VariancePreserving, uniform_levels
 from boltzgen_diffclf.streams import named_generator
+from boltzgen_diffclf.training.clean_data import CleanSamples
 from boltzgen_diffclf.training.noised_losses import NOISED_LOSSES, Case, NoisedBatch, Setting, Sizes, price_together
 from boltzgen_diffclf.training.noised_problem import noised_batch
 
@@ -45,7 +46,7 @@ def batch() -> NoisedBatch:
     stream = named_generator(1, "batch")
     level = torch.stack([torch.randperm(12, generator=stream)[:SIZE].sort().values for _ in range(GROUPS)])
     clean = torch.randn(GROUPS, DIM, generator=stream, dtype=torch.float64)
-    return noised_batch(clean, torch.zeros_like(clean), level, SETTING, stream)
+    return noised_batch(CleanSamples(clean, torch.zeros_like(clean)), level, SETTING, stream)
 
 
 def gradients(loss: Tensor, model: NoisedEnergyModel) -> Tensor:
@@ -122,7 +123,9 @@ def test_conditional_noise_finds_a_hole_that_opens_to_one_coordinate_alone(monke
     data = DataGaussian(torch.zeros(dim), torch.ones(()))
     clean = torch.randn(groups, dim, generator=stream)
     setting = Setting(path, SETTING.levels.float())
-    given = noised_batch(clean, torch.zeros_like(clean), torch.zeros(groups, 1, dtype=torch.long), setting, stream)
+    given = noised_batch(
+        CleanSamples(clean, torch.zeros_like(clean)), torch.zeros(groups, 1, dtype=torch.long), setting, stream
+    )
 
     def slope(depth: float) -> float:
         net = Hole()

@@ -22,6 +22,7 @@ from boltzgen_diffclf.losses.fokker_planck import (
     probed_fokker_planck_loss,
 )
 from boltzgen_diffclf.losses.noise_contrastive import noise_contrastive_loss
+from boltzgen_diffclf.losses.reference_batch import CleanPosterior, clean_posterior, kernel_logits
 from boltzgen_diffclf.losses.rne import forward_step, kernel_ratio_loss
 from boltzgen_diffclf.losses.score_matching import (
     clean_sample_by_force,
@@ -38,9 +39,11 @@ from boltzgen_diffclf.losses.sliced_score_matching import (
 from boltzgen_diffclf.losses.time_score import time_score, time_score_matching_loss
 
 __all__ = [
+    "CleanPosterior",
     "ReplayBuffer",
     "binary_classification_loss",
     "classification_diffusion_loss",
+    "clean_posterior",
     "clean_sample_by_force",
     "conditional_noise_contrastive_loss",
     "contrastive_divergence_loss",
@@ -52,6 +55,7 @@ __all__ = [
     "fokker_planck_residual",
     "forward_step",
     "jensen_shannon_ratio_loss",
+    "kernel_logits",
     "kernel_ratio_loss",
     "kullback_leibler_ratio_loss",
     "level_classification_loss",

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int, Real
 from torch import Tensor
 
+from boltzgen_diffclf.losses.reference_batch import kernel_logits
+
 
 def level_classification_loss(
     energies: Float[Tensor, "batch levels levels"], free_energies: Float[Tensor, "batch levels"]
@@ -42,11 +44,12 @@ def posterior_classification_loss(
 ) -> Float[Tensor, "batch levels"]:
     r"""The classification loss with the level's name averaged out: its labels are probabilities.
 
-    Which level made ``y`` is itself a draw. Given ``y`` and the clean ``x`` behind it, the levels of the group have
-    the probabilities ``p(t_j | y, x)``, in closed form; in their place, the name adds nothing but noise. The mean is
-    that of :func:`level_classification_loss` for any energies (Rao and Blackwell), and so is the minimiser. Where the
-    noise is wider than the structure of the data, ``x`` tells the level little better than ``y`` does: at the
-    minimum the gradient then has hardly any noise left. Time score matching is its limit of close levels.
+    Which level made ``y`` is itself a draw. Given ``y`` and the clean ``x`` behind it, or ``x`` among others, the
+    levels of the group have the probabilities ``p(t_j | y, x)``, in closed form; in their place, the name adds nothing
+    but noise. The mean is that of :func:`level_classification_loss` for any energies (Rao and Blackwell), and so is
+    the minimiser. Where the noise is wider than the structure of the data, ``x`` tells the level little better than
+    ``y`` does: at the minimum the gradient then has hardly any noise left. Time score matching is its limit of close
+    levels.
 
     Args:
         energies: ``[b, i, j]`` is ``U(y_i, t_j)`` [kT].
@@ -69,16 +72,19 @@ def level_posterior(
     z: Float[Tensor, "batch levels dim"],
     made_by: tuple[Float[Tensor, "batch levels"], Float[Tensor, "batch levels"]],
     classes: tuple[Float[Tensor, "*batch classes"], Float[Tensor, "*batch classes"]],
+    others: Float[Tensor, "others dim"],
 ) -> Float[Tensor, "batch levels classes"]:
-    r"""Return ``p(t_j | y_i, x_i)`` for ``y_i = alpha_i x_i + sigma_i z_i``, all classes being equally frequent.
+    r"""Return ``p(t_j | y_i, x_i, others)`` for ``y_i = alpha_i x_i + sigma_i z_i``, all classes being equally frequent.
 
-    ``log p(y_i | x_i, t_j)`` is that of a Gaussian of residual ``(alpha_i - alpha_j) x_i + sigma_i z_i``.
+    ``log p(y_i | x_i, t_j)`` is that of a Gaussian of residual ``(alpha_i - alpha_j) x_i + sigma_i z_i``. With other
+    clean samples, any of which might as well have made ``y_i``, it is the mixture of these Gaussians that counts.
 
     Args:
         x: clean samples.
         z: standard normal noise.
         made_by: ``alpha`` and ``log sigma`` of the levels that made the samples.
         classes: those of the levels to be told apart.
+        others: clean samples that made none of the ``y``; none of them is fine.
     """
     (alpha, log_sigma), (alpha_j, log_sigma_j) = made_by, classes
     shift = alpha.unsqueeze(-1) - alpha_j.unsqueeze(-2)
@@ -86,7 +92,12 @@ def level_posterior(
     xx, xz, zz = (product.sum(-1, keepdim=True) for product in (x * x, x * z, z * z))
     squared = shift.square() * xx + 2 * shift * sigma * xz + sigma.square() * zz
     logs = log_sigma_j.unsqueeze(-2)
-    return torch.softmax(-0.5 * squared * (-2 * logs).exp() - x.shape[-1] * logs, dim=-1)
+    logits = -0.5 * squared * (-2 * logs).exp()
+    if len(others):
+        y = alpha.unsqueeze(-1) * x + sigma * z
+        theirs = kernel_logits(y, others, alpha_j.unsqueeze(-2), logs).logsumexp(-1)
+        logits = torch.logaddexp(logits, theirs)
+    return torch.softmax(logits - x.shape[-1] * logs, dim=-1)
 
 
 def binary_classification_loss(

@@ -121,8 +121,14 @@ class DiffusionPath(ABC):
         self, x: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"], z: Float[Tensor, "batch dim"]
     ) -> Float[Tensor, " batch"]:
         """Return ``d/dt log p(y | x)`` at fixed y, for ``y = sample(x, t, z)``."""
+        return self.time_score_of_products(t, z.square().sum(-1), (x * z).sum(-1), x.shape[1])
+
+    def time_score_of_products(
+        self, t: Float[Tensor, " batch"], zz: Float[Tensor, " batch"], xz: Float[Tensor, " batch"], dimension: int
+    ) -> Float[Tensor, " batch"]:
+        """Return the same from ``|z|^2`` and ``<x, z>``, in which it is linear: also of their averages."""
         drift = self.d_log_alpha(t) * (self.log_alpha(t) - self.log_sigma(t)).exp()
-        return self.d_log_sigma(t) * (z.square().sum(-1) - x.shape[1]) + drift * (x * z).sum(-1)
+        return self.d_log_sigma(t) * (zz - dimension) + drift * xz
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.losses import (
+    CleanPosterior,
+    clean_posterior,
     clean_sample_by_force,
     conditional_noise_contrastive_loss,
     contrastive_divergence_loss,
     denoiser_matching_loss,
     forward_step,
+    kernel_logits,
     kernel_ratio_loss,
     level_classification_loss,
     level_posterior,
@@ -45,6 +48,9 @@ class NoisedBatch(NamedTuple):
         y: the noised samples.
         spare: two more standard normals, for probes and perturbations.
         uniform: a uniform number.
+        others: clean samples that made none of the noised ones, one in an axis of its own: what a loss regresses on is
+            averaged over these too. None of them is fine.
+        others_score: ``grad log p`` there.
         contrast_t: levels of chains of the model's own, one in an axis of its own; none where no loss asks for them.
         contrast_data: noised samples of those levels.
         contrast_chain: where the chains are.
@@ -58,6 +64,8 @@ class NoisedBatch(NamedTuple):
     y: Float[Tensor, "*batch dim"]
     spare: Float[Tensor, "*batch 2 dim"]
     uniform: Float[Tensor, "*batch"]
+    others: Float[Tensor, "*others dim"]
+    others_score: Float[Tensor, "*others dim"]
     contrast_t: Float[Tensor, "*chains"]
     contrast_data: Float[Tensor, "*chains dim"]
     contrast_chain: Float[Tensor, "*chains dim"]
@@ -93,6 +101,22 @@ class Case:
     def __init__(self, model: NoisedEnergyModel, batch: NoisedBatch, setting: Setting) -> None:
         self.model, self.batch, self.setting, self.rows = model, batch, setting, batch.rows
         self._energy: Tensor | None = None
+        self._posterior: CleanPosterior | None = None
+
+    def posterior(self) -> CleanPosterior:
+        """Return which clean sample made every row."""
+        if self._posterior is None:
+            rows = self.rows
+            self._posterior = clean_posterior(rows.y, rows.z, coefficients(self.setting.path, rows.t), rows.others)
+        return self._posterior
+
+    def clean(self) -> Float[Tensor, "rows dim"]:
+        """Return the average clean sample behind every row."""
+        return self.posterior().mean(self.rows.x, self.rows.others)
+
+    def clean_score(self) -> Float[Tensor, "rows dim"]:
+        """Return the average of ``grad log p`` at the clean sample behind every row."""
+        return self.posterior().mean(self.rows.score, self.rows.others_score)
 
     def denoised(self) -> Float[Tensor, "rows dim"]:
         """Return ``E[x | y]`` of every row at its own level."""
@@ -106,14 +130,14 @@ class Case:
 
 def denoising(case: Case) -> Float[Tensor, ""]:
     """Denoising score matching; about 1 for a fresh network on Gaussian data."""
-    return _denoiser_error(case, case.rows.x)
+    return _denoiser_error(case, case.clean())
 
 
 def denoising_by_force(case: Case) -> Float[Tensor, ""]:
     """The same, with the forces at the clean samples in place of what little noise leaves unsaid."""
-    rows, path = case.rows, case.setting.path
-    coefficients = path.alpha(rows.t), path.sigma(rows.t)
-    return _denoiser_error(case, clean_sample_by_force(rows.x, rows.y, rows.score, coefficients, case.model.resolution))
+    rows, path, width = case.rows, case.setting.path, case.model.resolution
+    both = path.alpha(rows.t), path.sigma(rows.t)
+    return _denoiser_error(case, clean_sample_by_force(case.clean(), rows.y, case.clean_score(), both, width))
 
 
 def _denoiser_error(case: Case, wanted: Float[Tensor, "rows dim"]) -> Float[Tensor, ""]:
@@ -126,14 +150,14 @@ def target_score(case: Case) -> Float[Tensor, ""]:
     """Target score matching, in units of the data's variance."""
     model, rows = case.model, case.rows
     alpha, gradient = case.setting.path.alpha(rows.t), model.gradient(rows.y, rows.t)
-    loss = target_score_matching_loss(gradient, rows.score, alpha, rows.y.shape[1])
+    loss = target_score_matching_loss(gradient, case.clean_score(), alpha, rows.y.shape[1])
     return model.data.variance.mean() * loss.mean()
 
 
 def classification(case: Case) -> Float[Tensor, ""]:
     """The diffusive classification loss among the levels of each group, its labels averaged."""
-    batch, coefficients = case.batch, _coefficients(case.setting.path, case.batch.t)
-    posterior = level_posterior(batch.x, batch.z, coefficients, coefficients)
+    batch, levels = case.batch, coefficients(case.setting.path, case.batch.t)
+    posterior = level_posterior(batch.x, batch.z, levels, levels, case.rows.others)
     return posterior_classification_loss(_group_energies(case), case.model.free_energy(batch.t), posterior).mean()
 
 
@@ -146,12 +170,14 @@ def classification_among_all(case: Case) -> Float[Tensor, ""]:
     """The diffusive classification loss among all levels; one pass where the network gives them together."""
     model, batch, levels = case.model, case.batch, case.setting.levels
     energies = model.level_energies(case.rows.y, levels).unflatten(0, batch.level.shape)
-    made_by, classes = (_coefficients(case.setting.path, t) for t in (batch.t, levels))
-    posterior = level_posterior(batch.x, batch.z, made_by, classes)
+    made_by, classes = (coefficients(case.setting.path, t) for t in (batch.t, levels))
+    # As many kernels as a group of levels asks for.
+    others = case.rows.others[: len(case.rows.others) * batch.t.shape[1] // len(levels)]
+    posterior = level_posterior(batch.x, batch.z, made_by, classes, others)
     return posterior_classification_loss(energies, model.free_energy(levels), posterior).mean()
 
 
-def _coefficients(path: DiffusionPath, t: Float[Tensor, "*batch"]) -> tuple[Tensor, Tensor]:
+def coefficients(path: DiffusionPath, t: Float[Tensor, "*batch"]) -> tuple[Tensor, Tensor]:
     """Return ``alpha`` and ``log sigma``."""
     flat = t.flatten()
     return path.alpha(flat).reshape(t.shape), path.log_sigma(flat).reshape(t.shape)
@@ -172,9 +198,20 @@ def _group_energies(case: Case) -> Float[Tensor, "groups size size"]:
 def time_score(case: Case) -> Float[Tensor, ""]:
     """Conditional time score matching, in the logarithm of the noise as time: else the clean end outshouts all."""
     model, rows = case.model, case.rows
-    target = case.setting.path.conditional_time_score(rows.x, rows.t, rows.z)
     pace = _pace(case.setting.path, rows.t)
-    return time_score_matching_loss(model, rows.y, rows.t, target, 1 / pace, rows.y.shape[1]).mean()
+    return time_score_matching_loss(model, rows.y, rows.t, _clean_time_score(case), 1 / pace, rows.y.shape[1]).mean()
+
+
+def _clean_time_score(case: Case) -> Float[Tensor, " rows"]:
+    """Return the average conditional time score of every row, over the clean samples that may be behind it."""
+    rows, path, posterior = case.rows, case.setting.path, case.posterior()
+    both = coefficients(path, rows.t)
+    alpha, log_sigma = (value[:, None] for value in both)
+    theirs = -2 * kernel_logits(rows.y, rows.others, alpha, log_sigma).squeeze(1)
+    zz = posterior.mean_of_pairs(rows.z.square().sum(-1), theirs)
+    product = (rows.y @ rows.others.T - alpha * rows.others.square().sum(-1)) / log_sigma.exp()
+    xz = posterior.mean_of_pairs((rows.x * rows.z).sum(-1), product)
+    return path.time_score_of_products(rows.t, zz, xz, rows.y.shape[1])
 
 
 def fokker_planck(case: Case) -> Float[Tensor, ""]:

@@ -20,7 +20,7 @@ from boltzgen_diffclf.nets import MultiLevelNet
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import DiffusionPath, thermodynamic_length
 from boltzgen_diffclf.streams import device_stream
-from boltzgen_diffclf.training.clean_data import CleanData
+from boltzgen_diffclf.training.clean_data import CleanData, CleanSamples
 from boltzgen_diffclf.training.level_chains import N_LEAPFROG, LevelChains, LevelChainsState
 from boltzgen_diffclf.training.level_samplers import named_level_sampler
 from boltzgen_diffclf.training.loop import LoopSettings
@@ -73,11 +73,13 @@ class NoisedSettings(LoopSettings):
         groups: clean samples a step; ``group_size`` times as many where no loss compares the levels of a group.
         group_size: levels at which each is seen: N of the N-level classification loss.
         level_sampler: how these levels are chosen, one of ``LEVEL_SAMPLERS``.
+        reference_batch: other clean samples a step, over which the targets are averaged too.
     """
 
     groups: int = 128
     group_size: int = 4
     level_sampler: str = "spaced"
+    reference_batch: int = 0
     optimiser: str = "muon"
 
 
@@ -187,7 +189,8 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
             self._length = gaussian_length(model, self.setting.levels)
         level = self._sampler.draw(self._length, self.group_size, self.groups, generator)
         clean = data.draw(len(level), generator)
-        batch = noised_batch(clean.x, clean.score, level, self.setting, generator)
+        others = data.draw(self.settings.reference_batch, generator) if self.settings.reference_batch else None
+        batch = noised_batch(clean, level, self.setting, generator, others)
         if self._chains is None:
             return batch, None
         begun = self._chains_state or self._chains.init(model, data, generator)
@@ -196,24 +199,33 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
 
 
 def noised_batch(
-    x: Float[Tensor, "groups dim"],
-    score: Float[Tensor, "groups dim"],
+    clean: CleanSamples,
     level: Int[Tensor, "groups size"],
     setting: Setting,
     generator: torch.Generator,
+    others: CleanSamples | None = None,
 ) -> NoisedBatch:
-    """Return every clean sample at each of its levels, under independent noise that follows from a CPU stream."""
-    like, shape = setting.levels, (*level.shape, x.shape[1])
+    """Return every clean sample at each of its levels, under independent noise that follows from a CPU stream.
+
+    Args:
+        clean: samples, one a group.
+        level: of each group.
+        setting: path and levels.
+        generator: a CPU stream.
+        others: a reference batch, see :class:`NoisedBatch`.
+    """
+    like, shape = setting.levels, (*level.shape, clean.x.shape[1])
     stream = device_stream(generator, like.device)
     level = level.to(like.device)
     t = like[level]
-    clean, force = (value.to(like)[:, None].expand(shape) for value in (x, score))
-    shapes = (shape, (*level.shape, 2, x.shape[1]))
+    x, score = (value.to(like)[:, None].expand(shape) for value in clean)
+    shapes = (shape, (*level.shape, 2, shape[-1]))
     z, spare = (torch.randn(wanted, generator=stream, device=like.device).to(like) for wanted in shapes)
-    y = setting.path.sample(clean.flatten(0, 1), t.flatten(), z.flatten(0, 1)).reshape(shape)
+    y = setting.path.sample(x.flatten(0, 1), t.flatten(), z.flatten(0, 1)).reshape(shape)
     uniform = torch.rand(level.shape, generator=stream, device=like.device).to(like)
-    none = y[:, :0]
-    return NoisedBatch(level, t, clean, force, z, y, spare, uniform, none[..., 0], none, none)
+    none = y[:0, :1]
+    beside = (none, none) if others is None else (value.to(like)[:, None] for value in others)
+    return NoisedBatch(level, t, x, score, z, y, spare, uniform, *beside, y[:, :0, 0], y[:, :0], y[:, :0])
 
 
 def profile_curve(
@@ -286,4 +298,4 @@ def _pool_of_every_level(
     n_levels = len(setting.levels)
     level = torch.arange(n_levels)[:, None].expand(-1, pool).reshape(-1, 1)
     clean = data.draw(n_levels * pool, generator)
-    return noised_batch(clean.x, clean.score, level, setting, generator).y[:, 0].unflatten(0, (n_levels, pool))
+    return noised_batch(clean, level, setting, generator).y[:, 0].unflatten(0, (n_levels, pool))

@@ -41,6 +41,8 @@ class NoisedSizes:
         averaged_steps: that the averaged weights look back on.
         profile_pool: samples a level that the model's own ``F`` is profiled on, and where that is judged as many again.
         later_rate: peak of the second phase, in that of the first.
+        reference_batch: other clean samples a step, over which the targets are averaged too; it pays where noised
+            samples of several clean ones overlap.
     """
 
     steps: int
@@ -50,6 +52,7 @@ class NoisedSizes:
     averaged_steps: int = 100
     profile_pool: int = 256
     later_rate: float = 1.0
+    reference_batch: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +138,7 @@ def _phase(
         seed=split_seed(training.seed, f"phase from {steps.start}"),
         groups=sizes.groups,
         group_size=sizes.group_size,
+        reference_batch=sizes.reference_batch,
     )
     sampler, length = named_level_sampler(objective.level_sampler or settings.level_sampler), None
     if sampler.needs_length and training.length is not None:
