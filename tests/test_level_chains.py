@@ -111,7 +111,9 @@ def test_chains_find_a_hole_that_noise_does_not_and_raise_it() -> None:
         model = model_with(depth)
         contrast = moved(model, 16)[1][-1]
         x = DATA.samples.x[:MOVED]
-        batch = noised_batch(CleanSamples(x, x), torch.zeros(MOVED, 1, dtype=torch.long), SETTING, named_generator(2, "batch"))
+        batch = noised_batch(
+            CleanSamples(x, x), torch.zeros(MOVED, 1, dtype=torch.long), SETTING, named_generator(2, "batch")
+        )
         case = Case(model, batch.beside(*contrast), SETTING)
         loss = NOISED_LOSSES["contrastive_divergence"].mean(case)
         return float(torch.autograd.grad(loss, model.get_submodule("net").depth)[0])

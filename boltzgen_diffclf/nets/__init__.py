@@ -4,6 +4,7 @@ Each is exactly zero before training, but for :class:`WellPairsEnergyNet`, which
 """
 
 from boltzgen_diffclf.nets.classifier import ClassificationDiffusion, LevelClassifierNet
+from boltzgen_diffclf.nets.coordinate_waves import CoordinateWaves
 from boltzgen_diffclf.nets.discrete_levels import DiscreteLevels, cosine_alpha_bar
 from boltzgen_diffclf.nets.equivariant import DenseEnergyNet, EquivariantConfig, GraphEnergyNet
 from boltzgen_diffclf.nets.multi_level import MultiLevelNet, SquashedMlpTrunk
@@ -15,6 +16,7 @@ from boltzgen_diffclf.nets.well_pairs import WellPairsEnergyNet, find_wells
 
 __all__ = [
     "ClassificationDiffusion",
+    "CoordinateWaves",
     "DenseEnergyNet",
     "DiscreteLevels",
     "EquivariantConfig",

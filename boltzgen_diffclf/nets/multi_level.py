@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from boltzgen_diffclf.nets.coordinate_waves import CoordinateWaves
 from boltzgen_diffclf.nets.initialisation import linear, zero_linear
 from boltzgen_diffclf.nets.time_embedding import FourierTimeFeatures
 
@@ -23,23 +24,28 @@ class SquashedMlpTrunk(nn.Module):
         generator: draws the starting weights.
         hidden: width of the trunk; it gives twice as many features.
         layers: number of hidden layers, at least one.
+        waves: of the coordinates, beside ``q``, see :class:`CoordinateWaves`.
 
     Raises:
         ValueError: if ``layers`` is below one.
     """
 
-    def __init__(self, dim: int, generator: torch.Generator, *, hidden: int = 128, layers: int = 4) -> None:
+    def __init__(
+        self, dim: int, generator: torch.Generator, *, hidden: int = 128, layers: int = 4, waves: int = 0
+    ) -> None:
         super().__init__()
         if layers < 1:
             raise ValueError(f"layers must be at least 1, got {layers}")
         self.n_features = 2 * hidden
-        self.layers = nn.ModuleList([linear(*pair, generator) for pair in pairwise([dim] + [hidden] * layers)])
+        self.coordinates = CoordinateWaves(dim, waves, generator)
+        widths = [self.coordinates.n_features] + [hidden] * layers
+        self.layers = nn.ModuleList([linear(*pair, generator) for pair in pairwise(widths)])
         self.projection = linear(dim, hidden, generator, bias=False)
 
     def forward(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch features"]:
         """Return the features of ``x``."""
         squashed = torch.asinh(x)
-        features = squashed
+        features = self.coordinates(squashed)
         for layer in self.layers:
             features = nn.functional.gelu(layer(features))
         return torch.cat([features, features * self.projection(squashed)], dim=-1)

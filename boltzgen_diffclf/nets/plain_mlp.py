@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from boltzgen_diffclf.nets.coordinate_waves import CoordinateWaves
 from boltzgen_diffclf.nets.initialisation import linear, zero_linear
 from boltzgen_diffclf.nets.time_embedding import FourierTimeFeatures
 
@@ -24,6 +25,7 @@ class MlpEnergyNet(nn.Module):
         generator: draws the starting weights.
         hidden: width of the trunk.
         layers: number of hidden layers, at least one.
+        waves: of the coordinates, beside ``x``, see :class:`CoordinateWaves`.
         n_frequencies: waves of the time features.
         max_cycles: turns of the fastest; the fewer, the more do neighbouring times share what they learn.
 
@@ -45,6 +47,7 @@ class MlpEnergyNet(nn.Module):
         *,
         hidden: int = 128,
         layers: int = 4,
+        waves: int = 0,
         n_frequencies: int = 8,
         max_cycles: float = 8.0,
     ) -> None:
@@ -52,7 +55,8 @@ class MlpEnergyNet(nn.Module):
         if layers < 1:
             raise ValueError(f"layers must be at least 1, got {layers}")
         self.time_features = FourierTimeFeatures(n_frequencies, max_cycles)
-        widths = [dim + self.time_features.n_features] + [hidden] * layers
+        self.coordinates = CoordinateWaves(dim, waves, generator)
+        widths = [self.coordinates.n_features + self.time_features.n_features] + [hidden] * layers
         trunk = [linear(*pair, generator) for pair in pairwise(widths)]
         self.trunk = nn.ModuleList(trunk)
         self.readout = zero_linear(hidden, dim + 1)
@@ -60,7 +64,7 @@ class MlpEnergyNet(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return ``u(x, t)`` [kT]."""
-        features = torch.cat([x, self.time_features(t)], dim=-1)
+        features = torch.cat([self.coordinates(x), self.time_features(t)], dim=-1)
         for layer in self.trunk:
             features = nn.functional.gelu(layer(features))
         output = self.readout(features)

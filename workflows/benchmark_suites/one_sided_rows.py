@@ -9,6 +9,7 @@ SMALL = {
     "steps": 2000,
     "groups": 64,
     "group_size": 4,
+    "reference_batch": 1024,
     "averaged_steps": 200,
     "hidden": 64,
     "layers": 3,
@@ -19,7 +20,14 @@ SMALL = {
 }
 """On the line and in the plane, a quick run."""
 
-SMALL_FULL = {**SMALL, "samples": 60_000, "steps": 8000, "groups": 512, "averaged_steps": 1000}
+SMALL_FULL = {
+    **SMALL,
+    "samples": 60_000,
+    "steps": 8000,
+    "groups": 512,
+    "reference_batch": 2048,
+    "averaged_steps": 1000,
+}
 """On the line and in the plane, what a table needs."""
 
 LARGE = {
@@ -27,6 +35,7 @@ LARGE = {
     "steps": 2000,
     "groups": 128,
     "group_size": 4,
+    "reference_batch": 1024,
     "averaged_steps": 200,
     "hidden": 128,
     "layers": 3,

@@ -52,6 +52,9 @@ ONE_SIDED_TARGETS: Mapping[str, Callable[[int], GaussianMixture]] = {
 TIME_CYCLES = 2.0
 """Turns of the fastest wave of the time in the networks: densities of neighbouring levels differ smoothly."""
 
+WAVES, MOST_WAVED = 64, 3
+"""Waves of the coordinates in the networks, and the most coordinates that need them to tell modes apart."""
+
 _LENGTH_POOL = 256
 """Samples a level for the thermodynamic length."""
 
@@ -215,7 +218,7 @@ def _train_data_energy(objective: DataObjective, run: _Run) -> TrainingResult[Da
         seed=run.seed,
         groups=sizes.groups * sizes.group_size,
     )
-    net = MlpEnergyNet(len(mean), named_generator(run.seed, "weights"), hidden=sizes.hidden, layers=sizes.layers)
+    net = MlpEnergyNet(len(mean), named_generator(run.seed, "weights"), **_net_size(len(mean), sizes))
     settings = objective.settled(settings)
     problem = objective.problem(mean, run.training, run.held_out, settings)
     result = optimise(
@@ -234,10 +237,14 @@ def _train_data_energy(objective: DataObjective, run: _Run) -> TrainingResult[Da
 
 def _noised_net(objective: NoisedObjective, dim: int, seed: int, sizes: OneSidedSizes) -> torch.nn.Module:
     """Return the network: all levels from one pass where the objective compares all of them."""
-    stream, size = named_generator(seed, "weights"), {"hidden": sizes.hidden, "layers": sizes.layers}
+    stream, size = named_generator(seed, "weights"), _net_size(dim, sizes)
     if "classification_among_all" in objective.weights:
         return MultiLevelNet(SquashedMlpTrunk(dim, stream, **size), 2 * sizes.hidden, stream)
     return MlpEnergyNet(dim, stream, **size, max_cycles=TIME_CYCLES)
+
+
+def _net_size(dim: int, sizes: OneSidedSizes) -> dict[str, int]:
+    return {"hidden": sizes.hidden, "layers": sizes.layers, "waves": WAVES if dim <= MOST_WAVED else 0}
 
 
 def _pool(target: GaussianMixture, n: int, seed: int, name: str) -> FixedPool:
