@@ -215,6 +215,14 @@ def test_groups_of_more_levels_than_there_are_are_refused_before_anything_is_mad
     assert capsys.readouterr().err == "error: --group-size 40 is more than --levels 16: lower it\n"
 
 
+def test_a_rate_of_later_steps_without_a_preparation_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--later-rate", "0.25", "--pretraining", "0"]
+    assert run_command(TrainConfig, pytest.fail, program="train", argv=words) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert told.startswith("error: --later-rate 0.25 is of the steps after a preparation, and --pretraining 0 leaves")
+
+
 @pytest.mark.parametrize(
     ("config", "names"),
     [

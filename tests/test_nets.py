@@ -64,8 +64,16 @@ def mlp() -> nn.Module:
     return MlpEnergyNet(4, generator(), hidden=16, layers=2)
 
 
+def mlp_with_waves() -> nn.Module:
+    return MlpEnergyNet(4, generator(), hidden=16, layers=2, waves=3)
+
+
 def multi_level() -> nn.Module:
     return MultiLevelNet(SquashedMlpTrunk(4, generator(), hidden=16, layers=2), 32, generator(1))
+
+
+def multi_level_with_waves() -> nn.Module:
+    return MultiLevelNet(SquashedMlpTrunk(4, generator(), hidden=16, layers=2, waves=3), 32, generator(1))
 
 
 def molecules(batch: int) -> Tensor:
@@ -81,7 +89,9 @@ EVERY = [
     pytest.param(graph, molecules, id="graph"),
     pytest.param(torsion, vectors(5), id="torsion"),
     pytest.param(mlp, vectors(4), id="mlp"),
+    pytest.param(mlp_with_waves, vectors(4), id="mlp-waves"),
     pytest.param(multi_level, vectors(4), id="multi-level"),
+    pytest.param(multi_level_with_waves, vectors(4), id="multi-level-waves"),
 ]
 MOLECULAR = [pytest.param(dense, id="dense"), pytest.param(graph, id="graph")]
 
@@ -363,3 +373,21 @@ def test_bond_separation_counts_bonds_up_to_three_also_in_rings():
     assert chain[0].tolist() == [0, 1, 2, 3, 4, 4]
     ring = bond_separation(5, [(k, (k + 1) % 5) for k in range(5)])
     assert ring[0].tolist() == [0, 1, 2, 2, 1]
+
+
+def test_waves_let_a_network_see_fine_structure_in_a_plane() -> None:
+    x = 2 * torch.rand(2048, 2, generator=generator(1)) - 1
+    energy, t = (9 * x).sin().prod(1), torch.zeros(len(x))
+
+    def left(waves: int) -> float:
+        net = MlpEnergyNet(2, generator(), hidden=32, layers=2, waves=waves)
+        optimiser = torch.optim.Adam(net.parameters(), 3e-3)
+        for _ in range(150):
+            optimiser.zero_grad()
+            loss = (net(x, t) - energy).square().mean()
+            loss.backward()
+            optimiser.step()
+        return float(loss.detach() / energy.var())
+
+    assert left(32) < 0.2
+    assert left(0) > 0.5

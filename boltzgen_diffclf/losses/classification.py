@@ -74,7 +74,7 @@ def level_posterior(
     classes: tuple[Float[Tensor, "*batch classes"], Float[Tensor, "*batch classes"]],
     others: Float[Tensor, "others dim"],
 ) -> Float[Tensor, "batch levels classes"]:
-    r"""Return ``p(t_j | y_i, x_i, others)`` for ``y_i = alpha_i x_i + sigma_i z_i``, all classes being equally frequent.
+    r"""Return ``p(t_j | y_i, x_i, others)`` for ``y_i = alpha_i x_i + sigma_i z_i``, all classes equally frequent.
 
     ``log p(y_i | x_i, t_j)`` is that of a Gaussian of residual ``(alpha_i - alpha_j) x_i + sigma_i z_i``. With other
     clean samples, any of which might as well have made ``y_i``, it is the mixture of these Gaussians that counts.

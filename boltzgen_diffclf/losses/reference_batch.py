@@ -1,9 +1,10 @@
 r"""Which clean sample made a noised one, where others might have as well: targets averaged over a reference batch.
 
-Let ``x_0`` have made ``y``, and let ``x_1 ... x_K`` be other independent samples of the data. To one who knows them all
-but not which of them made ``y``, it was ``x_k`` with the probability ``w_k ~ p(y | x_k)``. Whatever a loss regresses on,
-``f(x_0)``, may then be replaced by ``sum_k w_k f(x_k)``: its mean given ``y`` is the same for any ``K``, and its variance
-less (Rao and Blackwell). Under wide noise hardly any is left; under little, ``x_0`` alone counts, as without the others.
+Let ``x_0`` have made ``y``, and let ``x_1 ... x_K`` be other independent samples of the data. To one who knows them
+all but not which of them made ``y``, it was ``x_k`` with the probability ``w_k ~ p(y | x_k)``. Whatever a loss
+regresses on, ``f(x_0)``, may then be replaced by ``sum_k w_k f(x_k)``: its mean given ``y`` is the same for any ``K``,
+and its variance less (Rao and Blackwell). Under wide noise hardly any is left, if ``K`` is far above the rows of a
+step, for they share these others; under little noise ``x_0`` alone counts, as without them.
 
 References:
     Xu, Tong & Jaakkola 2023, Stable target field, arXiv:2302.00670, for scores.

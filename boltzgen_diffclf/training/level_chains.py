@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,12 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.compilation import fuse
+from boltzgen_diffclf.composition import TimeEnergyLadder
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import DiffusionPath
 from boltzgen_diffclf.samplers import HamiltonianMonteCarlo, tune_step_size
 from boltzgen_diffclf.samplers.state import TensorState
 from boltzgen_diffclf.streams import device_stream
-from boltzgen_diffclf.target import Ladder
 from boltzgen_diffclf.training.clean_data import CleanData
 
 N_LEAPFROG = 10
@@ -125,22 +126,16 @@ class LevelChains:
         return self.path.sample(x, self.levels[level], noise)
 
 
-class _PresentLadder(Ladder):
-    """A model as it is now, for a sampler."""
+class _PresentLadder(TimeEnergyLadder):
+    """The levels of a model as it is now, its forces from one fused pass."""
 
     def __init__(self, model: NoisedEnergyModel, chains: LevelChains) -> None:
-        self.model, self.chains = model, chains
-        self.n_levels, self.event_shape = len(chains.levels), (len(model.data.mean),)
-        self.dimension = len(model.data.variance)
-        self.dtype, self.device = chains.levels.dtype, chains.levels.device
-
-    def energy(self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        with torch.no_grad():
-            return self.model.energy(x, self.chains.levels[level])
+        super().__init__(model, chains.levels, len(model.data.mean), len(model.data.variance))
+        self.fused = partial(chains.energy_and_gradient, model)
 
     def energy_and_force(
         self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch *event"]]:
         with torch.no_grad():
-            energy, gradient = self.chains.energy_and_gradient(self.model, x, self.chains.levels[level])
+            energy, gradient = self.fused(x, self.times[level])
         return energy.clone(), -gradient  # The next call may write over what this one returned.
