@@ -223,9 +223,10 @@ def noised_batch(
     z, spare = (torch.randn(wanted, generator=stream, device=like.device).to(like) for wanted in shapes)
     y = setting.path.sample(x.flatten(0, 1), t.flatten(), z.flatten(0, 1)).reshape(shape)
     uniform = torch.rand(level.shape, generator=stream, device=like.device).to(like)
-    none = y[:0, :1]
-    beside = (none, none) if others is None else (value.to(like)[:, None] for value in others)
-    return NoisedBatch(level, t, x, score, z, y, spare, uniform, *beside, y[:, :0, 0], y[:, :0], y[:, :0])
+    nobody, no_chains = y[:0, :1], y[:, :0]
+    other, other_score = (nobody, nobody) if others is None else (value.to(like)[:, None] for value in others)
+    chains = no_chains[..., 0], no_chains, no_chains
+    return NoisedBatch(level, t, x, score, z, y, spare, uniform, other, other_score, *chains)
 
 
 def profile_curve(

@@ -22,9 +22,12 @@ DIMS = (2, 8, 32, 128)
 OTHERS = tuple(name for name in ALL if name not in FOREMOST)
 """Objectives that run in 2 and 8 dimensions with one seed."""
 
+IN_THE_PLANE = {"waves": 64}
+"""Of networks in two dimensions, where forty modes lie close together."""
+
 PRESETS = {
-    "quick": Preset((Block(TARGET, (2, 8), ("dsm", "dsm_ctsm", "dsm_diffclf"), (0,)),), LARGE),
-    "standard": Preset((Block(TARGET, DIMS, FOREMOST), Block(TARGET, (2, 8), OTHERS, (0,))), LARGE_FULL),
+    "quick": Preset((Block(TARGET, (2, 8), ("dsm", "dsm_ctsm", "dsm_diffclf"), (0,)),), LARGE | IN_THE_PLANE),
+    "standard": Preset((Block(TARGET, DIMS, FOREMOST), Block(TARGET, (2, 8), OTHERS, (0,))), LARGE_FULL | IN_THE_PLANE),
 }
 
 

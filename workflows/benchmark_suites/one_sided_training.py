@@ -52,8 +52,8 @@ ONE_SIDED_TARGETS: Mapping[str, Callable[[int], GaussianMixture]] = {
 TIME_CYCLES = 2.0
 """Turns of the fastest wave of the time in the networks: densities of neighbouring levels differ smoothly."""
 
-WAVES, MOST_WAVED = 64, 3
-"""Waves of the coordinates in the networks, and the most coordinates that need them to tell modes apart."""
+MOST_WAVED = 3
+"""The most coordinates of which the networks are given waves."""
 
 _LENGTH_POOL = 256
 """Samples a level for the thermodynamic length."""
@@ -66,6 +66,8 @@ class OneSidedSizes(NoisedSizes):
     Attributes:
         hidden: width of the network.
         layers: its hidden layers.
+        waves: of the coordinates beside these, where they are at most :data:`MOST_WAVED`: many narrow modes in a plane
+            are hard to tell apart otherwise; for few modes they are worse than none.
         levels: of noise.
         samples: clean ones, that training draws from.
         level_pool: samples a level for the classification loss, and as many to profile F on.
@@ -77,6 +79,7 @@ class OneSidedSizes(NoisedSizes):
     steps: int = 2000
     hidden: int = 128
     layers: int = 4
+    waves: int = 0
     levels: int = 128
     samples: int = 60_000
     level_pool: int = 32
@@ -244,7 +247,7 @@ def _noised_net(objective: NoisedObjective, dim: int, seed: int, sizes: OneSided
 
 
 def _net_size(dim: int, sizes: OneSidedSizes) -> dict[str, int]:
-    return {"hidden": sizes.hidden, "layers": sizes.layers, "waves": WAVES if dim <= MOST_WAVED else 0}
+    return {"hidden": sizes.hidden, "layers": sizes.layers, "waves": sizes.waves if dim <= MOST_WAVED else 0}
 
 
 def _pool(target: GaussianMixture, n: int, seed: int, name: str) -> FixedPool:
