@@ -24,7 +24,7 @@ SMALL_FULL = {
     **SMALL,
     "samples": 60_000,
     "steps": 8000,
-    "groups": 512,
+    "groups": 128,
     "reference_batch": 2048,
     "averaged_steps": 1000,
 }
