@@ -84,7 +84,7 @@ def level_posterior(
         z: standard normal noise.
         made_by: ``alpha`` and ``log sigma`` of the levels that made the samples.
         classes: those of the levels to be told apart.
-        others: clean samples that made none of the ``y``; none of them is fine.
+        others: clean samples drawn independently of these; none is fine.
     """
     (alpha, log_sigma), (alpha_j, log_sigma_j) = made_by, classes
     shift = alpha.unsqueeze(-1) - alpha_j.unsqueeze(-2)

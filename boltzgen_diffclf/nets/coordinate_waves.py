@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class CoordinateWaves(nn.Module):
     """A vector, and sines and cosines of it along random directions, which are learned on.
 
-    Many narrow modes in a plane lie within what one neuron bends over, and a network is slow to tell them apart; in
-    tens of dimensions no two of them share a direction, and the vector alone is better.
+    Of forty narrow modes in a plane a network learned energies and scores several times as well with them; in eight
+    dimensions and more it did not, and for two modes on the line its scores were worse.
 
     Args:
         dim: length of the vector; its columns should have a scale of about one.

@@ -126,7 +126,14 @@ class DiffusionPath(ABC):
     def time_score_of_products(
         self, t: Float[Tensor, " batch"], zz: Float[Tensor, " batch"], xz: Float[Tensor, " batch"], dimension: int
     ) -> Float[Tensor, " batch"]:
-        """Return the same from ``|z|^2`` and ``<x, z>``, in which it is linear: also of their averages."""
+        """Return ``d/dt log p(y | x)`` from ``|z|^2`` and ``<x, z>``, in which it is linear.
+
+        Args:
+            t: times.
+            zz: ``|z|^2`` of ``z = (y - alpha x) / sigma``, or its average over the ``x`` that may have made ``y``.
+            xz: ``<x, z>``, or its average over the same.
+            dimension: degrees of freedom.
+        """
         drift = self.d_log_alpha(t) * (self.log_alpha(t) - self.log_sigma(t)).exp()
         return self.d_log_sigma(t) * (zz - dimension) + drift * xz
 

@@ -153,7 +153,7 @@ class _Trainer(Generic[Model, Batch]):
     def advance(self) -> None:
         """Take one optimiser step, record and save where it is due."""
         settings = self.settings
-        batch = _share(self.problem.draw(self.model, self.generator))
+        batch = self._share(self.problem.draw(self.model, self.generator))
         for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
             group["lr"] = group["peak"] * settings.rate(self.step)
         is_due = (self.step + 1) % settings.log_every == 0 or self.step + 1 == settings.steps
@@ -220,7 +220,7 @@ class _Trainer(Generic[Model, Batch]):
     def _watch(self) -> dict[str, float]:
         """Return the held-out losses of the averaged model, F(1), and the drift of F since the last record."""
         held_out = self.problem.draw_held_out(self.averaged_model, named_generator(self.settings.seed, "held-out"))
-        values = parallel.average(self.problem.losses(self.averaged_model, _share(held_out)).detach())
+        values = parallel.average(self.problem.losses(self.averaged_model, self._share(held_out)).detach())
         record = {f"held_out.{name}": float(v) for name, v in zip(self.problem.names, values, strict=True)}
         curve = self.problem.free_energies(self.averaged_model).detach()
         record["free_energy.end"] = float(curve[-1])
@@ -228,9 +228,11 @@ class _Trainer(Generic[Model, Batch]):
         self.watched_curve = curve
         return record
 
-
-def _share(batch: Batch) -> Batch:
-    return type(batch)(*(parallel.share(tensor) for tensor in batch))
+    def _share(self, batch: Batch) -> Batch:
+        whole = [name in self.problem.undivided for name in batch._fields]  # type: ignore[attr-defined]
+        return type(batch)(
+            *(one if all_of_it else parallel.share(one) for one, all_of_it in zip(batch, whole, strict=True))
+        )
 
 
 def _strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

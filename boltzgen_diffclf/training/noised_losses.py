@@ -18,7 +18,6 @@ from boltzgen_diffclf.losses import (
     contrastive_divergence_loss,
     denoiser_matching_loss,
     forward_step,
-    kernel_logits,
     kernel_ratio_loss,
     level_classification_loss,
     level_posterior,
@@ -48,8 +47,8 @@ class NoisedBatch(NamedTuple):
         y: the noised samples.
         spare: two more standard normals, for probes and perturbations.
         uniform: a uniform number.
-        others: clean samples that made none of the noised ones, one in an axis of its own: what a loss regresses on is
-            averaged over these too. None of them is fine.
+        others: clean samples drawn independently of the noised ones, one in an axis of its own: what a loss regresses
+            on is averaged over these too. None of them is fine.
         others_score: ``grad log p`` there.
         contrast_t: levels of chains of the model's own, one in an axis of its own; none where no loss asks for them.
         contrast_data: noised samples of those levels.
@@ -136,8 +135,8 @@ def denoising(case: Case) -> Float[Tensor, ""]:
 def denoising_by_force(case: Case) -> Float[Tensor, ""]:
     """The same, with the forces at the clean samples in place of what little noise leaves unsaid."""
     rows, path, width = case.rows, case.setting.path, case.model.resolution
-    both = path.alpha(rows.t), path.sigma(rows.t)
-    return _denoiser_error(case, clean_sample_by_force(case.clean(), rows.y, case.clean_score(), both, width))
+    noising = path.alpha(rows.t), path.sigma(rows.t)
+    return _denoiser_error(case, clean_sample_by_force(case.clean(), rows.y, case.clean_score(), noising, width))
 
 
 def _denoiser_error(case: Case, wanted: Float[Tensor, "rows dim"]) -> Float[Tensor, ""]:
@@ -167,13 +166,14 @@ def classification_named(case: Case) -> Float[Tensor, ""]:
 
 
 def classification_among_all(case: Case) -> Float[Tensor, ""]:
-    """The diffusive classification loss among all levels; one pass where the network gives them together."""
+    """The diffusive classification loss among all levels; one pass where the network gives them together.
+
+    Kernels of many others at all levels would cost more than the network, and few make a step noisier: none here.
+    """
     model, batch, levels = case.model, case.batch, case.setting.levels
     energies = model.level_energies(case.rows.y, levels).unflatten(0, batch.level.shape)
     made_by, classes = (coefficients(case.setting.path, t) for t in (batch.t, levels))
-    # As many kernels as a group of levels asks for.
-    others = case.rows.others[: len(case.rows.others) * batch.t.shape[1] // len(levels)]
-    posterior = level_posterior(batch.x, batch.z, made_by, classes, others)
+    posterior = level_posterior(batch.x, batch.z, made_by, classes, case.rows.others[:0])
     return posterior_classification_loss(energies, model.free_energy(levels), posterior).mean()
 
 
@@ -205,12 +205,7 @@ def time_score(case: Case) -> Float[Tensor, ""]:
 def _clean_time_score(case: Case) -> Float[Tensor, " rows"]:
     """Return the average conditional time score of every row, over the clean samples that may be behind it."""
     rows, path, posterior = case.rows, case.setting.path, case.posterior()
-    both = coefficients(path, rows.t)
-    alpha, log_sigma = (value[:, None] for value in both)
-    theirs = -2 * kernel_logits(rows.y, rows.others, alpha, log_sigma).squeeze(1)
-    zz = posterior.mean_of_pairs(rows.z.square().sum(-1), theirs)
-    product = (rows.y @ rows.others.T - alpha * rows.others.square().sum(-1)) / log_sigma.exp()
-    xz = posterior.mean_of_pairs((rows.x * rows.z).sum(-1), product)
+    zz, xz = posterior.mean_products(rows.x, rows.y, rows.z, coefficients(path, rows.t), rows.others)
     return path.time_score_of_products(rows.t, zz, xz, rows.y.shape[1])
 
 

@@ -73,7 +73,8 @@ class NoisedSettings(LoopSettings):
         groups: clean samples a step; ``group_size`` times as many where no loss compares the levels of a group.
         group_size: levels at which each is seen: N of the N-level classification loss.
         level_sampler: how these levels are chosen, one of ``LEVEL_SAMPLERS``.
-        reference_batch: other clean samples a step, over which the targets are averaged too.
+        reference_batch: other clean samples a step, over which the targets are averaged too; at least as many as
+            configurations a step, or none: fewer make a step noisier, for all configurations share them.
     """
 
     groups: int = 128
@@ -97,8 +98,11 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
             Else :func:`gaussian_length` stands in for it.
 
     Raises:
-        InputError: groups of more levels than there are, an unknown level sampler, or one that lacks the length.
+        InputError: groups of more levels than there are, an unknown level sampler, one that lacks the length, or a
+            reference batch smaller than the configurations a step.
     """
+
+    undivided = frozenset({"others", "others_score"})
 
     def __init__(
         self,
@@ -120,6 +124,11 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
         self.groups, self.group_size = (settings.groups, size) if compares else (settings.groups * size, 1)
         self.level_sampler = objective.level_sampler or settings.level_sampler
         self._sampler = named_level_sampler(self.level_sampler)
+        if 0 < settings.reference_batch < self.groups * self.group_size:
+            raise InputError(
+                f"a reference batch of {settings.reference_batch} is less than the {self.groups * self.group_size} "
+                "configurations a step, and makes a step noisier; take as many, or none"
+            )
         if self.group_size > len(levels):
             raise InputError(f"groups of {self.group_size} levels need as many, and there are {len(levels)}")
         if self._sampler.needs_length and length is None:

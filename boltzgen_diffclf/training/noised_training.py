@@ -41,8 +41,8 @@ class NoisedSizes:
         averaged_steps: that the averaged weights look back on.
         profile_pool: samples a level that the model's own ``F`` is profiled on, and where that is judged as many again.
         later_rate: peak of the second phase, in that of the first.
-        reference_batch: other clean samples a step, over which the targets are averaged too; it pays where noised
-            samples of several clean ones overlap.
+        reference_batch: other clean samples a step, over which the targets are averaged too, see
+            :class:`NoisedSettings`; it pays where noised samples of several clean ones overlap.
     """
 
     steps: int

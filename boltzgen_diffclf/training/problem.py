@@ -18,13 +18,15 @@ class Problem(ABC, Generic[Model, Batch]):
     """A model's losses and where their batches come from.
 
     A model keeps its network in ``net``; parameters elsewhere are free energies, which must move by kT. A batch is a
-    named tuple of tensors that all begin with the groups, so that processes can share it.
+    named tuple of tensors that begin with the groups, so that processes can share it.
 
     Attributes:
         names: of the losses.
         weights: of the losses, in that order; a loss of weight zero is recorded and not learned.
+        undivided: names of the tensors of a batch that do not begin with the groups, and that every process has whole.
     """
 
+    undivided: frozenset[str] = frozenset()
     names: tuple[str, ...]
     weights: Float[Tensor, " losses"]
 
