@@ -223,6 +223,17 @@ def test_a_rate_of_later_steps_without_a_preparation_is_refused(capsys: pytest.C
     assert told.startswith("error: --later-rate 0.25 is of the steps after a preparation, and --pretraining 0 leaves")
 
 
+def test_a_rate_of_later_steps_is_refused_where_no_objective_has_any(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--objective", "dsm", "--later-rate", "0.25"]
+    assert run_command(TrainConfig, train.run, program="train", argv=words) == 2
+    several = ["--objectives", "dsm", "dsm_tsm", "--later-rate", "0.25"]
+    assert run_command(RamachandranConfig, ramachandran.run, program="ramachandran", argv=several) == 2
+    told = capsys.readouterr().err
+    assert "and none of dsm has one: leave it out" in told
+    assert "and none of dsm, dsm_tsm has one: leave it out" in told
+    molecule_stages.check_later_rate(TrainConfig(later_rate=0.25), ["dsm", "dsm_diffclf"])
+
+
 @pytest.mark.parametrize(
     ("config", "names"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -182,6 +182,20 @@ class MoleculeStages:
             "objective": objective,
             "seed": seed,
         }
+
+
+def check_later_rate(settings: MoleculeSettings, objectives: Sequence[str]) -> None:
+    """Check that a learning rate of later steps says something to one of the objectives.
+
+    Raises:
+        InputError: none of them has a preparation before these steps.
+    """
+    chosen = [named_objective(name) for name in objectives]
+    if settings.later_rate != 1 and not any(isinstance(one, NoisedObjective) and one.pretraining for one in chosen):
+        raise InputError(
+            f"--later-rate {settings.later_rate} is of the steps after a preparation, and none of "
+            f"{', '.join(objectives)} has one: leave it out"
+        )
 
 
 def stage_of_training(objective: str, seed: int) -> str:

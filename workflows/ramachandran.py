@@ -182,13 +182,14 @@ def run(config: RamachandranConfig) -> RamachandranResult:
     import os
 
     from boltzgen_diffclf.errors import NotTrustworthyError
-    from workflows.molecule_stages import MoleculeStages, reference_frames
+    from workflows.molecule_stages import MoleculeStages, check_later_rate, reference_frames
     from workflows.processor import processor_settings
     from workflows.ramachandran_pipeline import compute, frames_given, frames_to_learn, unlearned
     from workflows.report.ramachandran_page import print_table, write_page
     from workflows.run_folder import open_run_folder
     from workflows.solvation_pipeline import choose_device
 
+    check_later_rate(config, config.objectives)
     device = choose_device(config.device)
     given = frames_given(config)
     reference = reference_frames(config)

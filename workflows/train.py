@@ -75,11 +75,12 @@ def run(config: TrainConfig) -> TrainResult:
     """
     import os
 
-    from workflows.molecule_stages import MoleculeStages, reference_frames, stage_of_training
+    from workflows.molecule_stages import MoleculeStages, check_later_rate, reference_frames, stage_of_training
     from workflows.processor import processor_settings
     from workflows.run_folder import open_run_folder
     from workflows.solvation_pipeline import choose_device
 
+    check_later_rate(config, [config.objective])
     device = choose_device(config.device)
     frames = reference_frames(config)
     with open_run_folder(config.folder, config, FREE_SETTINGS) as folder:
