@@ -84,8 +84,10 @@ def costs_figure(rows: Sequence[TableRow]) -> Figure:
     objectives = [name for name, metric in together if metric == DIVERGENCE]
     figure = Figure(figsize=(10.4, 1.4 + 0.3 * len(objectives)), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for name in objectives:
-        _draw_price(left, name, together[name, "network_evaluations"], together[name, DIVERGENCE])
+    prices = {name: together[name, "network_evaluations"] for name in objectives}
+    # Names of neighbours in price stand above and below their points in turn.
+    for place, name in enumerate(sorted(prices, key=lambda name: prices[name].value)):
+        _draw_price(left, name, prices[name], together[name, DIVERGENCE], 4 if place % 2 else -11)
     left.set(xscale="log", yscale="log", xlabel="network evaluations of the training")
     left.set_title("Divergence from the exact density [nats]")
     left.xaxis.set_minor_formatter(NullFormatter())
@@ -104,10 +106,10 @@ def costs_figure(rows: Sequence[TableRow]) -> Figure:
     return figure
 
 
-def _draw_price(axis: Axes, name: str, price: TableRow, divergence: TableRow) -> None:
-    colour = METHOD_COLOURS.get(name, INK)
+def _draw_price(axis: Axes, name: str, price: TableRow, divergence: TableRow, above: int) -> None:
+    colour, offset = METHOD_COLOURS.get(name, INK), (5, above)
     axis.errorbar(price.value, divergence.value, yerr=divergence.stderr, fmt="o", color=colour, markersize=5, capsize=2)
-    axis.annotate(name, (price.value, divergence.value), (5, 4), textcoords="offset points", fontsize=8, color=colour)
+    axis.annotate(name, (price.value, divergence.value), offset, textcoords="offset points", fontsize=8, color=colour)
 
 
 def _draw_bracket(axis: Axes, place: int, name: str, bracket: tuple[float, float, float]) -> None:
