@@ -100,15 +100,6 @@ class MoleculeSettings(SystemSettings):
     ] = 1.0
 
     @model_validator(mode="after")
-    def _later_than_a_preparation(self) -> MoleculeSettings:
-        if self.later_rate != 1 and not self.pretraining:
-            raise ValueError(
-                f"--later-rate {self.later_rate} is of the steps after a preparation, and --pretraining 0 leaves that "
-                "out: give a share, or leave --later-rate out"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _levels_for_a_group(self) -> MoleculeSettings:
         if self.group_size > self.levels:
             raise ValueError(f"--group-size {self.group_size} is more than --levels {self.levels}: lower it")

@@ -191,10 +191,11 @@ def check_later_rate(settings: MoleculeSettings, objectives: Sequence[str]) -> N
         InputError: none of them has a preparation before these steps.
     """
     chosen = [named_objective(name) for name in objectives]
-    if settings.later_rate != 1 and not any(isinstance(one, NoisedObjective) and one.pretraining for one in chosen):
+    prepared = any(isinstance(one, NoisedObjective) and one.pretraining for one in chosen) and settings.pretraining
+    if settings.later_rate != 1 and not prepared:
         raise InputError(
-            f"--later-rate {settings.later_rate} is of the steps after a preparation, and none of "
-            f"{', '.join(objectives)} has one: leave it out"
+            f"--later-rate {settings.later_rate} is of the steps after a preparation, and {', '.join(objectives)} with "
+            f"--pretraining {settings.pretraining:g} has none: leave --later-rate out"
         )
 
 

@@ -22,7 +22,7 @@ from boltzgen_diffclf.losses.fokker_planck import (
     probed_fokker_planck_loss,
 )
 from boltzgen_diffclf.losses.noise_contrastive import noise_contrastive_loss
-from boltzgen_diffclf.losses.reference_batch import CleanPosterior, clean_posterior, kernel_logits
+from boltzgen_diffclf.losses.reference_batch import CleanPosterior, clean_posterior
 from boltzgen_diffclf.losses.rne import forward_step, kernel_ratio_loss
 from boltzgen_diffclf.losses.score_matching import (
     clean_sample_by_force,
@@ -55,7 +55,6 @@ __all__ = [
     "fokker_planck_residual",
     "forward_step",
     "jensen_shannon_ratio_loss",
-    "kernel_logits",
     "kernel_ratio_loss",
     "kullback_leibler_ratio_loss",
     "level_classification_loss",

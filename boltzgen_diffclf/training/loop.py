@@ -229,10 +229,8 @@ class _Trainer(Generic[Model, Batch]):
         return record
 
     def _share(self, batch: Batch) -> Batch:
-        whole = [name in self.problem.undivided for name in batch._fields]  # type: ignore[attr-defined]
-        return type(batch)(
-            *(one if all_of_it else parallel.share(one) for one, all_of_it in zip(batch, whole, strict=True))
-        )
+        named = batch._asdict().items()  # type: ignore[attr-defined]
+        return type(batch)(*(one if name in self.problem.undivided else parallel.share(one) for name, one in named))
 
 
 def _strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
