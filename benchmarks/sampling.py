@@ -47,7 +47,7 @@ def batched_rate(system: MolecularSystem, state: str, precision: str, seconds: f
     dynamics = ReplicaExchangeDynamics(
         target=system.target(state, settings.temperatures_kelvin[0], dtype),
         exact_target=system.target(state, settings.temperatures_kelvin[0]),
-        positions=system.positions,
+        starts=system.positions[None],
         masses=masses_with_hydrogens(system, settings.hydrogen_mass_amu),
         settings=settings,
         stream="benchmark",

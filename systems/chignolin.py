@@ -30,21 +30,24 @@ FOLDED_NM = 0.2
 def chignolin() -> MolecularSystem:
     """Return CLN025 with charged ends, folded, 166 atoms, under Amber ff99SB-ILDN and the OBC2 of ``amber99_obc.xml``.
 
-    A configuration within :data:`FOLDED_NM` of the minimised crystal structure counts as folded.
+    A configuration within :data:`FOLDED_NM` of the minimised crystal structure counts as folded. Every second walker
+    begins extended, so that it shows whether folding and unfolding have been sampled.
 
     States: those of :func:`~systems.peptide.peptide`.
 
     References:
         Honda et al. 2008, doi:10.1021/ja8030533 (CLN025).
     """
-    return _with_fold(peptide(SEQUENCE, torsions=FOLDED, name="chignolin"))
+    return _with_fold(peptide(SEQUENCE, torsions=FOLDED, name="chignolin"), peptide(SEQUENCE))
 
 
 def chignolin_capped() -> MolecularSystem:
     """Return CLN025 between an acetyl and an N-methyl amide, folded, 175 atoms, otherwise like :func:`chignolin`."""
     shifted = {name: {number + 1: degrees for number, degrees in values.items()} for name, values in FOLDED.items()}
-    return _with_fold(peptide(f"ACE-{SEQUENCE}-NME", torsions=shifted, name="chignolin-capped"))
+    capped = f"ACE-{SEQUENCE}-NME"
+    return _with_fold(peptide(capped, torsions=shifted, name="chignolin-capped"), peptide(capped))
 
 
-def _with_fold(system: MolecularSystem) -> MolecularSystem:
-    return replace(system, fold=Fold(bead_atoms(system, "ca"), FOLDED_NM))
+def _with_fold(system: MolecularSystem, extended: MolecularSystem) -> MolecularSystem:
+    fold = Fold(bead_atoms(system, "ca"), FOLDED_NM)
+    return replace(system, fold=fold, other_starts=extended.positions[None])

@@ -56,6 +56,7 @@ class MolecularSystem:
         legs: the named differences between states.
         basins: arcs of torsions whose populations are watched.
         fold: what counts as folded; None for a molecule that has no native configuration.
+        other_starts: further configurations [nm] where walkers begin, in turn with the first; None where there is one.
         reweighted: states whose ensemble is that of another state, named here, reweighted: the two overlap well.
         derived: states made of the energies of others, by name.
         solvent: name of the solvent model of ``implicit``, where :mod:`systems.force_fields` has it.
@@ -73,6 +74,7 @@ class MolecularSystem:
     basins: Mapping[str, Basin] = field(default_factory=dict)
     reweighted: Mapping[str, str] = field(default_factory=dict)
     fold: Fold | None = None
+    other_starts: Float[Tensor, "starts atoms 3"] | None = None
     derived: Mapping[str, DerivedState] = field(default_factory=dict)
     solvent: str | None = None
     _targets: dict[tuple[str, float, torch.dtype, str], Target] = field(default_factory=dict, init=False, repr=False)
@@ -185,6 +187,11 @@ class MolecularSystem:
         self.require_state(state)
         made = self.derived.get(state)
         return self.positions if made is None or made.start is None else made.start
+
+    def starts(self, state: str) -> Float[Tensor, "starts atoms 3"]:
+        """Return the configurations of ``state`` [nm] where its walkers begin in turn."""
+        first = self.start(state)[None]
+        return first if self.other_starts is None or state in self.derived else torch.cat([first, self.other_starts])
 
     def region(self, state: str) -> Region | None:
         """Return what ``state`` is confined to; None where it is everywhere."""

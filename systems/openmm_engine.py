@@ -116,7 +116,7 @@ class OpenMMDynamics(FrameSource):
         self.frame_interval_ps = settings.steps_per_frame * settings.timestep_fs * 1e-3
         self._settings, self._temperature = settings, temperature_kelvin
         self._stream = f"openmm/{system.name}/{state}"
-        self._start_positions = system.positions.numpy()
+        self._starts = system.starts(state).numpy()
         self._integrator = openmm.LangevinMiddleIntegrator(
             temperature_kelvin, settings.friction_per_ps, settings.timestep_fs * 1e-3
         )
@@ -131,12 +131,10 @@ class OpenMMDynamics(FrameSource):
         self._frame = 0
 
     def start(self) -> None:
-        """Minimise the energy once, then give every walker velocities of its own."""
-        self._context.setPositions(self._start_positions)
-        openmm.LocalEnergyMinimizer.minimize(self._context, 1.0, 200)
-        minimum = self._read_positions()
+        """Minimise the energy from every start, then give each walker one in turn, and velocities of its own."""
+        minima = [self._minimised(start) for start in self._starts]
         for walker in range(self.n_groups):
-            self._context.setPositions(minimum)
+            self._context.setPositions(minima[walker % len(minima)])
             self._context.setVelocitiesToTemperature(self._temperature, self._seed("velocities", walker))
             self._keep(walker)
 
@@ -187,7 +185,9 @@ class OpenMMDynamics(FrameSource):
         # OpenMM takes 31 bits and reads 0 as "choose one".
         return split_seed(self._settings.seed, f"{self._stream}/{purpose}/{walker}") % (2**31 - 2) + 1
 
-    def _read_positions(self) -> Float[np.ndarray, "atoms 3"]:
+    def _minimised(self, start: Float[np.ndarray, "atoms 3"]) -> Float[np.ndarray, "atoms 3"]:
+        self._context.setPositions(start)
+        openmm.LocalEnergyMinimizer.minimize(self._context, 1.0, 200)
         state = self._context.getState(getPositions=True)
         return np.asarray(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
 

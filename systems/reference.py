@@ -58,7 +58,7 @@ def generate(
     source = ReplicaExchangeDynamics(
         target=system.target(whole, temperature, _DTYPES[settings.precision], device),
         exact_target=system.target(whole, temperature),
-        positions=system.start(state),
+        starts=system.starts(state),
         masses=masses_with_hydrogens(system, settings.hydrogen_mass_amu),
         settings=settings,
         stream=f"reference/{system.name}/{state}",

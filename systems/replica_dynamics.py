@@ -101,7 +101,7 @@ class ReplicaExchangeDynamics(FrameSource):
     Args:
         target: the state at the first temperature of the ladder, in the precision of the dynamics.
         exact_target: the same in double precision, for the energies that are stored.
-        positions: where all walkers begin [nm].
+        starts: where the walkers begin [nm]: those of the first group at the first of them, and so on in turn.
         masses: [amu].
         settings: of the run.
         stream: name of the random stream.
@@ -112,7 +112,7 @@ class ReplicaExchangeDynamics(FrameSource):
         self,
         target: Target,
         exact_target: Target,
-        positions: Float[Tensor, "atoms 3"],
+        starts: Float[Tensor, "starts atoms 3"],
         masses: Float[Tensor, " atoms"],
         settings: ReferenceSettings,
         stream: str,
@@ -121,7 +121,7 @@ class ReplicaExchangeDynamics(FrameSource):
         self.n_groups, self.n_frames = settings.walkers, settings.frames_per_walker
         self.n_discarded = settings.equilibration_frames
         self.frame_interval_ps = settings.steps_per_frame * settings.timestep_fs * 1e-3
-        self._settings, self._positions, self._exact_target = settings, positions, exact_target
+        self._settings, self._starts, self._exact_target = settings, starts, exact_target
         self._ladder = TemperatureLadder(target, settings.temperatures_kelvin)
         inverse_mass = thermal_energy_kj_per_mol(settings.temperatures_kelvin[0]) / masses[:, None]
         motion = settings.timestep_fs * 1e-3, settings.friction_per_ps, inverse_mass.to(target.dtype)
@@ -179,9 +179,9 @@ class ReplicaExchangeDynamics(FrameSource):
         }
 
     def _initial_positions(self) -> Float[Tensor, "walkers atoms 3"]:
-        walkers = self.n_groups * self._ladder.n_levels
-        start = self._positions - self._positions.mean(0)
-        return start.to(self._ladder.device, self._ladder.dtype).repeat(walkers, 1, 1)
+        start = (self._starts - self._starts.mean(1, keepdim=True)).to(self._ladder.device, self._ladder.dtype)
+        of_group = torch.arange(self.n_groups, device=start.device) % len(start)
+        return start[of_group.repeat_interleave(self._ladder.n_levels)]
 
     def _current(self) -> ReplicaExchangeState[LangevinState]:
         if self._state is None:

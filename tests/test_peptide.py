@@ -8,6 +8,7 @@ import mdtraj
 import numpy as np
 import openmm
 import pytest
+import torch
 from openmm import unit
 
 import systems
@@ -215,5 +216,9 @@ def test_chignolin_keeps_the_shape_of_the_crystal_when_it_is_minimised(name, cap
     # A hairpin: the ends lie side by side.
     distance = np.linalg.norm(np.diff(minimum.xyz[0, alphas[[0, 9]]], axis=0))
     assert 0.4 < distance < 0.7
+    # Every second walker begins as a chain of three nanometres.
+    folded, chain = system.starts("implicit")
+    assert torch.equal(folded, system.positions)
+    assert (chain[alphas[0]] - chain[alphas[-1]]).norm() > 2.5
     for state in system.states:
         read_system(system.openmm_system(state))

@@ -16,6 +16,7 @@ from openmm import app
 
 import systems
 from boltzgen_diffclf.errors import InputError, RunFailedError, UnsupportedSystemError
+from boltzgen_diffclf.observables.chirality import handedness, stereocentres
 from systems.ensemble import energies_of
 from systems.molecular import MolecularSystem
 from systems.openmm_engine import OpenMMSettings, generate_with_openmm
@@ -105,6 +106,23 @@ def test_coldest_walkers_sample_the_boltzmann_distribution(tmp_path, hydrogen_ma
     assert diagnostics["round_trips"] > 64
     assert diagnostics["split_r_hat"]["reduced_energy"] < 1.05
     assert diagnostics["effective_frames"]["reduced_energy"] > 200
+
+
+def with_mirror_image(system: MolecularSystem) -> MolecularSystem:
+    """Alanine dipeptide whose walkers begin in turn as it is and as its mirror image, which never turn into another."""
+    return replace(system, other_starts=system.positions[None] * system.positions.new_tensor([1.0, 1.0, -1.0]))
+
+
+@pytest.mark.parametrize("engine", ["compiled", "openmm"])
+def test_walkers_begin_at_every_start_in_turn(tmp_path, aldp, engine):
+    system, path = with_mirror_image(aldp), tmp_path / "vacuum.h5"
+    if engine == "compiled":
+        ensemble = generate(system, "vacuum", 300.0, TINY, path)
+    else:
+        ensemble = generate_with_openmm(system, "vacuum", 300.0, replace(OPENMM, walkers=4), path)
+    hands = handedness(ensemble.positions.numpy(), stereocentres(aldp.elements, aldp.bonds))[:, 0]
+    first = handedness(aldp.positions[None].numpy(), stereocentres(aldp.elements, aldp.bonds))[0, 0]
+    assert (ensemble.by_group(torch.from_numpy(hands * first).double())[:, 0] == torch.tensor([1, -1, 1, -1])).all()
 
 
 def test_file_holds_what_was_sampled(tmp_path, aldp):
