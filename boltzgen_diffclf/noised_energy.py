@@ -143,7 +143,7 @@ class NoisedEnergyModel(nn.Module):
         value, slope = self._net_value_and_slope(y, t, place)
         wiener = place.alpha * self.data.variance / place.spread * place.white
         # sigma^2 s / alpha, without the division.
-        factor = place.sigma.square() * self.data.variance.mean().sqrt() / self._resolved_sigma(t)[:, None]
+        factor = place.sigma.square() * self.data.variance.mean().sqrt() / _resolved_sigma(self.path, t, self.resolution)[:, None]
         denoised = self.data.mean + self.data.back(wiener - factor * slope)
         return self._gaussian(place) + self.net_weight(t) * value, denoised
 
@@ -196,8 +196,8 @@ class NoisedEnergyModel(nn.Module):
         return 0.5 * gaussian + self.net_weight(levels) * self.net.energies(self._fixed_input(y), self.net_time(levels))
 
     def net_weight(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return ``s(t) = alpha sqrt(mean v) / sigma_rho``, the factor of the network."""
-        return self.path.alpha(t) / self._resolved_sigma(t) * self.data.variance.mean().sqrt()
+        """Return ``s(t)``, the factor of the network, see :func:`network_factor`."""
+        return network_factor(self.path, t, self.data, self.resolution)
 
     def net_time(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return ``c(t)``: the log-SNR that the data resolves, 0 at the first level and 1 at the last."""
@@ -209,9 +209,6 @@ class NoisedEnergyModel(nn.Module):
         It falls from ``log(mean v / rho^2) / 2`` to zero, and stands still where more or less noise changes nothing.
         """
         return 0.5 * torch.log1p(self.net_weight(t).square())
-
-    def _resolved_sigma(self, t: Tensor) -> Tensor:
-        return torch.hypot(self.path.sigma(t), self.path.alpha(t) * self.resolution)
 
     def _resolved_log_snr(self, t: Tensor) -> Tensor:
         log_snr = self.path.log_snr(t)
@@ -242,3 +239,17 @@ class NoisedEnergyModel(nn.Module):
         value, pullback = pulled[0], pulled[1]
         scale = self.input_scale if isinstance(self.net, MultiLevelNet) else place.spread
         return value, self.data.along(pullback(torch.ones_like(value))[0]) / scale
+
+
+def network_factor(
+    path: Noising, t: Float[Tensor, " batch"], data: DataGaussian, resolution: float | Float[Tensor, ""]
+) -> Float[Tensor, " batch"]:
+    """Return ``s(t) = alpha sqrt(mean v) / sigma_rho``, the factor of the network in :class:`NoisedEnergyModel`.
+
+    Its logarithm is linear in the time that the network is given, :meth:`NoisedEnergyModel.net_time`.
+    """
+    return path.alpha(t) / _resolved_sigma(path, t, resolution) * data.variance.mean().sqrt()
+
+
+def _resolved_sigma(path: Noising, t: Tensor, resolution: float | Tensor) -> Tensor:
+    return torch.hypot(path.sigma(t), path.alpha(t) * resolution)

@@ -20,6 +20,7 @@ from boltzgen_diffclf.nets import (
     SquashedMlpTrunk,
     TorsionConfig,
     TorsionEnergyNet,
+    WellEnergyNet,
 )
 from boltzgen_diffclf.nets.bond_graph import bond_separation
 
@@ -68,6 +69,10 @@ def mlp_with_waves() -> nn.Module:
     return MlpEnergyNet(4, generator(), hidden=16, layers=2, waves=3)
 
 
+def wells() -> nn.Module:
+    return WellEnergyNet(4, generator(), (20.0, 0.01), hidden=16, layers=2)
+
+
 def multi_level() -> nn.Module:
     return MultiLevelNet(SquashedMlpTrunk(4, generator(), hidden=16, layers=2), 32, generator(1))
 
@@ -90,6 +95,7 @@ EVERY = [
     pytest.param(torsion, vectors(5), id="torsion"),
     pytest.param(mlp, vectors(4), id="mlp"),
     pytest.param(mlp_with_waves, vectors(4), id="mlp-waves"),
+    pytest.param(wells, vectors(4), id="wells"),
     pytest.param(multi_level, vectors(4), id="multi-level"),
     pytest.param(multi_level_with_waves, vectors(4), id="multi-level-waves"),
 ]
@@ -351,6 +357,18 @@ def test_mlp_energy_grows_at_most_quadratically_with_its_inner_product():
     x = vectors(4)(3)
     ratio = net(1e6 * x, t) / net(1e5 * x, t)
     torch.testing.assert_close(ratio, torch.full_like(ratio, 100.0), rtol=0.01, atol=0)
+
+
+def test_a_well_is_as_stiff_as_the_noise_leaves_it_and_flat_at_its_centre():
+    net, centre = wells().double(), torch.tensor([3.0, -2.0, 1.0, 0.5], dtype=torch.float64)
+    with torch.no_grad():
+        net.curvature.bias.fill_(0.7)
+        net.centre.bias.copy_(centre)
+    t = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    x = centre + torch.tensor([2.0, 0.0, 0.0, 0.0], dtype=torch.float64)
+    stiffness = torch.tensor([401.0, 1.2, 1.0001], dtype=torch.float64).sqrt()  # 1 + s^2, s from 20 to 0.01
+    torch.testing.assert_close(net(x.expand(3, -1), t), 0.5 * 0.7 * 4.0 * stiffness)
+    assert not net(centre.expand(3, -1), t).any()
 
 
 def test_time_features_tell_every_time_apart_and_are_smooth():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from boltzgen_diffclf.coordinates import CentredCoordinates, log_normal_centred, remove_mean
 from boltzgen_diffclf.data_gaussian import DataGaussian, data_resolution
-from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk
+from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk, WellEnergyNet
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 
 DIM = 3
@@ -88,7 +88,11 @@ def multi_level(dim: int = DIM) -> nn.Module:
     return MultiLevelNet(SquashedMlpTrunk(dim, generator(), hidden=16, layers=2), 32, generator(1))
 
 
-NETS = {"conditional": conditional, "multi-level": multi_level}
+def wells(dim: int = DIM) -> nn.Module:
+    return WellEnergyNet(dim, generator(), (5.0, 0.01), hidden=16, layers=2)
+
+
+NETS = {"conditional": conditional, "multi-level": multi_level, "wells": wells}
 
 
 def randomised(model: NoisedEnergyModel) -> NoisedEnergyModel:

@@ -45,7 +45,7 @@ def moved_model() -> NoisedEnergyModel:
 def batch() -> NoisedBatch:
     stream = named_generator(1, "batch")
     level = torch.stack([torch.randperm(12, generator=stream)[:SIZE].sort().values for _ in range(GROUPS)])
-    clean = torch.randn(GROUPS, DIM, generator=stream, dtype=torch.float64)
+    clean = torch.randn(GROUPS * SIZE, DIM, generator=stream, dtype=torch.float64)
     return noised_batch(CleanSamples(clean, torch.zeros_like(clean)), level, SETTING, stream)
 
 

@@ -13,6 +13,7 @@ from boltzgen_diffclf.nets.plain_mlp import MlpEnergyNet
 from boltzgen_diffclf.nets.time_embedding import FourierTimeFeatures
 from boltzgen_diffclf.nets.torsion_mlp import TorsionConfig, TorsionEnergyNet
 from boltzgen_diffclf.nets.well_pairs import WellPairsEnergyNet, find_wells
+from boltzgen_diffclf.nets.wells import WellEnergyNet
 
 __all__ = [
     "ClassificationDiffusion",
@@ -30,6 +31,7 @@ __all__ = [
     "SquashedMlpTrunk",
     "TorsionConfig",
     "TorsionEnergyNet",
+    "WellEnergyNet",
     "WellPairsEnergyNet",
     "cosine_alpha_bar",
     "find_wells",

@@ -1,4 +1,4 @@
-"""Training of noised energies: groups of levels drawn over clean samples, under any mixture of the losses."""
+"""Training of noised energies: groups of levels, a clean sample at each, under any mixture of the losses."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class NoisedSettings(LoopSettings):
     """How to train a noised energy.
 
     Attributes:
-        groups: clean samples a step; ``group_size`` times as many where no loss compares the levels of a group.
-        group_size: levels at which each is seen: N of the N-level classification loss.
+        groups: of levels, a step; ``group_size`` times as many, of one level, where no loss compares those of a group.
+        group_size: levels a group, each with a clean sample of its own: N of the N-level classification loss.
         level_sampler: how these levels are chosen, one of ``LEVEL_SAMPLERS``.
         reference_batch: other clean samples a step, over which the targets are averaged too; at least as many as
             configurations a step, or none: fewer make a step noisier, for all configurations share them.
@@ -119,7 +119,7 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
         self.names = tuple(objective.weights)
         self.weights = levels.new_tensor(list(objective.weights.values()))
         size = objective.group_size or settings.group_size
-        # Where no loss compares the levels of a group, every configuration is of a clean sample of its own.
+        # Where no loss compares the levels of a group, every level is drawn by itself.
         compares = not COMPARING.isdisjoint(objective.weights)
         self.groups, self.group_size = (settings.groups, size) if compares else (settings.groups * size, 1)
         self.level_sampler = objective.level_sampler or settings.level_sampler
@@ -197,7 +197,7 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
         if self._length is None:
             self._length = gaussian_length(model, self.setting.levels)
         level = self._sampler.draw(self._length, self.group_size, self.groups, generator)
-        clean = data.draw(len(level), generator)
+        clean = data.draw(level.numel(), generator)
         others = data.draw(self.settings.reference_batch, generator) if self.settings.reference_batch else None
         batch = noised_batch(clean, level, self.setting, generator, others)
         if self._chains is None:
@@ -214,11 +214,11 @@ def noised_batch(
     generator: torch.Generator,
     others: CleanSamples | None = None,
 ) -> NoisedBatch:
-    """Return every clean sample at each of its levels, under independent noise that follows from a CPU stream.
+    """Return every clean sample at its level, under independent noise that follows from a CPU stream.
 
     Args:
-        clean: samples, one a group.
-        level: of each group.
+        clean: samples, as many as levels.
+        level: those of each group.
         setting: path and levels.
         generator: a CPU stream.
         others: a reference batch, see :class:`NoisedBatch`.
@@ -227,7 +227,7 @@ def noised_batch(
     stream = device_stream(generator, like.device)
     level = level.to(like.device)
     t = like[level]
-    x, score = (value.to(like)[:, None].expand(shape) for value in clean)
+    x, score = (value.to(like).reshape(shape) for value in clean)
     shapes = (shape, (*level.shape, 2, shape[-1]))
     z, spare = (torch.randn(wanted, generator=stream, device=like.device).to(like) for wanted in shapes)
     y = setting.path.sample(x.flatten(0, 1), t.flatten(), z.flatten(0, 1)).reshape(shape)

@@ -35,7 +35,7 @@ class NoisedSizes:
 
     Attributes:
         steps: of the optimiser.
-        groups: clean samples a step, each seen at ``group_size`` levels where a loss compares these.
+        groups: of levels, a step, see :class:`NoisedSettings`.
         group_size: levels a group.
         learning_rate: peak, of the network.
         averaged_steps: that the averaged weights look back on.

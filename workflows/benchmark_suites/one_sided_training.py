@@ -15,8 +15,8 @@ from torch import Tensor
 from boltzgen_diffclf.data_energy import DataEnergyModel
 from boltzgen_diffclf.data_gaussian import DataGaussian, data_resolution
 from boltzgen_diffclf.errors import InputError
-from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk
-from boltzgen_diffclf.noised_energy import NoisedEnergyModel
+from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk, WellEnergyNet
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel, network_factor
 from boltzgen_diffclf.paths import DiffusionPath, path_levels
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
@@ -54,6 +54,9 @@ TIME_CYCLES = 2.0
 
 MOST_WAVED = 3
 """The most coordinates of which the networks are given waves."""
+
+FEWEST_OF_WELLS = 16
+"""The fewest coordinates in which the networks are wells about learned centres: in 8 dimensions they are no better."""
 
 _LENGTH_POOL = 256
 """Samples a level for the thermodynamic length."""
@@ -186,7 +189,8 @@ def _train_noised(
     """Return the trained model in float64, with its profiled curve, and the learned curve."""
     sizes, levels = run.sizes, path_levels(path, run.sizes.levels)
     resolution = data_resolution(run.training.samples.x, named_generator(run.seed, "resolution"))
-    net = _noised_net(objective, len(run.data.mean), run.seed, sizes)
+    first, last = network_factor(path, levels[[0, -1]].float(), run.data, resolution).tolist()
+    net = _noised_net(objective, len(run.data.mean), run.seed, sizes, (first, last))
     model = NoisedEnergyModel(net, path, run.data, levels.float(), resolution).to(run.device)
     training = NoisedTraining(
         objective,
@@ -238,11 +242,17 @@ def _train_data_energy(objective: DataObjective, run: _Run) -> TrainingResult[Da
     return replace(result, model=result.model.double())
 
 
-def _noised_net(objective: NoisedObjective, dim: int, seed: int, sizes: OneSidedSizes) -> torch.nn.Module:
+def _noised_net(
+    objective: NoisedObjective, dim: int, seed: int, sizes: OneSidedSizes, factors: tuple[float, float]
+) -> torch.nn.Module:
     """Return the network: all levels from one pass where the objective compares all of them."""
     stream, size = named_generator(seed, "weights"), _net_size(dim, sizes)
     if "classification_among_all" in objective.weights:
         return MultiLevelNet(SquashedMlpTrunk(dim, stream, **size), 2 * sizes.hidden, stream)
+    if dim >= FEWEST_OF_WELLS:
+        return WellEnergyNet(
+            dim, stream, factors, hidden=sizes.hidden, layers=sizes.layers, max_cycles=TIME_CYCLES
+        )
     return MlpEnergyNet(dim, stream, **size, max_cycles=TIME_CYCLES)
 
 
