@@ -143,7 +143,11 @@ class NoisedEnergyModel(nn.Module):
         value, slope = self._net_value_and_slope(y, t, place)
         wiener = place.alpha * self.data.variance / place.spread * place.white
         # sigma^2 s / alpha, without the division.
-        factor = place.sigma.square() * self.data.variance.mean().sqrt() / _resolved_sigma(self.path, t, self.resolution)[:, None]
+        factor = (
+            place.sigma.square()
+            * self.data.variance.mean().sqrt()
+            / _resolved_sigma(self.path, t, self.resolution)[:, None]
+        )
         denoised = self.data.mean + self.data.back(wiener - factor * slope)
         return self._gaussian(place) + self.net_weight(t) * value, denoised
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from boltzgen_diffclf.data_energy import DataEnergyModel
 from boltzgen_diffclf.data_gaussian import DataGaussian
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.losses import target_score_matching_loss
-from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk
+from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk, WellEnergyNet
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import VariancePreserving, path_levels, uniform_levels
 from boltzgen_diffclf.streams import named_generator
@@ -31,7 +32,7 @@ from systems.analytic import GaussianMixture, MixtureMarginals, mixture_1d
 from tests.metric_names import by_name
 from workflows.benchmark_suites.line_density import PATH as LATE_PATH
 from workflows.benchmark_suites.line_density import density_metrics
-from workflows.benchmark_suites.mog40 import MOG40
+from workflows.benchmark_suites.mog40 import MOG40, row_sizes
 from workflows.benchmark_suites.one_sided import measure
 from workflows.benchmark_suites.one_sided_objectives import NOISED, NOISELESS, SIZED
 from workflows.benchmark_suites.one_sided_training import (
@@ -306,6 +307,34 @@ def test_all_objectives_run_where_they_are_affordable_or_asked_for(
     specs = MOG40.rows("standard", dims, objectives)
     assert len(set(specs)) == len(specs)
     assert {dim: sum(spec.dim == dim for spec in specs) for dim in {spec.dim for spec in specs}} == expected
+
+
+def test_few_dimensions_have_a_smaller_network_at_the_same_steps() -> None:
+    sizes = {"steps": 10, "hidden": 64, "layers": 4, "few_hidden": 16, "few_layers": 2}
+    assert row_sizes(32, sizes) == {"steps": 10, "hidden": 64, "layers": 4}
+    assert row_sizes(8, sizes) == {"steps": 10, "hidden": 16, "layers": 2}
+
+
+def test_wells_are_as_stiff_as_the_factor_of_their_energy_has_it() -> None:
+    target = one_sided_target("two_modes", 4)
+    plain, wells = (
+        train_one_sided(target, PATH, "dsm_diffclf", 0, replace(TINY, wells_from=first)).model for first in (5, 4)
+    )
+    assert isinstance(plain, NoisedEnergyModel)
+    assert isinstance(wells, NoisedEnergyModel)
+    assert type(plain.net) is MlpEnergyNet
+    assert isinstance(wells.net, WellEnergyNet)
+    ends = wells.net_weight(wells.curve.levels[[0, -1]]).log()
+    torch.testing.assert_close(ends, ends.new_tensor(wells.net.log_factors), rtol=1e-5, atol=1e-5)
+
+
+def test_every_level_of_a_group_has_a_clean_sample_of_its_own() -> None:
+    settings = NoisedSettings(1, groups=5, group_size=3)
+    data = FreshSamples(TARGET)
+    levels = path_levels(PATH, 6)
+    problem = NoisedProblem(NOISED_OBJECTIVES["diffclf"], PATH, levels, data, data, settings)
+    model = NoisedEnergyModel(MlpEnergyNet(1, named_generator(0, "w"), hidden=8, layers=1), PATH, gaussian(), levels)
+    assert len(problem.draw(model.double(), named_generator(0, "batch")).x.unique()) == 15
 
 
 def test_target_score_matching_is_stationary_at_the_exact_energy() -> None:

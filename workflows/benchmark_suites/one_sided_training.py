@@ -55,9 +55,6 @@ TIME_CYCLES = 2.0
 MOST_WAVED = 3
 """The most coordinates of which the networks are given waves."""
 
-FEWEST_OF_WELLS = 16
-"""The fewest coordinates in which the networks are wells about learned centres: in 8 dimensions they are no better."""
-
 _LENGTH_POOL = 256
 """Samples a level for the thermodynamic length."""
 
@@ -71,6 +68,7 @@ class OneSidedSizes(NoisedSizes):
         layers: its hidden layers.
         waves: of the coordinates beside these, where they are at most :data:`MOST_WAVED`: many narrow modes in a plane
             are hard to tell apart otherwise; for few modes they are worse than none.
+        wells_from: coordinates on, networks are :class:`WellEnergyNet`, for modes that are far apart.
         levels: of noise.
         samples: clean ones, that training draws from.
         level_pool: samples a level for the classification loss, and as many to profile F on.
@@ -83,6 +81,7 @@ class OneSidedSizes(NoisedSizes):
     hidden: int = 128
     layers: int = 4
     waves: int = 0
+    wells_from: int = 16
     levels: int = 128
     samples: int = 60_000
     level_pool: int = 32
@@ -249,10 +248,8 @@ def _noised_net(
     stream, size = named_generator(seed, "weights"), _net_size(dim, sizes)
     if "classification_among_all" in objective.weights:
         return MultiLevelNet(SquashedMlpTrunk(dim, stream, **size), 2 * sizes.hidden, stream)
-    if dim >= FEWEST_OF_WELLS:
-        return WellEnergyNet(
-            dim, stream, factors, hidden=sizes.hidden, layers=sizes.layers, max_cycles=TIME_CYCLES
-        )
+    if dim >= sizes.wells_from:
+        return WellEnergyNet(dim, stream, factors, hidden=sizes.hidden, layers=sizes.layers, max_cycles=TIME_CYCLES)
     return MlpEnergyNet(dim, stream, **size, max_cycles=TIME_CYCLES)
 
 

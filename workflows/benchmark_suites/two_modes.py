@@ -11,9 +11,11 @@ from workflows.benchmark_suites.suite import Block, Preset, Suite, SuiteFigure, 
 
 TARGET = "two_modes"
 DIMS = (1, 2, 8, 32)
+FAR_APART = {"wells_from": 8}
+
 PRESETS = {
-    "quick": Preset((Block(TARGET, (2, 8), ("dsm", "dsm_ctsm", "dsm_diffclf"), (0,)),), LARGE),
-    "standard": Preset((Block(TARGET, DIMS, FOREMOST),), LARGE_FULL),
+    "quick": Preset((Block(TARGET, (2, 8), ("dsm", "dsm_ctsm", "dsm_diffclf"), (0,)),), LARGE | FAR_APART),
+    "standard": Preset((Block(TARGET, DIMS, FOREMOST),), LARGE_FULL | FAR_APART),
 }
 
 
