@@ -24,7 +24,7 @@ from boltzgen_diffclf.paths import VariancePreserving, path_levels, uniform_leve
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool, FreshSamples
 from boltzgen_diffclf.training.data_problem import DataObjective, DataSettings, PersistentContrastiveDivergence
-from boltzgen_diffclf.training.loop import Progress, TrainingResult, optimise
+from boltzgen_diffclf.training.loop import LoopSettings, Progress, TrainingResult, optimise
 from boltzgen_diffclf.training.noised_losses import Setting
 from boltzgen_diffclf.training.noised_problem import NoisedObjective, NoisedProblem, NoisedSettings, profile_curve
 from boltzgen_diffclf.training.objectives import DATA_OBJECTIVES, NOISED_OBJECTIVES, named_objective
@@ -326,6 +326,26 @@ def test_wells_are_as_stiff_as_the_factor_of_their_energy_has_it() -> None:
     assert isinstance(wells.net, WellEnergyNet)
     ends = wells.net_weight(wells.curve.levels[[0, -1]]).log()
     torch.testing.assert_close(ends, ends.new_tensor(wells.net.log_factors), rtol=1e-5, atol=1e-5)
+
+
+def test_one_schedule_goes_through_both_phases(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[LoopSettings] = []
+
+    def watched(model: NoisedEnergyModel, problem: NoisedProblem, settings: LoopSettings, **state: object) -> object:
+        asked.append(settings)
+        return optimise(model, problem, settings, **state)
+
+    monkeypatch.setattr("boltzgen_diffclf.training.noised_training.optimise", watched)
+    objective = replace(NOISED_OBJECTIVES["dsm_diffclf"], pretraining=0.25)
+    train_one_sided(one_sided_target("two_modes", 2), PATH, objective, 0, replace(TINY, steps=40))
+    first, second = asked
+    whole = LoopSettings(40)
+    assert first.rate(9) == pytest.approx(whole.rate(9), abs=0.05)
+    assert first.rate(9) > 0.8
+    # After a warm-up of its own the second goes on where the first was, down to one hundredth.
+    assert second.rate(0) < second.rate(2)
+    assert second.rate(15) == pytest.approx(whole.rate(25), abs=0.05)
+    assert second.rate(29) == pytest.approx(whole.rate(39), abs=0.01)
 
 
 def test_every_level_of_a_group_has_a_clean_sample_of_its_own() -> None:

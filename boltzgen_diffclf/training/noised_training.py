@@ -40,7 +40,8 @@ class NoisedSizes:
         learning_rate: peak, of the network.
         averaged_steps: that the averaged weights look back on.
         profile_pool: samples a level that the model's own ``F`` is profiled on, and where that is judged as many again.
-        later_rate: peak of the second phase, in that of the first.
+        later_rate: peak of the second phase, in that of the first; None where one schedule goes through both, which
+            suits a short preparation: after a long one there would be little left.
         reference_batch: other clean samples a step, over which the targets are averaged too, see
             :class:`NoisedSettings`; it pays where noised samples of several clean ones overlap.
     """
@@ -51,7 +52,7 @@ class NoisedSizes:
     learning_rate: float = 2e-3
     averaged_steps: int = 100
     profile_pool: int = 256
-    later_rate: float = 1.0
+    later_rate: float | None = 1.0
     reference_batch: int = 0
 
 
@@ -133,7 +134,8 @@ def _phase(
     sizes, levels = training.sizes, model.curve.levels
     settings = NoisedSettings(
         len(steps),
-        learning_rate=sizes.learning_rate * (sizes.later_rate if steps.start else 1.0),
+        learning_rate=sizes.learning_rate * (sizes.later_rate or 1.0 if steps.start else 1.0),
+        part=(0.0, 1.0) if sizes.later_rate else (steps.start / sizes.steps, steps.stop / sizes.steps),
         ema_decay=1 - 1 / min(sizes.averaged_steps, max(2, len(steps) // 10)),
         seed=split_seed(training.seed, f"phase from {steps.start}"),
         groups=sizes.groups,

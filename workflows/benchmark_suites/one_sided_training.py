@@ -78,6 +78,7 @@ class OneSidedSizes(NoisedSizes):
     """
 
     steps: int = 2000
+    later_rate: float | None = None
     hidden: int = 128
     layers: int = 4
     waves: int = 0
