@@ -339,7 +339,8 @@ def test_one_schedule_goes_through_both_phases(monkeypatch: pytest.MonkeyPatch) 
     objective = replace(NOISED_OBJECTIVES["dsm_diffclf"], pretraining=0.25)
     train_one_sided(one_sided_target("two_modes", 2), PATH, objective, 0, replace(TINY, steps=40))
     first, second = asked
-    whole = LoopSettings(40)
+    whole = LoopSettings(40, hold=second.hold)
+    assert whole.rate(2) == whole.rate(16) == 1.0 > whole.rate(18)
     assert first.rate(9) == pytest.approx(whole.rate(9), abs=0.05)
     assert first.rate(9) > 0.8
     # After a warm-up of its own the second goes on where the first was, down to one hundredth.

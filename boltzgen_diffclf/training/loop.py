@@ -40,6 +40,7 @@ class LoopSettings:
         optimiser: one of ``OPTIMISERS``.
         weight_decay: decoupled, of the network.
         warm_up: fraction of the steps.
+        hold: fraction of the schedule at the peak, before the rates fall.
         part: of a longer schedule that these steps are, from and to, as fractions of it.
         clip: largest gradient norm.
         ema_decay: of the averaged weights, which are the result.
@@ -54,6 +55,7 @@ class LoopSettings:
     optimiser: str = "adamw"
     weight_decay: float = 1e-4
     warm_up: float = 0.05
+    hold: float = 0.0
     part: tuple[float, float] = (0.0, 1.0)
     clip: float = 1.0
     ema_decay: float = 0.99
@@ -65,7 +67,8 @@ class LoopSettings:
         """Return the factor on the learning rates at ``step``: linear warm-up, then a cosine to one hundredth."""
         warm, (first, last) = max(1, round(self.warm_up * self.steps)), self.part
         progress = first + (last - first) * max(0, step - warm) / max(1, self.steps - warm)
-        return min(1.0, (step + 1) / warm) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        fall = max(0.0, progress - self.hold) / (1 - self.hold)
+        return min(1.0, (step + 1) / warm) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fall)))
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class NoisedSizes:
         profile_pool: samples a level that the model's own ``F`` is profiled on, and where that is judged as many again.
         later_rate: peak of the second phase, in that of the first; None where one schedule goes through both, which
             suits a short preparation: after a long one there would be little left.
+        hold: fraction of a schedule at the peak, before the learning rates fall.
         reference_batch: other clean samples a step, over which the targets are averaged too, see
             :class:`NoisedSettings`; it pays where noised samples of several clean ones overlap.
     """
@@ -53,6 +54,7 @@ class NoisedSizes:
     averaged_steps: int = 100
     profile_pool: int = 256
     later_rate: float | None = 1.0
+    hold: float = 0.0
     reference_batch: int = 0
 
 
@@ -135,6 +137,7 @@ def _phase(
     settings = NoisedSettings(
         len(steps),
         learning_rate=sizes.learning_rate * (sizes.later_rate or 1.0 if steps.start else 1.0),
+        hold=sizes.hold,
         part=(0.0, 1.0) if sizes.later_rate else (steps.start / sizes.steps, steps.stop / sizes.steps),
         ema_decay=1 - 1 / min(sizes.averaged_steps, max(2, len(steps) // 10)),
         seed=split_seed(training.seed, f"phase from {steps.start}"),

@@ -79,6 +79,7 @@ class OneSidedSizes(NoisedSizes):
 
     steps: int = 2000
     later_rate: float | None = None
+    hold: float = 0.4
     hidden: int = 128
     layers: int = 4
     waves: int = 0
