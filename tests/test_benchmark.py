@@ -189,6 +189,10 @@ def test_suites_of_one_density_are_rows_of_the_same_table(tmp_path, monkeypatch,
     lines = {(line["objective"], line["metric"]): line for line in lines_of(tmp_path) if line["seed"] == "all"}
     weight = lines["dsm", "left_weight"]
     assert (float(weight["limit"]), weight["stderr"]) == (pytest.approx(0.25, abs=1e-3), "")
+    share = lines["dsm", "pool_left_weight"]
+    # Of a hundred samples.
+    assert float(share["value"]) == pytest.approx(round(float(share["value"]), 2))
+    assert 0.1 < float(share["value"]) < 0.4
     assert {"excess_classification.profiled_f", "smc_mode_total_variation"} <= {metric for _, metric in lines}
     assert sum(metric.startswith("density@") for _, metric in lines) > 300
     assert "density@" not in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -18,13 +18,16 @@ PRESETS = {
 
 
 def run_row(spec: RowSpec, context: RowContext) -> list[Metric]:
-    """Return what one row measured, the density by quadrature included."""
+    """Return what one row measured, the density by quadrature included, and the left mode's share of its samples."""
     from workflows.benchmark_suites.line_density import PATH, density_metrics
     from workflows.benchmark_suites.one_sided import measure, train_row
-    from workflows.benchmark_suites.one_sided_training import OneSidedSizes
+    from workflows.benchmark_suites.one_sided_training import OneSidedSizes, training_pool
 
-    trained = train_row(PATH, spec, context)
-    return [*density_metrics(trained), *measure(trained, PATH, spec.seed, OneSidedSizes(**context.sizes))]
+    trained, sizes = train_row(PATH, spec, context), OneSidedSizes(**context.sizes)
+    target, pool = trained.target, training_pool(trained.target, sizes.samples, spec.seed)
+    is_left = pool.samples.x < target.means.mean()
+    share = Metric("pool_left_weight", float(is_left.double().mean()), None, float(target.weights[0]))
+    return [*density_metrics(trained), share, *measure(trained, PATH, spec.seed, sizes)]
 
 
 def figures(rows: Sequence[TableRow]) -> list[SuiteFigure]:

@@ -145,7 +145,7 @@ def train_one_sided(
     """
     begun = time.monotonic()
     chosen = named_objective(objective) if isinstance(objective, str) else objective
-    training, held_out = (_pool(target, sizes.samples, seed, name) for name in ("training pool", "held-out pool"))
+    training, held_out = training_pool(target, sizes.samples, seed), _pool(target, sizes.samples, seed, "held-out pool")
     x = training.samples.x
     run = _Run(
         target,
@@ -167,6 +167,11 @@ def train_one_sided(
         result = _train_data_energy(chosen, run)
     seconds = time.monotonic() - begun
     return Trained(target, result.model, learned, seconds, result.network_evaluations, result.history)
+
+
+def training_pool(target: GaussianMixture, n: int, seed: int) -> FixedPool:
+    """Return the samples that :func:`train_one_sided` learns from: all that it knows of the weights of modes."""
+    return _pool(target, n, seed, "training pool")
 
 
 class _Run(NamedTuple):
