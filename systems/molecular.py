@@ -189,9 +189,13 @@ class MolecularSystem:
         return self.positions if made is None or made.start is None else made.start
 
     def starts(self, state: str) -> Float[Tensor, "starts atoms 3"]:
-        """Return the configurations of ``state`` [nm] where its walkers begin in turn."""
-        first = self.start(state)[None]
-        return first if self.other_starts is None or state in self.derived else torch.cat([first, self.other_starts])
+        """Return the configurations of ``state`` [nm] where its walkers begin in turn; a part of a state has but one.
+
+        Give every share of the walkers, such as those that are learned from, as many as there are starts at least.
+        """
+        first, made = self.start(state)[None], self.derived.get(state)
+        has_own = made is not None and made.start is not None
+        return first if self.other_starts is None or has_own else torch.cat([first, self.other_starts])
 
     def region(self, state: str) -> Region | None:
         """Return what ``state`` is confined to; None where it is everywhere."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.streams import split_seed
 from boltzgen_diffclf.units import thermal_energy_kj_per_mol
-from systems.ensemble import Provenance, ReferenceEnsemble
+from systems.ensemble import Provenance, ReferenceEnsemble, begun_at
 from systems.molecular import MolecularSystem, require_temperature
 from systems.recording import Advance, FrameSource, record
 
@@ -89,7 +89,7 @@ def generate_with_openmm(
         temperature_kelvin=temperature,
         system_hash=system.system_hash(state),
         seed=settings.seed,
-        settings={"engine": "openmm", **asdict(settings)},
+        settings={"engine": "openmm", **asdict(settings), **begun_at(system, state)},
     )
     source = OpenMMDynamics(system, state, temperature, settings)
     return record(source, system, provenance, path, progress)

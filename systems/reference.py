@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boltzgen_diffclf.errors import InputError
-from systems.ensemble import Provenance, ReferenceEnsemble
+from systems.ensemble import Provenance, ReferenceEnsemble, begun_at
 from systems.molecular import MolecularSystem, require_temperature
 from systems.recording import Advance, record
 from systems.replica_dynamics import ReferenceSettings, ReplicaExchangeDynamics, geometric_ladder
@@ -70,7 +70,7 @@ def generate(
         temperature_kelvin=temperature,
         system_hash=system.system_hash(state),
         seed=settings.seed,
-        settings={"engine": "replica exchange", **asdict(settings)},
+        settings={"engine": "replica exchange", **asdict(settings), **begun_at(system, state)},
     )
     return record(source, system, provenance, path, progress)
 

@@ -26,7 +26,7 @@ from workflows.benchmark import PRESETS, BenchmarkConfig, run
 from workflows.benchmark_suites import SUITES
 from workflows.benchmark_suites.mog40 import MOG40
 from workflows.benchmark_suites.seeds import over_seeds, widened_by
-from workflows.benchmark_suites.suite import Metric, TableRow
+from workflows.benchmark_suites.suite import Metric, RowContext, RowSpec, TableRow
 from workflows.command_line import run_command
 from workflows.report.benchmark_page import by_target, pivot
 from workflows.report.crossed_figure import mass_on_the_right
@@ -170,6 +170,29 @@ def test_published_rows_stand_beside_ours(tmp_path, monkeypatch):
     assert published["FEAT"].limit == 0.0
     assert set(published) == {"FEAT", "target-FEP"}
     assert "2504.11516" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_rows_of_other_sizes_are_refused_in_the_same_folder(tiny, monkeypatch):
+    config, _ = tiny
+    preset = SUITES["crossed"].presets["quick"]
+    monkeypatch.setitem(preset.__dict__, "sizes", {**preset.sizes, "hidden": 9})
+    with pytest.raises(InputError, match="has rows of hidden = 8, now 9 is asked for"):
+        run(config)
+
+
+def test_standard_rows_of_few_dimensions_are_of_the_smaller_network(tmp_path, monkeypatch):
+    shrink(monkeypatch)
+    asked = []
+    monkeypatch.setattr(
+        "workflows.benchmark_suites.mog40.variance_preserving_row",
+        lambda spec, context: asked.append(context.sizes["hidden"]) or [Metric("seen", 1.0)],
+    )
+    preset = SUITES["mog40"].presets["standard"]
+    monkeypatch.setitem(preset.__dict__, "sizes", {**preset.sizes, "hidden": 7, "few_hidden": 5})
+    context = RowContext(preset.sizes, tmp_path, lambda _: None, "cpu")
+    for dim in (2, 128):
+        SUITES["mog40"].run_row(RowSpec("mog40", "mog40", dim, "dsm", 0), context)
+    assert asked == [5, 7]
 
 
 def test_suites_of_one_density_are_rows_of_the_same_table(tmp_path, monkeypatch, capsys):

@@ -92,9 +92,7 @@ def divergence(model: DataEnergyModel) -> float:
 @pytest.mark.parametrize(
     ("name", "shape"), [("dsm", (256, 1)), ("dsm_diffclf_all", (256, 1)), ("dsm_diffclf", (64, 4))]
 )
-def test_clean_samples_are_seen_at_several_levels_only_where_these_are_compared(
-    name: str, shape: tuple[int, int]
-) -> None:
+def test_groups_have_several_levels_only_where_these_are_compared(name: str, shape: tuple[int, int]) -> None:
     problem = NoisedProblem(NOISED_OBJECTIVES[name], PATH, LEVELS, DATA, DATA, NoisedSettings(1, groups=64))
     assert problem.draw(noised_model(one_pass="all" in name), named_generator(0, "draw")).level.shape == shape
 

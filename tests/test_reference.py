@@ -15,8 +15,10 @@ import torch
 from openmm import app
 
 import systems
+from boltzgen_diffclf.coordinates import Arc, TorsionArc
 from boltzgen_diffclf.errors import InputError, RunFailedError, UnsupportedSystemError
 from boltzgen_diffclf.observables.chirality import handedness, stereocentres
+from systems.derived_states import ConfinedState, MixedState
 from systems.ensemble import energies_of
 from systems.molecular import MolecularSystem
 from systems.openmm_engine import OpenMMSettings, generate_with_openmm
@@ -123,6 +125,30 @@ def test_walkers_begin_at_every_start_in_turn(tmp_path, aldp, engine):
     hands = handedness(ensemble.positions.numpy(), stereocentres(aldp.elements, aldp.bonds))[:, 0]
     first = handedness(aldp.positions[None].numpy(), stereocentres(aldp.elements, aldp.bonds))[0, 0]
     assert (ensemble.by_group(torch.from_numpy(hands * first).double())[:, 0] == torch.tensor([1, -1, 1, -1])).all()
+
+
+def test_a_mixture_of_states_begins_at_every_start_and_a_part_at_its_own(aldp):
+    system, region = with_mirror_image(aldp), TorsionArc(aldp.torsions["phi"], Arc(0.0, 2.0))
+    mixed = system.with_derived("mixed", MixedState(("vacuum", "implicit"), 0.5))
+    part = system.with_derived("part", ConfinedState(("vacuum",), region, aldp.positions))
+    assert [len(mixed.starts(state)) for state in ("vacuum", "mixed")] == [2, 2]
+    assert len(part.starts("part")) == 1
+
+
+@pytest.mark.parametrize("engine", ["compiled", "openmm"])
+def test_walkers_that_began_elsewhere_are_another_run(tmp_path, aldp, engine):
+    path, system = tmp_path / "vacuum.h5", with_mirror_image(aldp)
+    few = replace(OPENMM, walkers=2, frames_per_walker=2)
+
+    def sampled(of):
+        if engine == "compiled":
+            return generate(of, "vacuum", 300.0, replace(TINY, frames_per_walker=2), path)
+        return generate_with_openmm(of, "vacuum", 300.0, few, path)
+
+    sampled(aldp)
+    sampled(aldp)
+    with pytest.raises(InputError, match="was made with starts = None"):
+        sampled(system)
 
 
 def test_file_holds_what_was_sampled(tmp_path, aldp):

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.files import atomic_path
 from workflows.benchmark import BenchmarkConfig, BenchmarkResult
 from workflows.benchmark_suites import SUITES
@@ -27,6 +28,7 @@ def compute(config: BenchmarkConfig, folder: RunFolder) -> BenchmarkResult:
 
 def _compute(config: BenchmarkConfig, folder: RunFolder) -> BenchmarkResult:
     suite, device = SUITES[config.suite], choose_device(config.device)
+    _require_same_sizes(config, folder)
     folder.progress.plan({spec.stage: 1.0 for spec in config.rows})
     measured: dict[RowSpec, list[Metric]] = {}
     seconds = 0.0
@@ -40,6 +42,17 @@ def _compute(config: BenchmarkConfig, folder: RunFolder) -> BenchmarkResult:
     rows = tuple(table(suite, measured))
     write_csv(rows, folder.path / "results.csv")
     return BenchmarkResult(config, rows, folder.path, seconds)
+
+
+def _require_same_sizes(config: BenchmarkConfig, folder: RunFolder) -> None:
+    """Refuse a folder whose rows have other sizes: presets may change between versions, and rows stand side by side."""
+    there, here = folder.remember("sizes", lambda: config.sizes), config.sizes
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            raise InputError(
+                f"{folder.path} has rows of {name} = {there.get(name)}, now {here.get(name)} is asked for: choose "
+                "another --out, or delete the folder"
+            )
 
 
 def finished_rows(suite: Suite, folder: RunFolder) -> list[RowSpec]:

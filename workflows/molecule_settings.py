@@ -81,9 +81,9 @@ class MoleculeSettings(SystemSettings):
         ),
     ] = 128
     steps: Annotated[int, Field(ge=1, description="Optimiser steps.")] = TRAINING_PRESETS["quick"]["steps"]
-    groups: Annotated[int, Field(ge=1, description="Frames a step.")] = 128
+    groups: Annotated[int, Field(ge=1, description="Groups of noise levels a step.")] = 128
     group_size: Annotated[
-        int, Field(ge=2, description="Levels at which each is seen: N of the N-level classification loss.")
+        int, Field(ge=2, description="Levels a group, each with a frame of its own: N of the N-level classification.")
     ] = 4
     learning_rate: Annotated[float, Field(gt=0, description="Peak, of the network.")] = 2e-3
     pretraining: Annotated[

@@ -247,7 +247,7 @@ def check_fold(folded: Sequence[float], unfolded: Sequence[float], r_hat: float)
     """Gate on walkers that began folded and walkers that did not being folded equally often.
 
     Args:
-        folded: share of its frames that each walker is folded, of those that began so.
+        folded: share of its frames that each walker is folded, of those that are in the first frame.
         unfolded: of those that did not.
         r_hat: split R-hat of who is folded, of all walkers.
     """
@@ -257,8 +257,8 @@ def check_fold(folded: Sequence[float], unfolded: Sequence[float], r_hat: float)
         return Check(
             name,
             False,
-            f"all {len(folded) + len(unfolded)} walkers of the reference began {began}, so nothing shows that walkers "
-            f"that begin {other} would agree: start walkers from both",
+            f"all {len(folded) + len(unfolded)} walkers of the reference are {began} in their first frame, so nothing "
+            f"shows that walkers that begin {other} would agree: begin walkers at both, and equilibrate them less",
         )
     means = [statistics.fmean(several) for several in (folded, unfolded)]
     difference = means[0] - means[1]

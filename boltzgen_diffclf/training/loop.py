@@ -40,7 +40,7 @@ class LoopSettings:
         optimiser: one of ``OPTIMISERS``.
         weight_decay: decoupled, of the network.
         warm_up: fraction of the steps.
-        hold: fraction of the schedule at the peak, before the rates fall.
+        hold: fraction of the schedule at the peak, before the rates fall; below one.
         part: of a longer schedule that these steps are, from and to, as fractions of it.
         clip: largest gradient norm.
         ema_decay: of the averaged weights, which are the result.
@@ -64,7 +64,10 @@ class LoopSettings:
     seed: int = 0
 
     def rate(self, step: int) -> float:
-        """Return the factor on the learning rates at ``step``: linear warm-up, then a cosine to one hundredth."""
+        """Return the factor on the learning rates at ``step``.
+
+        Linear warm-up, then one for as long as they are held, then a cosine, at the end of the schedule one hundredth.
+        """
         warm, (first, last) = max(1, round(self.warm_up * self.steps)), self.part
         progress = first + (last - first) * max(0, step - warm) / max(1, self.steps - warm)
         fall = max(0.0, progress - self.hold) / (1 - self.hold)

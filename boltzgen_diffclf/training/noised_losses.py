@@ -36,8 +36,6 @@ KERNEL_STEP = 0.02
 class NoisedBatch(NamedTuple):
     """Groups of noised configurations, one a level, each from a clean sample and noise of its own.
 
-    Were a group one clean sample at several levels, a step would show fewer of them, and learn the less.
-
     Its tensors begin with groups and levels a group; those of :attr:`rows` with both in one axis.
 
     Attributes:

@@ -197,6 +197,7 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
         if self._length is None:
             self._length = gaussian_length(model, self.setting.levels)
         level = self._sampler.draw(self._length, self.group_size, self.groups, generator)
+        # One clean sample at all levels of a group would serve the losses too, and a step would show fewer of them.
         clean = data.draw(level.numel(), generator)
         others = data.draw(self.settings.reference_batch, generator) if self.settings.reference_batch else None
         batch = noised_batch(clean, level, self.setting, generator, others)

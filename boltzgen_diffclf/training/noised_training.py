@@ -42,7 +42,7 @@ class NoisedSizes:
         profile_pool: samples a level that the model's own ``F`` is profiled on, and where that is judged as many again.
         later_rate: peak of the second phase, in that of the first; None where one schedule goes through both, which
             suits a short preparation: after a long one there would be little left.
-        hold: fraction of a schedule at the peak, before the learning rates fall.
+        hold: fraction of a schedule at the peak, before the learning rates fall; below one.
         reference_batch: other clean samples a step, over which the targets are averaged too, see
             :class:`NoisedSettings`; it pays where noised samples of several clean ones overlap.
     """
@@ -132,13 +132,15 @@ def train_noised(
 def _phase(
     model: NoisedEnergyModel, objective: NoisedObjective, training: NoisedTraining, steps: range
 ) -> TrainingResult[NoisedEnergyModel]:
-    """Train one objective for some of the steps, with a checkpoint and a schedule of its own."""
+    """Train one objective for some of the steps, with a checkpoint of its own."""
     sizes, levels = training.sizes, model.curve.levels
+    is_continued = sizes.later_rate is None
+    peak = sizes.later_rate if steps.start and sizes.later_rate is not None else 1.0
     settings = NoisedSettings(
         len(steps),
-        learning_rate=sizes.learning_rate * (sizes.later_rate or 1.0 if steps.start else 1.0),
+        learning_rate=sizes.learning_rate * peak,
         hold=sizes.hold,
-        part=(0.0, 1.0) if sizes.later_rate else (steps.start / sizes.steps, steps.stop / sizes.steps),
+        part=(steps.start / sizes.steps, steps.stop / sizes.steps) if is_continued else (0.0, 1.0),
         ema_decay=1 - 1 / min(sizes.averaged_steps, max(2, len(steps) // 10)),
         seed=split_seed(training.seed, f"phase from {steps.start}"),
         groups=sizes.groups,

@@ -48,7 +48,7 @@ ENERGY_PATH = VariancePreserving(t_min=1e-3, t_max=1 - 1e-4)
 """Noising of the energy that is compared; at its first level the noise is 0.01, a twentieth of the narrowest mode."""
 
 ENERGY_LEVELS, ENERGY_GROUP = 64, 4
-"""Levels at which the energy is trained, and how many of them each sample is seen at."""
+"""Levels at which the energy is trained, and how many of them are a group."""
 
 
 @dataclass(frozen=True)

@@ -78,12 +78,14 @@ SIZES = {
     "averaged_steps": 60,
     "hidden": 128,
     "layers": 3,
+    "wells_from": 64,
     "levels": 128,
     "level_pool": 16,
     "measured": 1024,
     "particles": 512,
 }
-"""``evaluations`` are those of the network in one step: four groups of 32 levels, or 544 pairs."""
+"""``evaluations`` are those of the network in one step: four groups of 32 levels, or 544 pairs. No row has wells: that
+of one pass cannot."""
 
 FULL_SIZES = {"steps": 4000, "averaged_steps": 400, "level_pool": 32, "measured": 2048}
 PRESETS = {

@@ -33,9 +33,9 @@ FEW = 8
 """Dimensions up to which a smaller network learns as well."""
 
 PRESETS = {
-    "quick": Preset((Block(TARGET, (2, FEW), ("dsm", "dsm_ctsm", "dsm_diffclf"), (0,)),), LARGE | IN_THE_PLANE),
+    "quick": Preset((Block(TARGET, (2, 8), ("dsm", "dsm_ctsm", "dsm_diffclf"), (0,)),), LARGE | IN_THE_PLANE),
     "standard": Preset(
-        (Block(TARGET, DIMS, FOREMOST), Block(TARGET, (2, FEW), OTHERS, (0,))),
+        (Block(TARGET, DIMS, FOREMOST), Block(TARGET, (2, 8), OTHERS, (0,))),
         LARGE_FULL | IN_THE_PLANE | {"steps": 4000, "few_hidden": 128, "few_layers": 3},
     ),
 }

@@ -68,7 +68,9 @@ class OneSidedSizes(NoisedSizes):
         layers: its hidden layers.
         waves: of the coordinates beside these, where they are at most :data:`MOST_WAVED`: many narrow modes in a plane
             are hard to tell apart otherwise; for few modes they are worse than none.
-        wells_from: coordinates on, networks are :class:`WellEnergyNet`, for modes that are far apart.
+        wells_from: coordinates from which on networks are :class:`WellEnergyNet`, without waves, for modes that are far
+            apart; those of noised energies, but for the one of all levels from one pass.
+        hold: see :class:`NoisedSizes`; of noised energies alone.
         levels: of noise.
         samples: clean ones, that training draws from.
         level_pool: samples a level for the classification loss, and as many to profile F on.
