@@ -15,11 +15,12 @@ from boltzgen_diffclf.nets.plain_mlp import MlpEnergyNet
 class WellEnergyNet(MlpEnergyNet):
     r"""Energy ``u(x, t) = k(t) h(x, t) |x - c(x, t)|^2 / 2 + <x, f(x, t)> + g(x, t)`` [kT], zero before training.
 
-    In a :class:`~boltzgen_diffclf.noised_energy.NoisedEnergyModel` with the factor ``s``, a mode as narrow as its
-    resolution adds ``s^2 |x - c|^2 / 2`` to the Gaussian at every level: the stiffness of ``u = ... / s`` grows as
-    ``s`` and is known. With ``k = sqrt(1 + s^2)``, ``h`` need not learn it. In the form of :class:`MlpEnergyNet` the
-    same is the difference of ``s^2 |x|^2 / 2`` and terms as large, thousands of kT where there are many coordinates;
-    here an error of ``c`` moves the energy at the centre by its square, and one of ``h`` does not.
+    In a :class:`~boltzgen_diffclf.noised_energy.NoisedEnergyModel` with the factor ``s``, a mode as narrow as the noise
+    and the resolution let it be adds ``s^2 |x - c|^2 / 2`` to the Gaussian: the stiffness of ``u = ... / s`` grows
+    as ``s``, by decades. ``k = sqrt(1 + s^2)`` takes that from ``h`` where modes stand apart, and is one where noise
+    has joined them. In the form of :class:`MlpEnergyNet` the same is the difference of ``s^2 |x|^2 / 2`` and terms as
+    large, thousands of kT where there are many coordinates; here an error of ``c`` moves the energy at the centre by
+    its square, and one of ``h`` does not.
 
     Args:
         dim: length of ``x``; its columns should have a scale of about one.
