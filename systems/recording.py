@@ -1,7 +1,8 @@
 """Recording a simulation so that a kill at any moment costs little and changes nothing.
 
 Frames go to part files, each a readable trajectory of its own, beside a checkpoint from which the simulation goes
-on bit for bit. When the last frame is there, the parts become one file and disappear.
+on bit for bit. When the last frame is there, the parts become one file and disappear; the checkpoint stays beside it,
+and more frames of the same run are added to those that are there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -30,8 +32,12 @@ from systems.store import load_ensemble, read_ensemble, write_ensemble
 Advance = Callable[[float], None]
 """Told how many frames of each group have been done since the last call."""
 
+LENGTH = "frames_per_walker"
+"""The setting that says how long a run is: all before its end is the same in a longer one."""
+
 _log = logging.getLogger(__name__)
 _CONFIGURATIONS_PER_PART = 1024
+_CHECKPOINT = "checkpoint.safetensors"
 
 
 class FrameSource(ABC):
@@ -77,7 +83,7 @@ class FrameSource(ABC):
 def record(
     source: FrameSource, system: MolecularSystem, provenance: Provenance, path: Path, progress: Advance
 ) -> ReferenceEnsemble:
-    """Return the ensemble in ``path``, simulating what is missing of it.
+    """Return the ensemble in ``path``, simulating what is missing of it: all of it, or frames beyond its last.
 
     Args:
         source: the simulation; not touched where the file is already there.
@@ -90,23 +96,49 @@ def record(
         InputError: the file or its parts come from other settings, or are damaged.
         RunFailedError: the disk refuses, or energies are not finite.
     """
-    parts = path.with_name(path.name + ".parts")
+    parts, end = path.with_name(path.name + ".parts"), path.with_name(path.name + ".checkpoint")
+    found = None
     if path.exists():
-        ensemble = read_ensemble(path, system, provenance.state, provenance.temperature_kelvin)
-        require_same_run(path, ensemble.provenance, provenance)
-        progress(float(source.n_discarded + source.n_frames))
-    else:
-        _simulate(source, system, provenance, parts, progress)
-        ensemble = _join(source, system, parts)
-        write_ensemble(path, ensemble, system.topology)
-    shutil.rmtree(parts, ignore_errors=True)
+        found = read_ensemble(path, system, provenance.state, provenance.temperature_kelvin)
+        n_found = int(found.by_group(found.energies).shape[1])
+        _keep_the_end(parts, end, source.n_discarded + n_found)
+        require_same_run(path, found.provenance, provenance, longer=end.exists())
+        if n_found == source.n_frames:
+            progress(float(source.n_discarded + source.n_frames))
+            return found
+    _simulate(source, system, provenance, parts, None if found is None else end, progress)
+    ensemble = _join(source, system, provenance, found, parts)
+    write_ensemble(path, ensemble, system.topology)
+    _keep_the_end(parts, end, source.n_discarded + source.n_frames)
     return ensemble
 
 
-def require_same_run(path: Path, found: Provenance, wanted: Provenance) -> None:
-    """Raise an InputError that names the first setting in which two runs differ."""
+def _keep_the_end(parts: Path, end: Path, total: int) -> None:
+    """Put the last checkpoint of a file of ``total`` frames a group beside it, and drop the parts that are in the file.
+
+    Parts of a continuation that was stopped stay.
+    """
+    checkpoint = parts / _CHECKPOINT
+    if checkpoint.exists():
+        if int(_read_checkpoint(checkpoint)[1]["done"]) != total:
+            return
+        checkpoint.replace(end)
+    shutil.rmtree(parts, ignore_errors=True)
+
+
+def require_same_run(path: Path, found: Provenance, wanted: Provenance, *, longer: bool = False) -> None:
+    """Raise an InputError that names the first setting in which two runs differ.
+
+    Args:
+        path: of the run that was found.
+        found: its provenance.
+        wanted: that of the run asked for.
+        longer: whether more frames of each walker may be asked for.
+    """
     there, here = _flat(found), _flat(wanted)
     for key in sorted(there.keys() | here.keys()):
+        if longer and key == LENGTH and there[key] < here[key]:
+            continue
         if there.get(key) != here.get(key):
             raise InputError(
                 f"{path} was made with {key} = {there.get(key)}, now {here.get(key)} is asked for: choose another "
@@ -114,19 +146,25 @@ def require_same_run(path: Path, found: Provenance, wanted: Provenance) -> None:
             )
 
 
-def _flat(provenance: Provenance) -> dict[str, object]:
+def _flat(provenance: Provenance) -> dict[str, Any]:
     # Through JSON, because a stored run has lists where a fresh one has tuples.
     values = json.loads(json.dumps(asdict(provenance)))
     return {**values.pop("settings"), **values}
 
 
 def _simulate(
-    source: FrameSource, system: MolecularSystem, provenance: Provenance, parts: Path, progress: Advance
+    source: FrameSource,
+    system: MolecularSystem,
+    provenance: Provenance,
+    parts: Path,
+    last: Path | None,
+    progress: Advance,
 ) -> None:
-    checkpoint = parts / "checkpoint.safetensors"
-    done = 0
-    if checkpoint.exists():
-        done = _restore(source, checkpoint, provenance)
+    """Write the parts that are missing, after those that are there, or after the file that ``last`` is the end of."""
+    checkpoint, done = parts / _CHECKPOINT, 0
+    last = checkpoint if checkpoint.exists() else last
+    if last is not None:
+        done = _restore(source, last, provenance)
         _log.info("%s: resumed after %d frames of each group", parts.name, done)
     else:
         source.start()
@@ -185,16 +223,24 @@ def _part(
     )
 
 
-def _join(source: FrameSource, system: MolecularSystem, parts: Path) -> ReferenceEnsemble:
-    pieces = [load_ensemble(file) for file in sorted(parts.glob("part-*.h5"))]
+def _join(
+    source: FrameSource,
+    system: MolecularSystem,
+    provenance: Provenance,
+    found: ReferenceEnsemble | None,
+    parts: Path,
+) -> ReferenceEnsemble:
+    pieces = [*([] if found is None else [found]), *(load_ensemble(file) for file in sorted(parts.glob("part-*.h5")))]
     ensemble = ReferenceEnsemble(
-        provenance=pieces[0].provenance,
+        provenance=provenance,
         positions=torch.cat([piece.positions for piece in pieces]),
         energies=torch.cat([piece.energies for piece in pieces]),
         group=torch.cat([piece.group for piece in pieces]),
         frame=torch.cat([piece.frame for piece in pieces]),
         frame_interval_ps=pieces[0].frame_interval_ps,
     )
+    if len(ensemble) != source.n_groups * source.n_frames:
+        raise InputError(f"{parts} goes on from a file that is not there any more: delete it to start again")
     return ensemble.with_diagnostics({**source.diagnostics(), **measure_convergence(ensemble, system)})
 
 
@@ -212,16 +258,20 @@ def _save(source: FrameSource, checkpoint: Path, provenance: Provenance, done: i
             raise OSError(None, str(error)) from error
 
 
-def _restore(source: FrameSource, checkpoint: Path, provenance: Provenance) -> int:
+def _read_checkpoint(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(checkpoint, framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     except (SafetensorError, OSError) as error:
+        spoilt = checkpoint.parent if checkpoint.name == _CHECKPOINT else checkpoint
         raise InputError(
-            f"{checkpoint} is damaged ({str(error).splitlines()[0]}): delete {checkpoint.parent} to start again"
+            f"{checkpoint} is damaged ({str(error).splitlines()[0]}): delete {spoilt} to start again"
         ) from error
-    require_same_run(checkpoint.parent, Provenance(**json.loads(metadata["provenance"])), provenance)
+
+
+def _restore(source: FrameSource, checkpoint: Path, provenance: Provenance) -> int:
+    tensors, metadata = _read_checkpoint(checkpoint)
+    require_same_run(checkpoint.parent, Provenance(**json.loads(metadata["provenance"])), provenance, longer=True)
     if int(metadata["threads"]) != torch.get_num_threads():
         _log.warning(
             "%s was begun with %s threads and goes on with %d: rounding may differ from an uninterrupted run",

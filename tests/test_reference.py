@@ -24,7 +24,7 @@ from systems.molecular import MolecularSystem
 from systems.openmm_engine import OpenMMSettings, generate_with_openmm
 from systems.reference import ReferenceSettings, generate, geometric_ladder, masses_with_hydrogens
 from systems.store import load_ensemble, read_ensemble
-from workflows.reference import ReferenceConfig, summary
+from workflows.reference import ReferenceConfig, run, summary
 
 TINY = ReferenceSettings(
     walkers=4,
@@ -251,6 +251,71 @@ def test_other_settings_are_refused_and_nothing_is_destroyed(tmp_path, aldp, sho
     assert path.read_bytes() == before
 
 
+def test_more_frames_are_added_to_those_that_are_there(tmp_path, aldp, short_parts):
+    whole, path, short = tmp_path / "whole.h5", tmp_path / "vacuum.h5", replace(TINY, frames_per_walker=5)
+    at_once = generate(aldp, "vacuum", 300.0, TINY, whole)
+    first = generate(aldp, "vacuum", 300.0, short, path)
+    before = path.read_bytes()
+    with pytest.raises(StopError):
+        generate(aldp, "vacuum", 300.0, TINY, path, stop_after(11))
+    # Stopped on the way, the shorter run is whole, and what there is of the longer one is kept.
+    assert torch.equal(generate(aldp, "vacuum", 300.0, short, path).positions, first.positions)
+    assert path.read_bytes() == before
+    heard = []
+    longer = generate(aldp, "vacuum", 300.0, TINY, path, heard.append)
+    assert heard[0] >= 9
+    for name in ("positions", "group", "frame"):
+        assert torch.equal(getattr(longer, name), getattr(at_once, name))
+    torch.testing.assert_close(longer.energies, at_once.energies, rtol=1e-12, atol=0)
+    assert longer.diagnostics["round_trips"] == at_once.diagnostics["round_trips"]
+    assert torch.equal(read_ensemble(path, aldp, "vacuum", 300.0).positions, at_once.positions)
+    assert not (tmp_path / "vacuum.h5.parts").exists()
+    with pytest.raises(InputError, match="made with frames_per_walker = 12, now 5"):
+        generate(aldp, "vacuum", 300.0, short, path)
+
+
+def test_more_frames_survive_a_kill_at_any_moment(tmp_path, aldp, short_parts, monkeypatch):
+    path, short = tmp_path / "vacuum.h5", replace(TINY, frames_per_walker=5)
+    expected = generate(aldp, "vacuum", 300.0, TINY, tmp_path / "whole.h5").positions
+
+    def killed(*args, **kwargs):
+        raise StopError
+
+    # After the file and before its checkpoint is put beside it; then in the first part of the continuation.
+    for place, settings in (("_keep_the_end", short), ("_save", TINY)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"systems.recording.{place}", killed)
+            with pytest.raises(StopError):
+                generate(aldp, "vacuum", 300.0, settings, path)
+    assert torch.equal(generate(aldp, "vacuum", 300.0, TINY, path).positions, expected)
+
+
+def test_a_continuation_of_a_file_that_is_gone_is_refused(tmp_path, aldp, short_parts):
+    path = tmp_path / "vacuum.h5"
+    generate(aldp, "vacuum", 300.0, replace(TINY, frames_per_walker=5), path)
+    with pytest.raises(StopError):
+        generate(aldp, "vacuum", 300.0, TINY, path, stop_after(11))
+    path.unlink()
+    with pytest.raises(InputError, match="goes on from a file that is not there any more"):
+        generate(aldp, "vacuum", 300.0, TINY, path)
+
+
+def test_a_file_without_its_checkpoint_is_not_made_longer(tmp_path, aldp, short_parts):
+    path = tmp_path / "vacuum.h5"
+    generate(aldp, "vacuum", 300.0, replace(TINY, frames_per_walker=5), path)
+    (tmp_path / "vacuum.h5.checkpoint").unlink()
+    with pytest.raises(InputError, match="made with frames_per_walker = 5, now 12"):
+        generate(aldp, "vacuum", 300.0, TINY, path)
+
+
+def test_openmm_adds_frames_too(tmp_path, aldp):
+    path, longer = tmp_path / "vacuum.h5", replace(OPENMM, frames_per_walker=11)
+    generate_with_openmm(aldp, "vacuum", 300.0, OPENMM, path)
+    made = generate_with_openmm(aldp, "vacuum", 300.0, longer, path)
+    at_once = generate_with_openmm(aldp, "vacuum", 300.0, longer, tmp_path / "whole.h5")
+    assert torch.equal(made.positions, at_once.positions)
+
+
 def test_a_damaged_checkpoint_is_one_line(tmp_path, aldp, short_parts):
     path = tmp_path / "vacuum.h5"
     with pytest.raises(StopError):
@@ -365,3 +430,20 @@ def test_any_system_is_sampled_and_summed_up(tmp_path, name):
     first = summary(ensemble, file)[0]
     assert f"48 frames of {name}, state implicit, 300 K, 0.004 ps apart, from 4 independent groups" in first
     assert len(read_ensemble(file, system, "implicit")) == 48
+
+
+def test_the_command_goes_on_with_a_run_that_is_done(tmp_path):
+    sizes = {
+        "exchange_temperatures": 2,
+        "walkers": 2,
+        "steps_per_frame": 4,
+        "steps_per_sweep": 2,
+        "equilibration_frames": 1,
+        "threads": 1,
+    }
+    first, second = (ReferenceConfig(state="vacuum", out=tmp_path, frames_per_walker=n, **sizes) for n in (3, 5))
+    before, after = run(first).positions, run(second).positions
+    assert (len(before), len(after)) == (6, 10)
+    assert torch.equal(after[:6], before)
+    with pytest.raises(InputError, match="started with steps_per_frame = 4, and now steps_per_frame = 6"):
+        run(ReferenceConfig(state="vacuum", out=tmp_path, frames_per_walker=7, **{**sizes, "steps_per_frame": 6}))

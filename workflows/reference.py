@@ -35,8 +35,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 class ReferenceConfig(SystemSettings):
     """Sample one state of a molecule by Langevin dynamics under temperature replica exchange.
 
-    The same command resumes a run that was stopped. The trajectory, STATE.h5, opens in mdtraj; it holds energies,
-    units, seed and the fingerprint of the force field.
+    The same command resumes a run that was stopped, and with more --frames-per-walker goes on with one that is done.
+    The trajectory, STATE.h5, opens in mdtraj; it holds energies, units, seed and the fingerprint of the force field.
     """
 
     state: Annotated[str, Field(description=f"Thermodynamic state: {STATES}.")] = "implicit"
@@ -128,12 +128,14 @@ def run(config: ReferenceConfig) -> ReferenceEnsemble:
     """
     import torch
 
+    from systems.recording import LENGTH
     from workflows.progress import Progress
-    from workflows.run_folder import open_run_folder
+    from workflows.run_folder import FREE_SETTINGS, open_run_folder
 
     system = config.source.load()
     system.require_state(config.state)
-    with open_run_folder(config.folder, config) as folder, Progress(folder.path / "status.json") as progress:
+    free, status = FREE_SETTINGS | {LENGTH}, config.folder / "status.json"
+    with open_run_folder(config.folder, config, free) as folder, Progress(status) as progress:
         keep_system(folder, system)
         threads = int(folder.remember("threads", lambda: config.threads or torch.get_num_threads()))
         torch.set_num_threads(threads)
