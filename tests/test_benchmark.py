@@ -210,6 +210,7 @@ def test_suites_of_one_density_are_rows_of_the_same_table(tmp_path, monkeypatch,
     result = run(config)
     assert checkpoint.stat().st_mtime_ns == before
     lines = {(line["objective"], line["metric"]): line for line in lines_of(tmp_path) if line["seed"] == "all"}
+    seeds = {(line["objective"], line["metric"]): line for line in lines_of(tmp_path) if line["seed"] == "0"}
     weight = lines["dsm", "left_weight"]
     assert (float(weight["limit"]), weight["stderr"]) == (pytest.approx(0.25, abs=1e-3), "")
     share = lines["dsm", "pool_left_weight"]
@@ -220,6 +221,8 @@ def test_suites_of_one_density_are_rows_of_the_same_table(tmp_path, monkeypatch,
     assert sum(metric.startswith("density@") for _, metric in lines) > 300
     assert "density@" not in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert [len(axis.lines) for axis in densities_figure(result.rows).axes] == [2, 2]
+    exact = max(float(line["limit"]) for (_, metric), line in seeds.items() if metric.startswith("density@"))
+    assert densities_figure(result.rows).axes[0].get_ylim()[1] == pytest.approx(3 * exact)
     assert "left_weight" in capsys.readouterr().out
 
 

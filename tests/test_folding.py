@@ -76,7 +76,7 @@ def test_walkers_that_have_not_met_are_told() -> None:
     assert not trust.check_fold([0.5, 0.6], [0.6, 0.5], 1.3).passed
     alone = trust.check_fold([0.9, 0.8], [], 1.0)
     assert not alone.passed
-    assert "all 2 walkers of the reference began folded" in alone.sentence
+    assert "all 2 walkers of the reference are folded in their first frame" in alone.sentence
 
 
 def test_walkers_are_told_by_their_first_frame() -> None:

@@ -36,7 +36,8 @@ def figures(rows: Sequence[TableRow]) -> list[SuiteFigure]:
 
     caption = (
         "Densities exp(-U)/Z of the learned energies, normalised by quadrature, beside the exact one (dashed); the "
-        "first seed of each objective. Scores fix the shape of each mode and not how they weigh against each other."
+        "first seed of each objective, cut above three times the exact one. Scores fix the shape of each mode and not "
+        "how they weigh against each other."
     )
     return [SuiteFigure("mixture-1d", caption, densities_figure(rows))]
 

@@ -22,6 +22,10 @@ PANELS = {
 }
 
 
+TALLEST = 3.0
+"""Top of the densities that are shown, in the highest of the exact one: energies that diverge have spikes."""
+
+
 @mpl.rc_context(STYLE)
 def densities_figure(rows: Sequence[TableRow]) -> Figure:
     """Return the densities exp(-U) of the first seed of each objective beside the exact one, a panel a family."""
@@ -38,7 +42,8 @@ def densities_figure(rows: Sequence[TableRow]) -> Figure:
         axis.plot(list(exact), list(exact.values()), color=INK, linewidth=1, linestyle=DASHED, label="exact")
         axis.set(title=title, xlabel="x")
         axis.legend()
-    axes[0].set_ylabel("density")
+    tallest = max(row.limit for curve in curves.values() for row in curve.values() if row.limit is not None)
+    axes[0].set(ylabel="density", ylim=(-0.1 * tallest, TALLEST * tallest))
     return figure
 
 
