@@ -48,8 +48,10 @@ class FrameSource(ABC):
         n_discarded: frames of equilibration before the first one kept.
         n_frames: frames kept of each group.
         frame_interval_ps: simulated time between frames [ps].
+        device_type: where its random stream lives.
     """
 
+    device_type: str = "cpu"
     n_groups: int
     n_discarded: int
     n_frames: int
@@ -97,16 +99,16 @@ def record(
         RunFailedError: the disk refuses, or energies are not finite.
     """
     parts, end = path.with_name(path.name + ".parts"), path.with_name(path.name + ".checkpoint")
-    found = None
+    found, in_file = None, source.n_discarded
     if path.exists():
         found = read_ensemble(path, system, provenance.state, provenance.temperature_kelvin)
-        n_found = int(found.by_group(found.energies).shape[1])
-        _keep_the_end(parts, end, source.n_discarded + n_found)
-        require_same_run(path, found.provenance, provenance, longer=end.exists())
-        if n_found == source.n_frames:
-            progress(float(source.n_discarded + source.n_frames))
+        require_same_run(path, found.provenance, provenance, longer=True)
+        in_file += int(found.by_group(found.energies).shape[1])
+        _keep_the_end(parts, end, in_file)
+        if in_file == source.n_discarded + source.n_frames:
+            progress(float(in_file))
             return found
-    _simulate(source, system, provenance, parts, None if found is None else end, progress)
+    _simulate(source, system, provenance, parts, _going_on_from(path, parts, end, in_file), progress)
     ensemble = _join(source, system, provenance, found, parts)
     write_ensemble(path, ensemble, system.topology)
     _keep_the_end(parts, end, source.n_discarded + source.n_frames)
@@ -126,6 +128,26 @@ def _keep_the_end(parts: Path, end: Path, total: int) -> None:
     shutil.rmtree(parts, ignore_errors=True)
 
 
+def _going_on_from(path: Path, parts: Path, end: Path, in_file: int) -> Path | None:
+    """Return the checkpoint that goes on from the ``in_file`` frames a group before the first part; None for a start.
+
+    Raises:
+        InputError: the parts or the checkpoint are not of this file.
+    """
+    checkpoint = parts / _CHECKPOINT
+    if checkpoint.exists():
+        first = min(parts.glob("part-*.h5"), default=_part_path(parts, in_file))
+        if first != _part_path(parts, in_file):
+            raise InputError(f"{parts} does not go on from what {path} holds: delete it to start again")
+        return checkpoint
+    shutil.rmtree(parts, ignore_errors=True)
+    if not path.exists():
+        return None
+    if not end.exists() or int(_read_checkpoint(end)[1]["done"]) != in_file:
+        raise InputError(f"{path} has no checkpoint of its last frame to go on from: choose another file")
+    return end
+
+
 def require_same_run(path: Path, found: Provenance, wanted: Provenance, *, longer: bool = False) -> None:
     """Raise an InputError that names the first setting in which two runs differ.
 
@@ -140,9 +162,11 @@ def require_same_run(path: Path, found: Provenance, wanted: Provenance, *, longe
         if longer and key == LENGTH and there[key] < here[key]:
             continue
         if there.get(key) != here.get(key):
+            way_out = (
+                "ask for as many or more" if longer and key == LENGTH else "choose another file, or delete this one"
+            )
             raise InputError(
-                f"{path} was made with {key} = {there.get(key)}, now {here.get(key)} is asked for: choose another "
-                "file, or delete this one"
+                f"{path} was made with {key} = {there.get(key)}, now {here.get(key)} is asked for: {way_out}"
             )
 
 
@@ -160,9 +184,8 @@ def _simulate(
     last: Path | None,
     progress: Advance,
 ) -> None:
-    """Write the parts that are missing, after those that are there, or after the file that ``last`` is the end of."""
+    """Write the parts that are missing after the checkpoint ``last``, or all of them."""
     checkpoint, done = parts / _CHECKPOINT, 0
-    last = checkpoint if checkpoint.exists() else last
     if last is not None:
         done = _restore(source, last, provenance)
         _log.info("%s: resumed after %d frames of each group", parts.name, done)
@@ -240,7 +263,7 @@ def _join(
         frame_interval_ps=pieces[0].frame_interval_ps,
     )
     if len(ensemble) != source.n_groups * source.n_frames:
-        raise InputError(f"{parts} goes on from a file that is not there any more: delete it to start again")
+        raise InputError(f"{parts} lacks frames: delete it to start again")
     return ensemble.with_diagnostics({**source.diagnostics(), **measure_convergence(ensemble, system)})
 
 
@@ -250,6 +273,7 @@ def _save(source: FrameSource, checkpoint: Path, provenance: Provenance, done: i
         "provenance": json.dumps(asdict(provenance)),
         "done": str(done),
         "threads": str(torch.get_num_threads()),
+        "device": source.device_type,
     }
     with atomic_path(checkpoint) as temporary:
         try:
@@ -263,15 +287,24 @@ def _read_checkpoint(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, str
         with safe_open(checkpoint, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        spoilt = checkpoint.parent if checkpoint.name == _CHECKPOINT else checkpoint
         raise InputError(
-            f"{checkpoint} is damaged ({str(error).splitlines()[0]}): delete {spoilt} to start again"
+            f"{checkpoint} is damaged ({str(error).splitlines()[0]}): delete {_whole(checkpoint)} to start again"
         ) from error
+
+
+def _whole(checkpoint: Path) -> Path:
+    """Return what is of no use without a checkpoint: the parts that it lies among, or itself beside a file."""
+    return checkpoint.parent if checkpoint.name == _CHECKPOINT else checkpoint
 
 
 def _restore(source: FrameSource, checkpoint: Path, provenance: Provenance) -> int:
     tensors, metadata = _read_checkpoint(checkpoint)
-    require_same_run(checkpoint.parent, Provenance(**json.loads(metadata["provenance"])), provenance, longer=True)
+    require_same_run(_whole(checkpoint), Provenance(**json.loads(metadata["provenance"])), provenance, longer=True)
+    if metadata.get("device", source.device_type) != source.device_type:
+        raise InputError(
+            f"{_whole(checkpoint)} was begun on {metadata['device']}, whose random stream does not go on on "
+            f"{source.device_type}: choose that device, or another file"
+        )
     if int(metadata["threads"]) != torch.get_num_threads():
         _log.warning(
             "%s was begun with %s threads and goes on with %d: rounding may differ from an uninterrupted run",

@@ -119,7 +119,7 @@ class ReplicaExchangeDynamics(FrameSource):
         region: Region | None = None,
     ) -> None:
         self.n_groups, self.n_frames = settings.walkers, settings.frames_per_walker
-        self.n_discarded = settings.equilibration_frames
+        self.n_discarded, self.device_type = settings.equilibration_frames, target.device.type
         self.frame_interval_ps = settings.steps_per_frame * settings.timestep_fs * 1e-3
         self._settings, self._starts, self._exact_target = settings, starts, exact_target
         self._ladder = TemperatureLadder(target, settings.temperatures_kelvin)

@@ -23,6 +23,7 @@ from systems.ensemble import energies_of
 from systems.molecular import MolecularSystem
 from systems.openmm_engine import OpenMMSettings, generate_with_openmm
 from systems.reference import ReferenceSettings, generate, geometric_ladder, masses_with_hydrogens
+from systems.replica_dynamics import ReplicaExchangeDynamics
 from systems.store import load_ensemble, read_ensemble
 from workflows.reference import ReferenceConfig, run, summary
 
@@ -270,7 +271,9 @@ def test_more_frames_are_added_to_those_that_are_there(tmp_path, aldp, short_par
     assert longer.diagnostics["round_trips"] == at_once.diagnostics["round_trips"]
     assert torch.equal(read_ensemble(path, aldp, "vacuum", 300.0).positions, at_once.positions)
     assert not (tmp_path / "vacuum.h5.parts").exists()
-    with pytest.raises(InputError, match="made with frames_per_walker = 12, now 5"):
+    with pytest.raises(
+        InputError, match="made with frames_per_walker = 12, now 5 is asked for: ask for as many or more"
+    ):
         generate(aldp, "vacuum", 300.0, short, path)
 
 
@@ -296,15 +299,37 @@ def test_a_continuation_of_a_file_that_is_gone_is_refused(tmp_path, aldp, short_
     with pytest.raises(StopError):
         generate(aldp, "vacuum", 300.0, TINY, path, stop_after(11))
     path.unlink()
-    with pytest.raises(InputError, match="goes on from a file that is not there any more"):
-        generate(aldp, "vacuum", 300.0, TINY, path)
+    heard = []
+    with pytest.raises(InputError, match="vacuum.h5.parts does not go on from what"):
+        generate(aldp, "vacuum", 300.0, TINY, path, heard.append)
+    assert not heard
 
 
 def test_a_file_without_its_checkpoint_is_not_made_longer(tmp_path, aldp, short_parts):
     path = tmp_path / "vacuum.h5"
     generate(aldp, "vacuum", 300.0, replace(TINY, frames_per_walker=5), path)
     (tmp_path / "vacuum.h5.checkpoint").unlink()
-    with pytest.raises(InputError, match="made with frames_per_walker = 5, now 12"):
+    with pytest.raises(InputError, match="has no checkpoint of its last frame to go on from"):
+        generate(aldp, "vacuum", 300.0, TINY, path)
+
+
+def test_a_refused_command_leaves_a_continuation_alone(tmp_path, aldp, short_parts):
+    path, short = tmp_path / "vacuum.h5", replace(TINY, frames_per_walker=5)
+    generate(aldp, "vacuum", 300.0, short, path)
+    with pytest.raises(StopError):
+        generate(aldp, "vacuum", 300.0, TINY, path, stop_after(11))
+    # Its checkpoint is after nine frames, as the end of this one would be.
+    with pytest.raises(InputError, match="made with equilibration_frames = 2, now 4"):
+        generate(aldp, "vacuum", 300.0, replace(short, equilibration_frames=4), path)
+    expected = generate(aldp, "vacuum", 300.0, TINY, tmp_path / "whole.h5").positions
+    assert torch.equal(generate(aldp, "vacuum", 300.0, TINY, path).positions, expected)
+
+
+def test_a_checkpoint_of_another_device_is_refused(tmp_path, aldp, short_parts, monkeypatch):
+    path, short = tmp_path / "vacuum.h5", replace(TINY, frames_per_walker=5)
+    generate(aldp, "vacuum", 300.0, short, path)
+    monkeypatch.setattr(ReplicaExchangeDynamics, "device_type", property(lambda self: "cuda", lambda self, kind: None))
+    with pytest.raises(InputError, match="checkpoint was begun on cpu, whose random stream does not go on on cuda"):
         generate(aldp, "vacuum", 300.0, TINY, path)
 
 
