@@ -300,7 +300,7 @@ def test_a_continuation_of_a_file_that_is_gone_is_refused(tmp_path, aldp, short_
         generate(aldp, "vacuum", 300.0, TINY, path, stop_after(11))
     path.unlink()
     heard = []
-    with pytest.raises(InputError, match="vacuum.h5.parts does not go on from what"):
+    with pytest.raises(InputError, match=r"vacuum.h5.parts does not go on from what"):
         generate(aldp, "vacuum", 300.0, TINY, path, heard.append)
     assert not heard
 
