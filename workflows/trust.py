@@ -248,7 +248,7 @@ def check_fold(folded: Sequence[float], unfolded: Sequence[float], r_hat: float)
 
     Args:
         folded: share of its frames that each walker is folded, of those that are in the first frame.
-        unfolded: of those that did not.
+        unfolded: of those that are not.
         r_hat: split R-hat of who is folded, of all walkers.
     """
     name = "fold of the reference"
