@@ -13,14 +13,15 @@ from boltzgen_diffclf.nets.plain_mlp import MlpEnergyNet
 
 
 class WellEnergyNet(MlpEnergyNet):
-    r"""Energy ``u(x, t) = k(t) h(x, t) |x - c(x, t)|^2 / 2 + <x, f(x, t)> + g(x, t)`` [kT], zero before training.
+    r"""Energy ``u = k(t) sum_i h_i(x, t) (x_i - c_i(x, t))^2 / 2 + <x, f(x, t)> + g(x, t)`` [kT], zero untrained.
 
     In a :class:`~boltzgen_diffclf.noised_energy.NoisedEnergyModel` with the factor ``s``, a mode as narrow as the noise
     and the resolution let it be adds ``s^2 |x - c|^2 / 2`` to the Gaussian: the stiffness of ``u = ... / s`` grows
     as ``s``, by decades. ``k = sqrt(1 + s^2)`` takes that from ``h`` where modes stand apart, and is one where noise
-    has joined them. In the form of :class:`MlpEnergyNet` the same is the difference of ``s^2 |x|^2 / 2`` and terms as
-    large, thousands of kT where there are many coordinates; here an error of ``c`` moves the energy at the centre by
-    its square, and one of ``h`` does not.
+    has joined them. Every coordinate has a stiffness of its own, as modes have a width along each. In the form of
+    :class:`MlpEnergyNet` the same is the difference of ``s^2 |x|^2 / 2`` and terms as large, thousands of kT where
+    there are many coordinates; here an error of ``c`` moves the energy at the centre by its square, and one of ``h``
+    does not.
 
     Args:
         dim: length of ``x``; its columns should have a scale of about one.
@@ -54,12 +55,13 @@ class WellEnergyNet(MlpEnergyNet):
             dim, generator, hidden=hidden, layers=layers, n_frequencies=n_frequencies, max_cycles=max_cycles
         )
         self.centre = zero_linear(hidden, dim)
+        self.curvature = zero_linear(hidden, dim)
         self.log_factors = tuple(math.log(factor) for factor in factors)
 
     def forward(self, x: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return ``u(x, t)`` [kT]."""
         features = self._features(x, t)
         first, last = self.log_factors
-        stiffness = ((2 * (first + (last - first) * t)).exp() + 1).sqrt() * self._curvature(features)
-        distance = (x - self.centre(features)).square().sum(-1)
-        return 0.5 * stiffness * distance + self._linear(x, features)
+        stiffness = ((2 * (first + (last - first) * t)).exp() + 1).sqrt()
+        wells = (self.curvature(torch.tanh(features)) * (x - self.centre(features)).square()).sum(-1)
+        return 0.5 * stiffness * wells + self._linear(x, features)
