@@ -177,7 +177,7 @@ def classification_among_all(case: Case) -> Float[Tensor, ""]:
     return posterior_classification_loss(energies, model.free_energy(levels), posterior).mean()
 
 
-def coefficients(path: DiffusionPath, t: Float[Tensor, "*batch"]) -> tuple[Tensor, Tensor]:
+def coefficients(path: DiffusionPath, t: Float[Tensor, "..."]) -> tuple[Tensor, Tensor]:
     """Return ``alpha`` and ``log sigma``."""
     flat = t.flatten()
     return path.alpha(flat).reshape(t.shape), path.log_sigma(flat).reshape(t.shape)
