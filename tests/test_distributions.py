@@ -103,6 +103,14 @@ def test_bins_are_those_of_the_reference():
     assert far == pytest.approx(math.log(2))
 
 
+def test_a_frame_far_out_widens_no_bin_of_many():
+    reference = np.append(np.linspace(-40.0, 50.0, 9999), 700.0)
+    edges = reference_edges(reference)
+    assert -40.0 <= edges[0] < -39.9
+    assert 49.9 < edges[-1] <= 50.0
+    assert histogram(reference, edges).outside == pytest.approx(1e-3, rel=0.1)
+
+
 def test_each_marginal_has_its_own_divergence():
     rng = np.random.default_rng(1)
     reference = rng.normal(size=(20_000, 3)) * [0.003, 0.1, 5.0]

@@ -15,6 +15,9 @@ from boltzgen_diffclf.estimators.groups import refuse_nan
 from boltzgen_diffclf.estimators.reweighting import normalised_weights
 from boltzgen_diffclf.observables.divergences import jensen_shannon
 
+TAIL = 0.0005
+"""Share of the reference's values that bins leave out at either end: a frame far out would widen all of them."""
+
 
 @dataclass(frozen=True)
 class Histogram:
@@ -41,17 +44,19 @@ class Histogram:
 
 
 def reference_edges(reference: Float[np.ndarray, " samples"], bins: int = 100) -> Float[np.ndarray, " edges"]:
-    """Return the edges of equal bins from the smallest to the largest value of the reference.
+    """Return the edges of equal bins over the values of the reference but :data:`TAIL` on either side.
 
     Raises:
         InputError: values that are not finite, or all the same.
     """
-    if not np.isfinite(reference).all() or not np.ptp(reference) > 0:
+    cut = int(TAIL * len(reference))
+    inner = np.sort(reference)[cut : len(reference) - cut]
+    if not np.isfinite(reference).all() or not np.ptp(inner) > 0:
         raise InputError(
             f"a reference of {len(reference)} values, {int((~np.isfinite(reference)).sum())} of them not finite, "
             "spans no range; check it"
         )
-    return np.linspace(reference.min(), reference.max(), bins + 1, dtype=np.float64)
+    return np.linspace(inner[0], inner[-1], bins + 1, dtype=np.float64)
 
 
 def histogram(
