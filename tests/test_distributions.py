@@ -109,6 +109,8 @@ def test_a_frame_far_out_widens_no_bin_of_many():
     assert -40.0 <= edges[0] < -39.9
     assert 49.9 < edges[-1] <= 50.0
     assert histogram(reference, edges).outside == pytest.approx(1e-3, rel=0.1)
+    with pytest.raises(InputError, match="all but 10 at one place"):
+        reference_edges(np.append(np.ones(9999), 2.0))
 
 
 def test_each_marginal_has_its_own_divergence():

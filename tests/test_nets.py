@@ -365,9 +365,11 @@ def test_a_well_is_as_stiff_along_each_coordinate_as_the_noise_leaves_it_and_fla
         net.curvature.bias.copy_(torch.tensor([0.7, 0.3, 1.1, 0.5]))
         net.centre.bias.copy_(centre)
     t = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
-    x = centre + torch.tensor([2.0, 1.0, 0.0, 0.0], dtype=torch.float64)
+    x = centre + torch.tensor([2.0, 1.0, -1.0, 3.0], dtype=torch.float64)
     stiffness = torch.tensor([401.0, 1.2, 1.0001], dtype=torch.float64).sqrt()  # 1 + s^2, s from 20 to 0.01
-    torch.testing.assert_close(net(x.expand(3, -1), t), 0.5 * (0.7 * 4.0 + 0.3 * 1.0) * stiffness)
+    torch.testing.assert_close(
+        net(x.expand(3, -1), t), 0.5 * (0.7 * 4.0 + 0.3 * 1.0 + 1.1 * 1.0 + 0.5 * 9.0) * stiffness
+    )
     assert not net(centre.expand(3, -1), t).any()
 
 

@@ -65,17 +65,13 @@ class MlpEnergyNet(nn.Module):
     def forward(self, x: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return ``u(x, t)`` [kT]."""
         features = self._features(x, t)
-        return 0.5 * self._curvature(features) * x.square().sum(-1) + self._linear(x, features)
+        return 0.5 * self.curvature(torch.tanh(features))[:, 0] * x.square().sum(-1) + self._linear(x, features)
 
     def _features(self, x: Tensor, t: Tensor) -> Float[Tensor, "batch hidden"]:
         features = torch.cat([self.coordinates(x), self.time_features(t)], dim=-1)
         for layer in self.trunk:
             features = nn.functional.gelu(layer(features))
         return features
-
-    def _curvature(self, features: Tensor) -> Float[Tensor, " batch"]:
-        curvature: Tensor = self.curvature(torch.tanh(features))
-        return curvature[:, 0]
 
     def _linear(self, x: Tensor, features: Tensor) -> Float[Tensor, " batch"]:
         output = self.readout(features)

@@ -18,10 +18,10 @@ class WellEnergyNet(MlpEnergyNet):
     In a :class:`~boltzgen_diffclf.noised_energy.NoisedEnergyModel` with the factor ``s``, a mode as narrow as the noise
     and the resolution let it be adds ``s^2 |x - c|^2 / 2`` to the Gaussian: the stiffness of ``u = ... / s`` grows
     as ``s``, by decades. ``k = sqrt(1 + s^2)`` takes that from ``h`` where modes stand apart, and is one where noise
-    has joined them. Every coordinate has a stiffness of its own, as modes have a width along each. In the form of
-    :class:`MlpEnergyNet` the same is the difference of ``s^2 |x|^2 / 2`` and terms as large, thousands of kT where
-    there are many coordinates; here an error of ``c`` moves the energy at the centre by its square, and one of ``h``
-    does not.
+    has joined them. Every coordinate has a stiffness of its own: modes have a width along each, and ``x`` a scale.
+    In the form of :class:`MlpEnergyNet` the same is the difference of ``s^2 |x|^2 / 2`` and terms as large, thousands
+    of kT where there are many coordinates; here an error of ``c`` moves the energy at the centre by its square, and one
+    of ``h`` does not.
 
     Args:
         dim: length of ``x``; its columns should have a scale of about one.

@@ -27,7 +27,7 @@ MOST_SIGMAS = 5.0
 """End of the scale of deviations [standard errors]."""
 PANELS_IN_A_ROW = 3
 SHOWN_OUTSIDE = 0.005
-"""Share beyond the reference's range from which on a legend tells it."""
+"""Share beyond the bins from which on a legend tells it."""
 SCALE, DIFFERENCE, DEVIATION = "free energy [kT]", "minus the reference [kT]", "the same [standard errors]"
 COLOURS = {REFERENCE: INK, "iid": BLUE, "langevin": ORANGE, "reweighted": SERIES[2], "smc": SERIES[3]}
 

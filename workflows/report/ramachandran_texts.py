@@ -40,7 +40,8 @@ FOLDING = (
 )
 DISTRIBUTIONS = (
     "{about}, first seed: energies, and the bond, the angle and, of CA beads, the distance whose generated "
-    "distribution is farthest off. Bins are those of the reference; the legend tells what lies beyond them."
+    "distribution is farthest off. Bins hold all but 0.05 % of the reference at either end; the legend "
+    "tells what lies beyond them."
 )
 CONFIGURATIONS = (
     "A few configurations of every origin, first seed, laid on the first of the reference: drag to turn, wheel to "
