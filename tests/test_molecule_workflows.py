@@ -140,6 +140,17 @@ def test_samples_are_trajectories_with_learned_energies(trained: Path, tmp_path:
     assert torch.equal(sample.run(config)["langevin"].energies, stored.energies)
 
 
+@pytest.mark.parametrize("begin", ["one", "samples"])
+def test_chains_begin_at_one_configuration_or_each_at_a_sample(trained: Path, tmp_path: Path, begin: str) -> None:
+    still = {**SAMPLES, "equilibration_frames": 0, "frames_per_chain": 1, "steps_per_frame": 1, "timestep_fs": 1e-3}
+    config = SampleConfig(model=trained, out=tmp_path, samplers=("langevin",), chains_begin=begin, threads=1, **still)
+    chains = sample.run(config)["langevin"]
+    distances = torch.pdist(chains.positions[:, 1] - chains.positions[:, 0])
+    assert (distances < 1e-4).all() == (begin == "one")
+    assert (distances > 1e-3).all() == (begin == "samples")
+    assert chains.provenance.settings["chains_begin"] == begin
+
+
 def test_particles_down_the_noise_have_families_and_go_on_where_they_were_killed(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from boltzgen_diffclf.errors import InputError, RunFailedError
+from workflows import source_code
 from workflows.progress import Progress
 from workflows.run_folder import RunFolder, StageResult, open_run_folder
 from workflows.solvation import SolvationConfig
@@ -113,6 +114,25 @@ def test_a_changed_setting_is_refused_by_name(change, expected, tmp_path):
         pass
     assert expected in str(caught.value)
     assert "choose another --out" in str(caught.value)
+
+
+def test_other_code_than_the_run_was_begun_with_is_told(tmp_path, monkeypatch, caplog):
+    for digest, told in (("one", 0), ("one", 0), ("another", 1)):
+        monkeypatch.setattr("workflows.run_folder.source_digest", lambda digest=digest: digest)
+        with open_run_folder(tmp_path, CONFIG):
+            assert sum("begun with other code" in record.message for record in caplog.records) == told
+
+
+def test_the_digest_is_of_every_module(tmp_path, monkeypatch):
+    module = tmp_path / "systems" / "new.py"
+    monkeypatch.setattr(source_code, "__file__", str(tmp_path / "workflows" / "source_code.py"))
+    found = []
+    for text in (None, "a = 1", "a = 2"):
+        if text:
+            module.parent.mkdir(exist_ok=True)
+            module.write_text(text)
+        found.append(source_code.source_digest.__wrapped__())
+    assert len(set(found)) == 3
 
 
 def test_the_folder_itself_may_be_renamed(tmp_path):

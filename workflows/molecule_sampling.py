@@ -35,8 +35,8 @@ from workflows.resumable import carry_on
 from workflows.sampling_settings import TIMESTEPS_FS, SamplingSettings
 
 CANDIDATES = 256
-"""Samples of the reversed noising, of which the one of median energy is where all chains begin: the one of least may
-lie in a hole of the energy."""
+"""Samples of the reversed noising, of which the one of median energy is where chains begin that all begin at one: that
+of least may lie in a hole of the energy."""
 
 REACH = 20.0
 """A molecule has fallen apart where an atom is so many units of length from the centroid; about 1.7 are usual."""
@@ -174,7 +174,7 @@ def langevin_samples(
 
     Args:
         model: trained.
-        settings: sizes; all chains begin at one configuration, so that they have to find the other basins.
+        settings: sizes, and whether all chains begin at one configuration or each at a sample of the reversed noising.
         seed: of the dynamics.
         device: where they run.
         path: the trajectory file.
@@ -191,15 +191,18 @@ def langevin_samples(
         settings.friction_per_ps,
         seed,
     )
-    candidates = _reversed(fast, model.spec.path, CANDIDATES, settings.reverse_levels, seed, lambda amount: None)
+    n = CANDIDATES if settings.chains_begin == "one" else max(CANDIDATES, settings.chains)
+    candidates = _reversed(fast, model.spec.path, n, settings.reverse_levels, seed, lambda amount: None)
     energies = evaluate(exact, candidates)
     whole = _whole(model, candidates, energies)
-    start = candidates[whole[energies[whole].argsort()[len(whole) // 2]]]
+    if settings.chains_begin == "one":
+        start = candidates[whole[energies[whole].argsort()[len(whole) // 2]]].expand(settings.chains, -1, -1)
+    else:  # Where some have fallen apart, others are taken twice.
+        start = candidates[whole[torch.arange(settings.chains) % len(whole)]]
     target = LearnedMoleculeTarget(fast, coordinates_of(fast), least_noise(model))
-    source = ChainDynamics(
-        target, exact, start.expand(settings.chains, -1, -1), beads.masses, temperature, _reach_nm(model), chains
-    )
-    made = {"sampler": "Langevin", **{key: value for key, value in vars(chains).items() if key != "seed"}}
+    source = ChainDynamics(target, exact, start, beads.masses, temperature, _reach_nm(model), chains)
+    made = {"sampler": "Langevin", "chains_begin": settings.chains_begin, **vars(chains)}
+    del made["seed"]
     return record(source, beads, _provenance(model, seed, made), path, advance)
 
 

@@ -34,6 +34,7 @@ from workflows.settings_file import (
     toml_value,
     unset_settings,
 )
+from workflows.source_code import source_digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -158,14 +159,9 @@ class RunFolder:
         if not parallel.is_first():
             parallel.wait()
             return _read_json(self.path / "run.json")[name]
-        path = self.path / "run.json"
-        known = _read_json(path) if path.exists() else {}
-        if name not in known:
-            known[name] = choose()
-            with atomic_path(path) as temporary:
-                temporary.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+        value = _kept(self.path / "run.json", name, choose)
         parallel.wait()
-        return known[name]
+        return value
 
     def _record_path(self, name: str) -> Path:
         if not re.fullmatch(r"[\w.-]+", name):
@@ -218,6 +214,7 @@ def open_run_folder(path: Path, settings: Any, free: frozenset[str] = FREE_SETTI
         return
     with _lock(path):
         _check_settings(path / "config.toml", settings, free)
+        _check_code(path / "run.json")
         with logging_to_file(path / "run.log"), Progress(path / "status.json") as progress:
             yield RunFolder(path, progress)
 
@@ -262,6 +259,13 @@ def _check_settings(path: Path, settings: Any, free: frozenset[str]) -> None:
     _log.info("resuming %s", path.parent)
 
 
+def _check_code(path: Path) -> None:
+    """Say so where a run goes on with code that it was not begun with: what is finished is kept as it is."""
+    code = source_digest()
+    if _kept(path, "code", lambda: code) != code:
+        _log.warning("%s was begun with other code: what it has finished is kept, the rest is by this", path.parent)
+
+
 def _shown(value: object) -> str:
     return "(not set)" if value is None else toml_value(value)
 
@@ -274,6 +278,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path} is truncated or altered: delete it, or choose another --out") from error
     return content
+
+
+def _kept(path: Path, name: str, choose: Callable[[], Any]) -> Any:
+    """Return what a file of choices holds under a name, once chosen."""
+    known = _read_json(path) if path.exists() else {}
+    if name not in known:
+        known[name] = choose()
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    return known[name]
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

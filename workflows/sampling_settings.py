@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -30,9 +30,14 @@ class SamplingSettings:
         int, Field(ge=2, description="Independent samples of the reversed noising; also particles that energies weigh.")
     ] = SAMPLING_PRESETS["quick"]["samples"]
     reverse_levels: Annotated[int, Field(ge=2, description="Noise levels that they pass through.")] = 256
-    chains: Annotated[int, Field(ge=2, description="Langevin chains, all begun at one configuration.")] = (
-        SAMPLING_PRESETS["quick"]["chains"]
-    )
+    chains: Annotated[int, Field(ge=2, description="Langevin chains.")] = SAMPLING_PRESETS["quick"]["chains"]
+    chains_begin: Annotated[
+        Literal["one", "samples"],
+        Field(
+            description="Where they begin: all at one configuration, so that they have to find the other basins, or "
+            "each at an independent sample of the reversed noising, so that they have to stay in the right ones."
+        ),
+    ] = "one"
     frames_per_chain: Annotated[int, Field(ge=1, description="Frames kept of each chain.")] = SAMPLING_PRESETS["quick"][
         "frames_per_chain"
     ]
