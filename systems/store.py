@@ -42,7 +42,7 @@ _LAYOUT = {
 """Attributes by which mdtraj's HDF5 files are known."""
 
 
-def write_ensemble(path: Path, ensemble: ReferenceEnsemble, topology: Topology) -> None:
+def write_ensemble(path: Path | str, ensemble: ReferenceEnsemble, topology: Topology) -> None:
     """Write an ensemble whole or not at all.
 
     Raises:
@@ -55,7 +55,7 @@ def write_ensemble(path: Path, ensemble: ReferenceEnsemble, topology: Topology) 
         "group": ensemble.group.numpy().astype(np.int64, copy=False),
         "frame": ensemble.frame.numpy().astype(np.int64, copy=False),
     }
-    with atomic_path(path) as temporary:
+    with atomic_path(Path(path)) as temporary:
         temporary.write_bytes(_file_image(arrays, {**_header(ensemble), **_LAYOUT}, _topology_json(topology)))
 
 
@@ -73,7 +73,7 @@ def _file_image(arrays: dict[str, np.ndarray], header: dict[str, str], topology:
 
 
 def read_ensemble(
-    path: Path, system: MolecularSystem, state: str, temperature_kelvin: float = 300.0
+    path: Path | str, system: MolecularSystem, state: str, temperature_kelvin: float = 300.0
 ) -> ReferenceEnsemble:
     """Return the ensemble in a file, after checking that it is whole and belongs to this state.
 
@@ -102,12 +102,13 @@ def read_ensemble(
     return ensemble
 
 
-def load_ensemble(path: Path) -> ReferenceEnsemble:
+def load_ensemble(path: Path | str) -> ReferenceEnsemble:
     """Return the ensemble in a file of any system, after checking that it is whole.
 
     Raises:
         InputError: missing, truncated or corrupt file, or one that this package did not write.
     """
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no file {path}: check the path, or generate the ensemble first")
     try:

@@ -57,7 +57,7 @@ def trained(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_training_leaves_one_file_that_says_what_it_is_of(trained: Path) -> None:
-    model = load_molecule_model(trained)
+    model = load_molecule_model(str(trained))
     assert model.origin["beads"] == "backbone"
     assert model.origin["objective"] == "dsm_diffclf"
     assert model.coordinates.dimension == 12

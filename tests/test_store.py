@@ -76,8 +76,9 @@ def test_stored_energies_are_those_of_the_stored_positions(aldp, ensemble, file)
 
 
 def test_the_same_ensemble_makes_the_same_bytes(tmp_path, aldp, ensemble, file):
-    write_ensemble(tmp_path / "again.h5", ensemble, aldp.topology)
+    write_ensemble(str(tmp_path / "again.h5"), ensemble, aldp.topology)
     assert (tmp_path / "again.h5").read_bytes() == file.read_bytes()
+    assert torch.equal(load_ensemble(str(file)).positions, ensemble.positions)
 
 
 def test_mdtraj_reads_the_file(aldp, ensemble, file):

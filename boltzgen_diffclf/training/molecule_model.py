@@ -250,7 +250,7 @@ class MoleculeModel:
                     "give the model that was trained for it"
                 )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the model, whole or not at all.
 
         Raises:
@@ -261,15 +261,16 @@ class MoleculeModel:
             "spec": asdict(self.spec),
             "statistics": asdict(self.statistics),
         }
-        save_checkpoint(path, self.model.state_dict(), metadata)
+        save_checkpoint(Path(path), self.model.state_dict(), metadata)
 
 
-def load_molecule_model(path: Path) -> MoleculeModel:
+def load_molecule_model(path: Path | str) -> MoleculeModel:
     """Return the model that :meth:`MoleculeModel.save` wrote.
 
     Raises:
         InputError: missing, truncated, of another version, or no model of a molecule.
     """
+    path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder: give the model.safetensors in it")
     if not path.is_file():
