@@ -17,6 +17,7 @@ from boltzgen_diffclf.training.noised_losses import NOISED_LOSSES, Case, NoisedB
 from boltzgen_diffclf.training.noised_problem import noised_batch
 
 DIM, GROUPS, SIZE = 3, 5, 4
+PAIRED = ("level", "t", "x", "score", "z", "y", "spare", "uniform")
 SETTING = Setting(VariancePreserving(), uniform_levels(12, 1e-2, 0.99))
 
 pytestmark = pytest.mark.usefixtures("eager_mode")
@@ -64,6 +65,14 @@ def test_levels_are_named_by_the_energies_of_every_sample_at_every_level_of_its_
     torch.testing.assert_close(NOISED_LOSSES["classification_named"].mean(Case(model, given, SETTING)), expected)
 
 
+def test_chained_classification_is_the_sum_of_the_binary_losses_of_neighbours_a_sample() -> None:
+    model, given = moved_model(), batch()
+    pairs = [given._replace(**{name: getattr(given, name)[:, i : i + 2] for name in PAIRED}) for i in range(SIZE - 1)]
+    binary = torch.stack([NOISED_LOSSES["classification"].mean(Case(model, pair, SETTING)) for pair in pairs])
+    chained = NOISED_LOSSES["classification_chained"].mean(Case(model, given, SETTING))
+    torch.testing.assert_close(chained, 2 / SIZE * binary.sum())
+
+
 @pytest.mark.parametrize("name", ["classification", "classification_among_all"])
 def test_labels_are_what_the_clean_sample_says_of_the_level(name: str) -> None:
     model, given = moved_model(), batch()
@@ -91,7 +100,9 @@ def test_energies_that_come_with_the_denoiser_teach_what_energies_alone_teach() 
     [
         ("denoising",),
         ("classification",),
+        ("classification_chained",),
         ("conditional_noise",),
+        ("denoising", "classification_chained"),
         ("denoising", "classification"),
         ("denoising", "classification_named", "conditional_noise"),
     ],

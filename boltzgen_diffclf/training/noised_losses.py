@@ -160,6 +160,19 @@ def classification(case: Case) -> Float[Tensor, ""]:
     return posterior_classification_loss(_group_energies(case), case.model.free_energy(batch.t), posterior).mean()
 
 
+def classification_chained(case: Case) -> Float[Tensor, ""]:
+    """The sum of the binary losses of neighbouring levels of each group, a sample: to it, all others are far away.
+
+    Of groups of N it takes ``3 N - 2`` energies instead of ``N^2``.
+    """
+    batch = case.batch
+    x, z, t = (_neighbours(value) for value in (batch.x, batch.z, batch.t))
+    levels = coefficients(case.setting.path, t)
+    posterior = level_posterior(x, z, levels, levels, case.rows.others)
+    loss = posterior_classification_loss(_neighbour_energies(case), case.model.free_energy(t), posterior)
+    return loss.sum() / batch.t.numel()
+
+
 def classification_named(case: Case) -> Float[Tensor, ""]:
     """The same as published: each sample's label is the level that made it."""
     return level_classification_loss(_group_energies(case), case.model.free_energy(case.batch.t)).mean()
@@ -193,6 +206,19 @@ def _group_energies(case: Case) -> Float[Tensor, "groups size size"]:
     elsewhere = case.model.energy(y[:, :, None].expand(-1, -1, size - 1, -1).reshape(-1, dim), t[:, others].flatten())
     energies = torch.cat([case.own_energy().view(groups, size, 1), elsewhere.view(groups, size, size - 1)], dim=-1)
     return energies.gather(-1, ((level - level[:, None]) % size).expand(groups, -1, -1))
+
+
+def _neighbours(values: Float[Tensor, "groups size ..."]) -> Float[Tensor, "pairs 2 ..."]:
+    """Return the pairs of neighbours of every group."""
+    return torch.stack([values[:, :-1], values[:, 1:]], dim=2).flatten(0, 1)
+
+
+def _neighbour_energies(case: Case) -> Float[Tensor, "pairs 2 2"]:
+    """Return ``U(y_i, t_j)`` of the samples and levels of each pair of neighbours."""
+    y, t = _neighbours(case.batch.y), _neighbours(case.batch.t)
+    own = _neighbours(case.own_energy().view(case.batch.t.shape))
+    other = case.model.energy(y.flatten(0, 1), t.flip(1).flatten()).view(own.shape)
+    return torch.stack([torch.stack([own[:, 0], other[:, 0]], -1), torch.stack([other[:, 1], own[:, 1]], -1)], dim=1)
 
 
 def time_score(case: Case) -> Float[Tensor, ""]:
@@ -289,6 +315,7 @@ NOISED_LOSSES: Mapping[str, NoisedLoss] = {
     "denoising_by_force": NoisedLoss(denoising_by_force, lambda sizes: 2 * sizes.group_size),
     "target_score": NoisedLoss(target_score, lambda sizes: 2 * sizes.group_size),
     "classification": NoisedLoss(classification, lambda sizes: sizes.group_size**2),
+    "classification_chained": NoisedLoss(classification_chained, lambda sizes: 3 * sizes.group_size - 2),
     "classification_named": NoisedLoss(classification_named, lambda sizes: sizes.group_size**2),
     "classification_among_all": NoisedLoss(classification_among_all, lambda sizes: sizes.group_size * sizes.all_levels),
     "time_score": NoisedLoss(time_score, lambda sizes: 2 * sizes.group_size),
@@ -309,7 +336,7 @@ BY_FORCE = frozenset({"denoising_by_force", "target_score"})
 BY_CHAINS = frozenset({"contrastive_divergence"})
 """Those that ask for chains of the model's own."""
 
-COMPARING = frozenset({"classification", "classification_named"})
+COMPARING = frozenset({"classification", "classification_named", "classification_chained"})
 """Those that compare the levels of a group."""
 
 

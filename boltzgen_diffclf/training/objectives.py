@@ -23,6 +23,7 @@ NOISED_OBJECTIVES: Mapping[str, NoisedObjective] = {
     "diffclf_all": NoisedObjective({"classification_among_all": 1.0}, level_sampler="scattered"),
     "dsm_diffclf_binary": NoisedObjective({"denoising": 1.0, "classification": 0.5}, group_size=2, pretraining=0.25),
     "dsm_diffclf": NoisedObjective({"denoising": 1.0, "classification": 0.5}, pretraining=0.25),
+    "dsm_diffclf_chained": NoisedObjective({"denoising": 1.0, "classification_chained": 0.5}, pretraining=0.25),
     "dsm_diffclf_named": NoisedObjective({"denoising": 1.0, "classification_named": 0.5}, pretraining=0.25),
     "dsm_diffclf_all": NoisedObjective(
         {"denoising": 1.0, "classification_among_all": 0.5}, level_sampler="scattered", pretraining=0.25

@@ -10,6 +10,7 @@ NOISED = {
     "diffclf_all": "classification among all noise levels, from one pass of the network",
     "dsm_diffclf_binary": "denoising score matching, and classification between two levels",
     "dsm_diffclf": "denoising score matching, and classification among a group of levels",
+    "dsm_diffclf_chained": "the same between neighbouring levels of a group alone, which costs less",
     "dsm_diffclf_named": "the same, the label of a sample being the level that made it, as published",
     "dsm_diffclf_all": "denoising score matching, and classification among all levels from one pass",
     "ctsm": "conditional time score matching",
@@ -46,7 +47,15 @@ SIZED = {
 }
 """Of an energy of the data alone, with the size in the name that :data:`NOISELESS` leaves to the settings."""
 
-FOREMOST = ("dsm", "ctsm", "dsm_ctsm", "dsm_diffclf_binary", "dsm_diffclf", "dsm_diffclf_all")
+FOREMOST = (
+    "dsm",
+    "ctsm",
+    "dsm_ctsm",
+    "dsm_diffclf_binary",
+    "dsm_diffclf",
+    "dsm_diffclf_chained",
+    "dsm_diffclf_all",
+)
 """Objectives that a table wants in every dimension with three seeds."""
 
 ALL = {**NOISED, **NOISELESS}
