@@ -177,8 +177,7 @@ class LinearLadder(Ladder):
 
     def energy(self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """See :meth:`Ladder.energy`."""
-        weight = self.lambdas[level]
-        return torch.lerp(self.target_a.energy(x), self.target_b.energy(x), weight)
+        return _mixed(self.target_a.energy(x), self.target_b.energy(x), self.lambdas[level])
 
     def energy_and_force(
         self, x: Float[Tensor, "batch *event"], level: Int[Tensor, " batch"]
@@ -188,12 +187,17 @@ class LinearLadder(Ladder):
         energy_b, force_b = self.target_b.energy_and_force(x)
         weight = self.lambdas[level]
         wide = weight.view(-1, *[1] * (x.ndim - 1))
-        return torch.lerp(energy_a, energy_b, weight), torch.lerp(force_a, force_b, wide.expand_as(force_a))
+        return _mixed(energy_a, energy_b, weight), _mixed(force_a, force_b, wide)
 
     def energies(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch levels"]:
         """See :meth:`Ladder.energies`; two evaluations serve all levels."""
-        energy_a, energy_b = self.target_a.energy(x)[:, None], self.target_b.energy(x)[:, None]
-        return (1 - self.lambdas) * energy_a + self.lambdas * energy_b
+        return _mixed(self.target_a.energy(x)[:, None], self.target_b.energy(x)[:, None], self.lambdas)
+
+
+def _mixed(of_a: Tensor, of_b: Tensor, weight: Tensor) -> Tensor:
+    """Return ``(1 - weight) of_a + weight of_b``; at either end the other counts nothing, also where it is infinite."""
+    between = (1 - weight) * of_a + weight * of_b
+    return torch.where(weight == 0, of_a, torch.where(weight == 1, of_b, between))
 
 
 class CountingTarget(Target):

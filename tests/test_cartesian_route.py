@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,9 +138,9 @@ def test_pairs_are_superposed_relabelled_and_never_mirrored(
     generator = torch.Generator().manual_seed(8)
     shuffled = rotated(x_0[torch.randperm(30, generator=generator)], generator) + 1.0
     turned = shuffled[:, [0, 1, 2, 3, 5, 6, 4]]
-    torch.testing.assert_close(space.pair(x_0, turned), x_0, atol=1e-9, rtol=0)
+    torch.testing.assert_close(space.pair(x_0, turned)[0], x_0, atol=1e-9, rtol=0)
     # A pair far apart: the goal keeps its handedness, and no further rotation brings it closer.
-    x_1 = space.pair(x_0, conformers[30:])
+    x_1, _ = space.pair(x_0, conformers[30:])
     quadruple = torch.tensor([[1, 4, 5, 6]])
     assert torch.equal(chirality(x_1, quadruple).sign(), chirality(x_0, quadruple).sign())
     torque = torch.linalg.cross(remove_mean(x_0), remove_mean(x_1)).sum(1)
@@ -212,6 +213,8 @@ def test_soft_cap_changes_nothing_below_and_bounds_what_is_above(conformers: tor
     torch.testing.assert_close(softened[below], energy[below])
     torch.testing.assert_close(soft_force[below], force[below])
     assert softened.max() < 30 + 20 * np.log1p(float(energy.max()) / 20)
+    impossible = torch.tensor([torch.inf, 1.0], dtype=torch.float64)
+    assert plain._soften(impossible).tolist() == soft._soften(impossible).tolist() == [math.inf, 1.0]
     torch.testing.assert_close(soft_force, Target.energy_and_force(soft, y)[1])
 
 
@@ -240,8 +243,8 @@ class ExactPath(torch.nn.Module):
 class IndependentPairs(CartesianSpace):
     """Pairs as they come: no transport, so that the path's density is known."""
 
-    def pair(self, x_0: torch.Tensor, x_1: torch.Tensor) -> torch.Tensor:
-        return x_1
+    def pair(self, x_0: torch.Tensor, x_1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x_1, torch.arange(len(x_1))
 
 
 def cluster_data(internal: InternalCoordinates, places: torch.Tensor) -> tuple[IndependentPairs, Pools]:

@@ -66,8 +66,8 @@ class CircleSpace(PathSpace):
         self.target, self.dimension = target, 2
         self.path = StochasticInterpolant(torch.tensor([NOISE, math.sqrt(2)], dtype=torch.float64), 2)
 
-    def pair(self, x_0: Tensor, x_1: Tensor) -> Tensor:
-        return x_1
+    def pair(self, x_0: Tensor, x_1: Tensor) -> tuple[Tensor, Tensor]:
+        return x_1, torch.arange(len(x_1))
 
     def encode(self, x: Tensor) -> Tensor:
         return x

@@ -400,6 +400,14 @@ def test_pareto_shape_is_recovered(shape):
     assert abs(np.mean(found) - shape) < 0.08
 
 
+@pytest.mark.parametrize("survivors", [1, 2, 4])
+def test_weights_of_a_few_survivors_are_not_believed(survivors):
+    log_w = np.full(10_000, -np.inf)
+    log_w[:survivors] = np.linspace(0, 0.1, survivors)
+    assert not diagnose_weights(log_w).reliable
+    assert diagnose_weights(log_w).pareto_k == math.inf
+
+
 def test_pareto_smoothing_tames_the_tail():
     log_w = 1.0 * np.random.default_rng(14).exponential(size=5000)
     smoothed, shape = pareto_smoothed(log_w)

@@ -13,6 +13,7 @@ from torch import Tensor
 import systems
 from boltzgen_diffclf.coordinates import InternalCoordinates
 from boltzgen_diffclf.energy import AnchoredEnergyModel, EnergyModel
+from boltzgen_diffclf.estimators import free_energy_from_weights
 from boltzgen_diffclf.estimators.family import mbar_family
 from boltzgen_diffclf.free_energy.classical import SampledState, all_states_mbar, energies_in, one_sided, two_state_bar
 from boltzgen_diffclf.free_energy.internal_space import InternalSpace
@@ -164,6 +165,24 @@ def test_unsampled_states_have_errors_that_cover() -> None:
     spread = np.std(scores, axis=0)
     assert np.all(np.abs(np.mean(scores, axis=0)) < 4 / math.sqrt(100))
     assert np.all(np.abs(spread - 1) < 4 / math.sqrt(2 * 100) + 0.05)
+
+
+def test_a_family_that_nothing_joins_has_no_error_bar() -> None:
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=400), 100 + rng.normal(size=400)])
+    u = np.stack([0.5 * x**2, 0.5 * (x - 100) ** 2])
+    estimate = mbar_family(u, np.array([400, 400]), np.repeat(np.arange(40), 20), rng).between(0, 1)
+    assert (estimate.stderr, estimate.n_effective) == (math.inf, 0.0)
+
+
+def test_frames_that_are_all_alike_in_a_walker_are_worth_their_walkers() -> None:
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=60), 1 + rng.normal(size=60)]).repeat(50)
+    u, labels = np.stack([0.5 * x**2, 0.5 * (x - 1) ** 2]), np.repeat(np.arange(120), 50)
+    family = mbar_family(u, np.array([3000, 3000]), labels, rng).between(0, 1)
+    averaging = free_energy_from_weights(u[0, :3000] - u[1, :3000], labels[:3000])
+    assert 30 < family.n_effective < 300
+    assert 10 < averaging.n_effective < 120
 
 
 def test_one_sampled_state_is_exponential_averaging() -> None:

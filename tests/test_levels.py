@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from boltzgen_diffclf.paths import (
     gap_probabilities,
     length_at,
     log_snr_levels,
+    neighbour_groups,
+    scattered_groups,
     spaced_groups,
     thermodynamic_length,
     thermodynamic_levels,
@@ -214,6 +217,16 @@ def test_spaced_groups_reach_every_level_of_a_path_that_is_too_short_for_their_g
     assert spaced_groups(torch.arange(3.0), 2.0, 1, 10, torch.Generator()).shape == (10, 1)
     with pytest.raises(ValueError, match="ascend"):
         spaced_groups(torch.arange(3.0).flip(0), 2.0, 2, 5, torch.Generator())
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [neighbour_groups, scattered_groups, lambda n, *others: spaced_groups(torch.arange(float(n)), 1.0, *others)],
+)
+def test_groups_of_more_levels_than_there_are_are_refused(draw: Callable[..., torch.Tensor]) -> None:
+    assert draw(4, 4, 3, torch.Generator()).tolist() == [[0, 1, 2, 3]] * 3
+    with pytest.raises(ValueError, match="groups of 5 levels need as many, and there are 4"):
+        draw(4, 5, 3, torch.Generator())
 
 
 def test_pair_probabilities_of_three_levels_by_hand() -> None:

@@ -167,6 +167,24 @@ def test_linear_ladder_ends_at_its_targets() -> None:
     torch.testing.assert_close(matrix[:, 1], 0.5 * (a.energy(x) + b.energy(x)))
 
 
+class Walled(GaussianTarget):
+    """Impossible where the first coordinate is positive."""
+
+    def energy(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x[:, 0] > 0, torch.inf, super().energy(x))
+
+
+@pytest.mark.parametrize("walled", ["a", "b", "both"])
+def test_what_one_end_excludes_counts_nothing_at_the_other(walled: str) -> None:
+    a, b = (Walled(3) if walled in (end, "both") else GaussianTarget(3) for end in "ab")
+    ladder = LinearLadder(a, b, [0.0, 0.5, 1.0])
+    x = positions((3,), torch.float64)
+    expected = torch.stack([a.energy(x), 0.5 * (a.energy(x) + b.energy(x)), b.energy(x)], dim=1)
+    torch.testing.assert_close(ladder.energies(x), expected)
+    for level in range(3):
+        torch.testing.assert_close(ladder.energy(x, torch.full((len(x),), level)), expected[:, level])
+
+
 def test_temperature_ladder_scales_by_the_inverse_temperature() -> None:
     target = DoubleWell(dimension=3)
     x = positions((3,), torch.float64)

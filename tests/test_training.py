@@ -58,6 +58,7 @@ def make_data(seed: int = 0, pool: int = 400) -> PathData:
         energy.reshape(LEVELS, pool, 2),
         gradient.reshape(LEVELS, pool, 2, DIM),
         force,
+        torch.arange(LEVELS * pool).reshape(LEVELS, pool, 1).expand(-1, -1, 2),
     )
 
 
@@ -90,6 +91,14 @@ def test_losses_fall_and_balance_is_logged(weights: ObjectiveWeights) -> None:
     assert [record["step"] for record in history] == list(range(10, 121, 10))
 
 
+def test_target_scores_of_a_path_without_forces_are_refused() -> None:
+    settings = dataclasses.replace(SETTINGS, weights=ObjectiveWeights(0.0, 1.0, 1.0))
+    data = make_data()
+    blind = dataclasses.replace(data, end_force=torch.zeros_like(data.end_force))
+    with pytest.raises(InputError, match="this path holds none"):
+        train(make_model(), blind, data, settings)
+
+
 def test_classification_learns_the_free_energy() -> None:
     settings = dataclasses.replace(SETTINGS, steps=600, groups=64, log_every=100, ema_decay=0.95)
     result = run(settings)
@@ -97,6 +106,22 @@ def test_classification_learns_the_free_energy() -> None:
     assert run(dataclasses.replace(settings, steps=20, weights=ObjectiveWeights(1.0, 0.0))).history[-1][
         "free_energy.end"
     ] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("ceilings", [None, (-1.0, 0.5)])
+def test_energies_change_with_time_at_the_very_ends_as_close_to_them(ceilings: tuple[float, float] | None) -> None:
+    model = AnchoredEnergyModel(make_model().net, arcsine_levels(9), ceilings).double()
+    y, ends = torch.zeros(2, DIM).double(), torch.tensor([[3.0, 1.0], [2.0, 6.0]]).double()
+    for end, inside in ((0.0, 1e-6), (1.0, 1 - 1e-6)):
+        at, near = (model.time_derivative(y, torch.full((2,), t).double(), ends) for t in (end, inside))
+        torch.testing.assert_close(at, near, rtol=1e-4, atol=1e-4)
+
+
+def test_what_one_end_excludes_counts_nothing_at_the_other_end_of_an_anchored_path() -> None:
+    model = AnchoredEnergyModel(make_model().net, arcsine_levels(9), (5.0, 5.0))
+    y, ends = torch.zeros(2, DIM), torch.tensor([[1.0, torch.inf], [torch.inf, 2.0]])
+    assert model.energy(y, torch.tensor([0.0, 1.0]), ends).tolist() == [1.0, 2.0]
+    assert model.energy(y, torch.tensor([0.5, 0.5]), ends).tolist() == [torch.inf, torch.inf]
 
 
 @pytest.mark.parametrize("ceilings", [None, (-1.0, 0.5)])

@@ -12,7 +12,7 @@ import torch
 from boltzgen_diffclf.energy import AnchoredEnergyModel, EnergyModel
 from boltzgen_diffclf.free_energy.cartesian import CartesianAnswers, answers
 from boltzgen_diffclf.free_energy.cartesian_space import AnchoredCartesianSpace
-from boltzgen_diffclf.free_energy.learned import LearningSettings, MakeModel, build_pools, train_replicate
+from boltzgen_diffclf.free_energy.learned import LearningSettings, MakeModel, train_replicate
 from boltzgen_diffclf.nets import DenseEnergyNet, EquivariantConfig, TorsionConfig, TorsionEnergyNet
 from boltzgen_diffclf.nets.atom_types import atom_types
 from boltzgen_diffclf.nets.flat_molecule import PreconditionedMoleculeNet
@@ -22,6 +22,7 @@ from boltzgen_diffclf.training import TrainingSettings
 from systems.legs import Leg
 from workflows.run_folder import StageResult
 from workflows.solvation_estimators import CARTESIAN_LEGS
+from workflows.solvation_learned import leg_pools
 
 if TYPE_CHECKING:
     from workflows.solvation_settings import SolvationConfig
@@ -60,7 +61,7 @@ def _learn(stages: SolvationStages, leg: Leg, replicate: int) -> StageResult:
     seed = split_seed(stages.config.seed, f"cartesian/{leg.name}/{replicate}")
     settings, space = _settings(stages.config), _space(stages, leg)
     with stages.folder.progress.stage(f"cartesian-{leg.name}-{replicate}", settings.training.steps) as advance:
-        pools = build_pools(space, _frames(stages, leg, replicate), _frames(stages, leg, replicate + 1), settings, seed)
+        pools = leg_pools(stages, leg, replicate, space, settings, seed)
         done = 0
 
         def progress(step: int, steps: int, record: Mapping[str, float]) -> None:
@@ -115,11 +116,6 @@ def _settings(config: SolvationConfig) -> LearningSettings:
         checkpoint_every=max(20, steps // 20),
     )
     return LearningSettings(levels=LEVELS, pool=POOL, evaluation_pool=POOL, training=training)
-
-
-def _frames(stages: SolvationStages, leg: Leg, share: int) -> tuple[torch.Tensor, torch.Tensor]:
-    a, b = (stages.positions(stages.share(state, share)) for state in (leg.state_a, leg.state_b))
-    return a, b
 
 
 def _space(stages: SolvationStages, leg: Leg) -> AnchoredCartesianSpace:

@@ -28,6 +28,7 @@ from boltzgen_diffclf.free_energy.learned import (
     train_replicate,
     untrained_model,
 )
+from boltzgen_diffclf.free_energy.path_pool import PathSpace
 from boltzgen_diffclf.free_energy.relaxed import RelaxationSettings, relaxed_mbar
 from boltzgen_diffclf.nets import TorsionConfig, TorsionEnergyNet
 from boltzgen_diffclf.streams import named_generator, split_seed
@@ -78,7 +79,7 @@ def _learn(stages: SolvationStages, leg: Leg, replicate: int, objectives: tuple[
     facts: dict[str, Any] = {}
     total = max(1, len(objectives)) * settings.training.steps
     with stages.folder.progress.stage(stage, total) as advance:
-        pools = _pools(stages, leg, replicate, settings, seed)
+        pools = leg_pools(stages, leg, replicate, stages.space(leg), settings, seed)
         untrained = integrate(untrained_model(_model(stages, leg), pools.training, seed), pools.evaluation)
         _keep_integral(arrays, facts, "no_network", untrained, pools, 0, 0.0)
         for objective in objectives:
@@ -200,12 +201,21 @@ def estimate_or_none(estimate: Callable[[], Estimate], name: str) -> Estimate:
         return Estimate(math.nan, math.nan, 0.0, 0.0, name)
 
 
-def _pools(stages: SolvationStages, leg: Leg, replicate: int, settings: LearningSettings, seed: int) -> Pools:
-    def frames(share: int) -> tuple[torch.Tensor, torch.Tensor]:
-        a, b = (stages.positions(stages.share(state, share)) for state in (leg.state_a, leg.state_b))
-        return a, b
-
-    return build_pools(stages.space(leg), frames(replicate), frames(replicate + 1), settings, seed)
+def leg_pools(
+    stages: SolvationStages, leg: Leg, replicate: int, space: PathSpace, settings: LearningSettings, seed: int
+) -> Pools:
+    """Return the pools of a replicate: it learns from its own share of the walkers, and is judged on the next one's."""
+    training, evaluation = (
+        [stages.share(state, share) for state in (leg.state_a, leg.state_b)] for share in (replicate, replicate + 1)
+    )
+    return build_pools(
+        space,
+        (stages.positions(training[0]), stages.positions(training[1])),
+        (stages.positions(evaluation[0]), stages.positions(evaluation[1])),
+        settings,
+        seed,
+        (evaluation[0].group, evaluation[1].group),
+    )
 
 
 def learning_settings(stages: SolvationStages) -> LearningSettings:

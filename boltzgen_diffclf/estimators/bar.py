@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Shaped
 from scipy.optimize import brentq
-from scipy.special import log_expit, logsumexp
+from scipy.special import expit, log_expit, logsumexp
 
 from boltzgen_diffclf.errors import InputError, NotTrustworthyError
 from boltzgen_diffclf.estimators.estimate import Estimate
@@ -75,6 +75,24 @@ def bar(
         grouped = float(np.std(replicates, ddof=1)) if np.isfinite(replicates).all() else float("inf")
         n_effective, stderr = correlated_size(n_effective, stderr, grouped), grouped
     return Estimate(value, stderr, shared / max(size_forward, size_reverse), n_effective, "BAR")
+
+
+def bar_influence(
+    work_forward: Float[np.ndarray, " forward"], work_reverse: Float[np.ndarray, " reverse"], value: float
+) -> tuple[Float[np.ndarray, " forward"], Float[np.ndarray, " reverse"]]:
+    """Return the change of ``value``, the answer of :func:`bar`, by each work [kT]: of its equation, linearised.
+
+    The squares of all sum to the squared standard error where works are independent; where they are not, not even those
+    of several answers, the changes of samples that belong together are added first.
+    """
+    log_ratio = float(np.log(len(work_forward) / len(work_reverse)))
+    parts, slope = [], 0.0
+    for argument in (log_ratio + work_forward - value, -log_ratio + work_reverse + value):
+        log_fermi = log_expit(-argument)
+        shares = np.exp(log_fermi - logsumexp(log_fermi))
+        slope += float(shares @ expit(argument))
+        parts.append(shares - 1 / len(argument))
+    return -parts[0] / slope, parts[1] / slope
 
 
 def exponential_averaging(

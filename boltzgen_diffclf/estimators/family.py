@@ -10,6 +10,7 @@ from scipy.special import logsumexp
 
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.estimate import Estimate
+from boltzgen_diffclf.estimators.groups import correlated_size
 from boltzgen_diffclf.estimators.mbar import mbar, replicate_shift, resample_groups
 
 
@@ -33,15 +34,18 @@ class Family:
     def between(self, a: int, b: int) -> Estimate:
         """Return ``F_b - F_a`` with the scatter of the bootstrap.
 
-        ``n_effective`` is the smaller effective sample size of the two states' weights (Kish).
+        ``n_effective`` is the smaller effective sample size of the two states' weights (Kish), divided by how much
+        larger the walkers make the variance. Where nothing joins the sampled states the error is infinite.
         """
         values = self.replicates[:, b] - self.replicates[:, a]
-        sizes = 1 / np.square(self.weights[[a, b]]).sum(axis=1)
+        stderr = float(values.std(ddof=1)) if np.isfinite(values).all() else float("inf")
+        size = float(1 / np.square(self.weights[[a, b]]).sum(axis=1).max())
+        independent = float(np.linalg.norm(self.weights[b] - self.weights[a]))
         return Estimate(
             float(self.free_energies[b] - self.free_energies[a]),
-            float(values.std(ddof=1)),
+            stderr,
             float(self.overlap_matrix[a, b]),
-            float(sizes.min()),
+            correlated_size(size, independent, stderr),
             "MBAR",
         )
 

@@ -64,6 +64,43 @@ def clustered_stderr(
     return float(np.sqrt(clustered_covariance(influence[:, None], index, n_groups)[0, 0]))
 
 
+def crossed(
+    first: Float[np.ndarray, "*values"], second: Float[np.ndarray, "*values"], both: Float[np.ndarray, "*values"]
+) -> Float[np.ndarray, "*values"]:
+    """Return variances of sums over samples that two walkers made each, such as configurations between two states.
+
+    Two samples may share the first walker, the second, or both, which the first two count twice.
+
+    Args:
+        first: variances where samples that share the first walker are one group.
+        second: the same of the second.
+        both: the same of those that share both; the result is never below it.
+
+    References:
+        Cameron, Gelbach & Miller 2011, J. Bus. Econ. Stat. 29:238.
+    """
+    return np.maximum(first + second - both, both)
+
+
+def crossed_labels(
+    labels: Shaped[np.ndarray, "samples 2"],
+) -> tuple[Shaped[np.ndarray, " samples"], Shaped[np.ndarray, " samples"], Int[np.ndarray, " samples"]]:
+    """Return the first walker of every sample, the second, and a label of both: what :func:`crossed` wants."""
+    return labels[:, 0], labels[:, 1], np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def crossed_stderr(influence: Float[np.ndarray, " samples"], labels: Shaped[np.ndarray, "samples 2"]) -> float:
+    """Return the standard error of a sum of ``influence`` over samples that two walkers made each.
+
+    Args:
+        influence: see :func:`clustered_covariance`.
+        labels: both walkers of every sample.
+    """
+    column = influence[:, None]
+    clustered = (clustered_covariance(column, *group_index(one, len(column))) for one in crossed_labels(labels))
+    return float(np.sqrt(crossed(*clustered)[0, 0]))
+
+
 def resampled_multiplicities(
     n_groups: int, n_bootstrap: int, generator: np.random.Generator
 ) -> Float[np.ndarray, "bootstrap groups"]:

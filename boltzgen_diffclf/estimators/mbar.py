@@ -15,7 +15,15 @@ from scipy.special import logsumexp
 from boltzgen_diffclf.errors import InputError, RunFailedError
 from boltzgen_diffclf.estimators.bar import bar
 from boltzgen_diffclf.estimators.estimate import Estimate
-from boltzgen_diffclf.estimators.groups import correlated_size, group_index, refuse_nan, resampled_multiplicities
+from boltzgen_diffclf.estimators.groups import (
+    clustered_covariance,
+    correlated_size,
+    crossed,
+    crossed_labels,
+    group_index,
+    refuse_nan,
+    resampled_multiplicities,
+)
 
 _DISCONNECTED = 1e-9
 """Spectral gap of the overlap matrix below which the free energies between its parts are not determined."""
@@ -47,7 +55,7 @@ def mbar(
     u_kn: Float[np.ndarray, "states samples"],
     n_k: Int[np.ndarray, " states"],
     *,
-    groups: Shaped[np.ndarray, " samples"] | None = None,
+    groups: Shaped[np.ndarray, "samples ..."] | None = None,
     generator: np.random.Generator | None = None,
     n_bootstrap: int = 200,
 ) -> MbarResult:
@@ -61,8 +69,9 @@ def mbar(
             ``+inf`` is a weight of zero there.
         n_k: samples drawn from each state, at least two, summing to the number of columns.
         groups: walker of every sample; the errors are then a bootstrap over walkers. The same label in several
-            states is one walker that visited them all (replica exchange).
-        generator: for the bootstrap; required with groups.
+            states is one walker that visited them all (replica exchange). Where two walkers made each sample, two
+            columns name them, and the errors are those of the linearised equations, see :func:`crossed`.
+        generator: for the bootstrap; required with groups of one column.
         n_bootstrap: number of bootstrap replicates.
 
     Returns:
@@ -91,10 +100,13 @@ def mbar(
     covariance = _asymptotic_covariance(shared, posterior.sum(axis=1), counts) if connected else _unknown(len(n_k))
     n_effective = float(counts.sum()) if connected else 0.0
     if groups is not None and connected:
-        if generator is None:
-            raise ValueError("mbar with groups draws random numbers: give generator=np.random.default_rng(seed)")
-        weights = resample_groups(groups, origin, generator, n_bootstrap)
-        grouped = _bootstrap_covariance(posterior / counts[:, None], origin, weights)
+        if groups.ndim == 2:
+            grouped = _crossed_covariance(posterior, origin, counts, groups)
+        else:
+            if generator is None:
+                raise ValueError("mbar with groups draws random numbers: give generator=np.random.default_rng(seed)")
+            weights = resample_groups(groups, origin, generator, n_bootstrap)
+            grouped = _bootstrap_covariance(posterior / counts[:, None], origin, weights)
         n_effective = correlated_size(n_effective, np.sqrt(covariance[-1, -1]), np.sqrt(grouped[-1, -1]))
         covariance = grouped
     overlap_matrix = shared / counts[:, None]
@@ -194,6 +206,29 @@ def _asymptotic_covariance(
     covariance = np.zeros_like(shared)
     covariance[1:, 1:] = np.linalg.inv(information) - np.diag(1 / counts[1:]) - 1 / counts[0]
     np.fill_diagonal(covariance, np.maximum(np.diagonal(covariance), 0.0))
+    return covariance
+
+
+def _crossed_covariance(
+    posterior: Float[np.ndarray, "states samples"],
+    origin: Int[np.ndarray, " samples"],
+    counts: Float[np.ndarray, " states"],
+    labels: Shaped[np.ndarray, "samples 2"],
+) -> Float[np.ndarray, "states states"]:
+    """Return the covariance of the free energies where two walkers made each sample.
+
+    The equations say that the posteriors of every state sum to its count; a sample moves the free energies by the
+    inverse of their derivative times how far its posteriors are from the mean of its state.
+    """
+    information = (np.diag(posterior.sum(axis=1)) - posterior @ posterior.T)[1:, 1:]
+    means = np.stack([np.bincount(origin, row, minlength=len(counts)) for row in posterior]) / counts
+    influence = np.zeros_like(posterior)
+    influence[1:] = np.linalg.solve(information, (means[:, origin] - posterior)[1:])
+    first, second, both = (
+        clustered_covariance(influence.T, *group_index(one, len(origin))) for one in crossed_labels(labels)
+    )
+    covariance = first + second - both
+    np.fill_diagonal(covariance, crossed(*(np.diagonal(one) for one in (first, second, both))))
     return covariance
 
 

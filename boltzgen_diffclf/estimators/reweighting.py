@@ -10,7 +10,10 @@ from scipy.special import logsumexp
 
 from boltzgen_diffclf.errors import InputError, NotTrustworthyError
 from boltzgen_diffclf.estimators.estimate import Estimate
-from boltzgen_diffclf.estimators.groups import clustered_stderr, group_index, refuse_nan
+from boltzgen_diffclf.estimators.groups import clustered_stderr, correlated_size, group_index, refuse_nan
+
+_SMALLEST_TAIL = 5
+"""Weights that a Pareto tail is fitted to, at least."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +165,9 @@ def pareto_smoothed(log_w: Float[np.ndarray, " samples"]) -> tuple[Float[np.ndar
     """Return normalised log weights with a smoothed upper tail, and the shape k-hat of that tail.
 
     The largest ``min(n / 5, 3 sqrt(n))`` weights are replaced by the expected order statistics of the generalised
-    Pareto distribution fitted to them, never above the largest raw weight. With fewer than 25 samples, or a tail
-    without spread, the weights are returned as they are, with k-hat infinite or ``-inf``.
+    Pareto distribution fitted to them, never above the largest raw weight. With fewer than 25 samples, or fewer than
+    five weights above the rest (all but a few being zero, say), there is nothing to fit: the weights are returned as
+    they are, with an infinite k-hat; with a tail without spread, with ``-inf``.
 
     References:
         Vehtari, Simpson, Gelman, Yao & Gabry 2024, J. Mach. Learn. Res. 25(72).
@@ -171,7 +175,7 @@ def pareto_smoothed(log_w: Float[np.ndarray, " samples"]) -> tuple[Float[np.ndar
     log_weights = np.log(np.maximum(normalised_weights(log_w), np.finfo(np.float64).tiny))
     n_samples = len(log_weights)
     n_tail = int(np.ceil(min(0.2 * n_samples, 3 * np.sqrt(n_samples))))
-    if n_tail < 5:
+    if n_tail < _SMALLEST_TAIL:
         return log_weights, float("inf")
     order = np.argsort(log_weights, kind="stable")
     tail, scale = order[-n_tail:], float(log_weights.max())
@@ -179,6 +183,8 @@ def pareto_smoothed(log_w: Float[np.ndarray, " samples"]) -> tuple[Float[np.ndar
     exceedances = np.exp(log_weights[tail] - scale) - threshold
     if exceedances[-1] <= 1e-10:
         return log_weights, float("-inf")
+    if (exceedances > 0).sum() < _SMALLEST_TAIL:
+        return log_weights, float("inf")
     shape, width = _fit_generalised_pareto(exceedances)
     quantiles = (np.arange(1, n_tail + 1) - 0.5) / n_tail
     smoothed = threshold + _generalised_pareto_quantile(quantiles, shape, width)
@@ -239,12 +245,14 @@ def free_energy_from_weights(
 ) -> Estimate:
     """Return F_B - F_A [kT] ``= -ln mean(w)`` of samples of A (or annealed from A) weighted towards B.
 
+    ``n_effective`` is Kish's size of the weights, divided by how much larger the walkers make the variance.
+
     Args:
         log_w: ``u_A - u_B`` [kT] of each sample, or minus the work.
         groups: walker of every sample; the standard error treats each as one draw.
     """
-    index, n_groups = group_index(groups, len(log_w))
-    weights = normalised_weights(log_w)
-    stderr = clustered_stderr(weights - 1 / len(weights), index, n_groups)
+    influence = normalised_weights(log_w) - 1 / len(log_w)
+    independent, stderr = (clustered_stderr(influence, *group_index(labels, len(log_w))) for labels in (None, groups))
     value = -float(logsumexp(log_w) - np.log(len(log_w)))
-    return Estimate(value, stderr, None, float(1 / np.sum(weights**2)), "reweighting")
+    size = correlated_size(float(1 / np.sum(normalised_weights(log_w) ** 2)), independent, stderr)
+    return Estimate(value, stderr, None, size, "reweighting")

@@ -13,7 +13,13 @@ from scipy.interpolate import CubicSpline
 
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.estimate import Estimate
-from boltzgen_diffclf.estimators.groups import clustered_covariance, correlated_size, refuse_nan
+from boltzgen_diffclf.estimators.groups import (
+    clustered_covariance,
+    correlated_size,
+    crossed,
+    crossed_labels,
+    refuse_nan,
+)
 
 Rule = Literal["trapezoid", "simpson", "gauss-legendre", "arcsine"]
 
@@ -30,6 +36,7 @@ class ThermodynamicIntegration:
         points: where the curve is given: the nodes, with 0 and 1 added for Gauss-Legendre.
         cumulative: F(point) - F(first point) [kT].
         cumulative_stderr: its standard error [kT].
+        influence: change of F(end) - F(start) by each sample of each level [kT].
     """
 
     estimate: Estimate
@@ -39,13 +46,14 @@ class ThermodynamicIntegration:
     points: Float[np.ndarray, " points"]
     cumulative: Float[np.ndarray, " points"]
     cumulative_stderr: Float[np.ndarray, " points"]
+    influence: tuple[Float[np.ndarray, " _"], ...]
 
 
 def thermodynamic_integration(
     nodes: Float[np.ndarray, " levels"],
     samples: Sequence[Float[np.ndarray, " _"]],
     *,
-    groups: Sequence[Shaped[np.ndarray, " _"]] | None = None,
+    groups: Sequence[Shaped[np.ndarray, "_ ..."]] | None = None,
     rule: Rule = "trapezoid",
 ) -> ThermodynamicIntegration:
     """Return the integral of the mean of dU/dt over t.
@@ -55,7 +63,8 @@ def thermodynamic_integration(
         samples: dU/dt [kT] of each level's samples; the counts may differ.
         groups: walker of every sample, one array a level. A label that occurs at several levels is one walker
             whose samples serve them all, so the errors of those levels are correlated; distinct labels make them
-            independent. Without groups every sample is independent.
+            independent. Where two walkers made each sample, two columns name them, see :func:`crossed`. Without
+            groups every sample is independent.
         rule: quadrature; ``arcsine`` is a cubic spline in ``arcsin(sqrt(t))``, for integrands that are steep near both
             ends and nodes that are dense there.
 
@@ -69,21 +78,22 @@ def thermodynamic_integration(
     _check_samples(nodes, samples)
     points, matrix = integration_matrix(nodes, rule)
     integrand = np.array([values.mean() for values in samples])
-    covariance = _covariance(samples, groups)
-    cumulative_stderr = np.sqrt(np.maximum(np.einsum("pi,ij,pj->p", matrix, covariance, matrix), 0.0))
+    integrand_stderr, cumulative_stderr = (np.sqrt(variances) for variances in _variances(samples, groups, matrix))
     stderr = float(cumulative_stderr[-1])
-    independent = _covariance(samples, None)
-    independent_stderr = float(np.sqrt(matrix[-1] @ independent @ matrix[-1]))
+    independent_stderr = float(np.sqrt(_variances(samples, None, matrix)[1][-1]))
     n_effective = correlated_size(float(sum(map(len, samples))), independent_stderr, stderr)
     cumulative = matrix @ integrand
     return ThermodynamicIntegration(
         Estimate(float(cumulative[-1]), stderr, None, n_effective, f"TI {rule}"),
         nodes,
         integrand,
-        np.sqrt(np.diagonal(covariance)),
+        integrand_stderr,
         points,
         cumulative,
         cumulative_stderr,
+        tuple(
+            weight * (values - values.mean()) / len(values) for weight, values in zip(matrix[-1], samples, strict=True)
+        ),
     )
 
 
@@ -158,6 +168,22 @@ def _check_samples(nodes: Float[np.ndarray, " levels"], samples: Sequence[Float[
             )
         if len(values) < 2:
             raise InputError(f"dU/dt at t = {t:g} holds {len(values)} samples; at least two are needed")
+
+
+def _variances(
+    samples: Sequence[Float[np.ndarray, " _"]],
+    groups: Sequence[Shaped[np.ndarray, "_ ..."]] | None,
+    matrix: Float[np.ndarray, "points levels"],
+) -> tuple[Float[np.ndarray, " levels"], Float[np.ndarray, " points"]]:
+    """Return the variances of the levels' means and of the curve at its points."""
+    if groups is not None and groups[0].ndim == 2:
+        ends = np.cumsum([len(labels) for labels in groups])[:-1]
+        clustered = (np.split(labels, ends) for labels in crossed_labels(np.concatenate(list(groups))))
+        found = [_variances(samples, labels, matrix) for labels in clustered]
+        means, curve = (crossed(*parts) for parts in zip(*found, strict=True))
+        return means, curve
+    covariance = _covariance(samples, groups)
+    return np.diagonal(covariance), np.maximum(np.einsum("pi,ij,pj->p", matrix, covariance, matrix), 0.0)
 
 
 def _covariance(

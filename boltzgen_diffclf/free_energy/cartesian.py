@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 
@@ -12,10 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boltzgen_diffclf.energy import EnergyModel
-from boltzgen_diffclf.estimators import Estimate, free_energy_from_weights, mbar
+from boltzgen_diffclf.estimators import Estimate, free_energy_from_weights
+from boltzgen_diffclf.estimators.groups import crossed_stderr
+from boltzgen_diffclf.estimators.reweighting import normalised_weights
 from boltzgen_diffclf.free_energy.cartesian_space import CartesianSpace
 from boltzgen_diffclf.free_energy.evaluation import Cost, level_energies
-from boltzgen_diffclf.free_energy.learned import integrate
+from boltzgen_diffclf.free_energy.learned import integrate, mbar_over_levels, strided
 from boltzgen_diffclf.training import PathData
 
 
@@ -28,12 +29,14 @@ class EndCorrection:
         stderr: its standard error [kT].
         n_effective: samples that carry the average, of those there are; few means that it cannot be trusted.
         spread: standard deviation [kT] of ``U_model - u_true``: how far the learned end energy is off.
+        influence: change of the shift by each sample [kT].
     """
 
     shift: float
     stderr: float
     n_effective: float
     spread: float
+    influence: Float[np.ndarray, " pool"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +68,13 @@ def answers(model: EnergyModel, data: PathData, space: CartesianSpace, stride: i
         stride: every how many levels enter MBAR; the ends are kept.
     """
     begun = time.monotonic()
-    keep = _strided(len(data.levels), stride)
-    kept = data.at_levels(keep)
+    kept = data.at_levels(strided(len(data.levels), stride))
     n_kept, pool, dim = kept.y.shape
     true = space.true_energies(kept.y.reshape(-1, dim)).reshape(n_kept, pool, 2)
     corrections = end_correction(model, data, 0, true[0, :, 0]), end_correction(model, data, -1, true[-1, :, 1])
-    exact_ends, overlap = exact_end_estimate(level_energies(model, kept), true)
+    # What the model says at the ends does not enter: its end energies may be anything.
+    energies = torch.cat([true[..., :1], level_energies(model, kept)[..., 1:-1], true[..., 1:]], dim=-1)
+    exact_ends, overlap = mbar_over_levels(energies, kept)
     evaluations = data.y[..., 0].numel() + n_kept * n_kept * pool
     cost = Cost(2 * n_kept * pool, evaluations, time.monotonic() - begun)
     return CartesianAnswers(corrected_integral(model, data, corrections), exact_ends, corrections, overlap, cost)
@@ -92,8 +96,10 @@ def end_correction(model: EnergyModel, data: PathData, level: int, true: Float[T
     with torch.no_grad():
         learned = model.energy(y, t.expand(len(y)), data.end_energy[level])
     difference = (learned - true).double().cpu().numpy()
-    estimate = free_energy_from_weights(-difference)
-    return EndCorrection(estimate.value, estimate.stderr, estimate.n_effective, float(difference.std(ddof=1)))
+    estimate = free_energy_from_weights(-difference, data.origin[level, :, level].cpu().numpy())
+    influence = 1 / len(difference) - normalised_weights(-difference)
+    spread = float(difference.std(ddof=1))
+    return EndCorrection(estimate.value, estimate.stderr, estimate.n_effective, spread, influence)
 
 
 def corrected_integral(
@@ -103,38 +109,14 @@ def corrected_integral(
 
     ``F_B - F_A = (F_model(0) - F_A) + (F_model(1) - F_model(0)) - (F_model(1) - F_B)``.
     """
-    integral = integrate(model, data).estimate
-    start, end = corrections
+    integral, (start, end) = integrate(model, data), corrections
+    influence = np.stack(integral.influence)
+    influence[0] += start.influence
+    influence[-1] -= end.influence
     return Estimate(
-        integral.value + start.shift - end.shift,
-        math.hypot(integral.stderr, start.stderr, end.stderr),
+        integral.estimate.value + start.shift - end.shift,
+        crossed_stderr(influence.reshape(-1), data.origin.reshape(-1, 2).cpu().numpy()),
         None,
         min(start.n_effective, end.n_effective),
         "TI with end corrections",
     )
-
-
-def exact_end_estimate(
-    energies: Float[Tensor, "levels pool levels"], true: Float[Tensor, "levels pool 2"]
-) -> tuple[Estimate, Float[np.ndarray, "levels levels"]]:
-    """Return MBAR over the levels with the true end energies as the first and last class, and its overlap matrix.
-
-    What the model says at the ends does not enter: its end energies may be anything. It is consistent where the
-    configurations of the levels between follow the model there.
-
-    Args:
-        energies: ``U(y_i, t_j)`` [kT].
-        true: ``u_A`` and ``u_B`` [kT] of the same configurations.
-    """
-    n_levels, pool, _ = energies.shape
-    energies = torch.cat([true[..., :1], energies[..., 1:-1], true[..., 1:]], dim=-1)
-    u_kn = energies.reshape(-1, n_levels).T.double().cpu().numpy()
-    result = mbar(np.ascontiguousarray(u_kn), np.full(n_levels, pool))
-    return result.estimate, result.overlap_matrix
-
-
-def _strided(n_levels: int, stride: int) -> Tensor:
-    keep = torch.arange(0, n_levels, stride)
-    if keep[-1] != n_levels - 1:
-        raise ValueError(f"{n_levels} levels taken every {stride} do not reach the last one")
-    return keep

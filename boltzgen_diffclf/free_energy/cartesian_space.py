@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.coordinates import (
@@ -56,7 +56,7 @@ class FlatTarget(Target):
 
     def _soften(self, energy: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         excess = (energy - self.cap).clamp_min(0)
-        return energy - excess + self.width * torch.log1p(excess / self.width)
+        return torch.where(excess > 0, self.cap + self.width * torch.log1p(excess / self.width), energy)
 
 
 class CartesianSpace(PathSpace):
@@ -89,11 +89,13 @@ class CartesianSpace(PathSpace):
         # Rotors of identical hydrogens are matched by relabelling, not by transport.
         self.transported = internal.is_soft & (internal.symmetry == 1) if transported is None else transported
 
-    def pair(self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n atoms 3"]:
+    def pair(
+        self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]
+    ) -> tuple[Float[Tensor, "n atoms 3"], Int[Tensor, " n"]]:
         """See :meth:`PathSpace.pair`; the result is relabelled and superposed, never mirrored."""
         q_0, q_1 = self.internal.from_cartesian(x_0), self.internal.from_cartesian(x_1)
         permutation = pair_by_transport(torsion_cost(q_0[:, self.transported], q_1[:, self.transported]))
-        return kabsch_align(match_rotors(self.internal, x_1[permutation], x_0), x_0)
+        return kabsch_align(match_rotors(self.internal, x_1[permutation], x_0), x_0), permutation
 
     def encode(self, x: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n dim"]:
         """See :meth:`PathSpace.encode`."""

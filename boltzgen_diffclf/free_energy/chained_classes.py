@@ -11,6 +11,8 @@ from torch import Tensor
 
 from boltzgen_diffclf.energy import EnergyModel
 from boltzgen_diffclf.estimators import Estimate, bar
+from boltzgen_diffclf.estimators.bar import bar_influence
+from boltzgen_diffclf.estimators.groups import correlated_size, crossed_stderr
 from boltzgen_diffclf.target import Target
 from boltzgen_diffclf.training import PathData
 
@@ -29,8 +31,8 @@ def chained_end_classes(model: EnergyModel, data: PathData, target_a: Target, ta
         target_b: of the last.
 
     Returns:
-        ``stderr`` is an upper bound at fixed model and pairs: neighbours share the samples of one level, which at
-        most doubles the variance of independent ones. ``overlap`` is the smallest of the neighbours'.
+        ``stderr`` is that of the configurations at fixed model, those of one origin taken together. ``overlap`` is the
+        smallest of the neighbours'.
 
     References:
         Bennett 1976, J. Comput. Phys. 22:245; OuYang et al. 2026, arXiv:2601.21025 (binary loss).
@@ -45,16 +47,23 @@ def chained_end_classes(model: EnergyModel, data: PathData, target_a: Target, ta
         with torch.no_grad():
             return model.energy(y, data.levels[level].expand(len(y)), data.end_energy[at])
 
-    steps = []
+    steps, influence = [], np.zeros(data.y.shape[:2])
     for level in range(last):
-        forward = energies(level + 1, level) - energies(level, level)
-        reverse = energies(level, level + 1) - energies(level + 1, level + 1)
-        steps.append(bar(_numpy(forward), _numpy(reverse)))
+        forward = _numpy(energies(level + 1, level) - energies(level, level))
+        reverse = _numpy(energies(level, level + 1) - energies(level + 1, level + 1))
+        steps.append(bar(forward, reverse))
+        of_forward, of_reverse = bar_influence(forward, reverse, steps[-1].value)
+        influence[level] += of_forward
+        influence[level + 1] += of_reverse
+    is_known = all(math.isfinite(step.stderr) for step in steps)
+    stderr = crossed_stderr(influence.reshape(-1), data.origin.reshape(-1, 2).cpu().numpy()) if is_known else math.inf
     return Estimate(
         value=sum(step.value for step in steps),
-        stderr=math.sqrt(2 * sum(step.stderr**2 for step in steps)),
+        stderr=stderr,
         overlap=min(step.overlap for step in steps if step.overlap is not None),
-        n_effective=min(step.n_effective for step in steps),
+        n_effective=correlated_size(
+            min(step.n_effective for step in steps), float(np.sqrt(np.square(influence).sum())), stderr
+        ),
         method="chained classes with exact ends",
     )
 

@@ -74,6 +74,6 @@ def cast(data: PathData, dtype: torch.dtype) -> PathData:
     fields: dict[str, Any] = {
         field.name: value.to(dtype)
         for field in dataclasses.fields(data)
-        if isinstance(value := getattr(data, field.name), Tensor)
+        if isinstance(value := getattr(data, field.name), Tensor) and value.is_floating_point()
     }
     return dataclasses.replace(data, **fields)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.coordinates import (
@@ -76,11 +76,13 @@ class InternalSpace(PathSpace):
             energies = torch.cat([target.energy(self.encode(part)) for part in frames.split(_CHUNK)])
         return float(energies.quantile(CEILING_QUANTILE))
 
-    def pair(self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n atoms 3"]:
+    def pair(
+        self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]
+    ) -> tuple[Float[Tensor, "n atoms 3"], Int[Tensor, " n"]]:
         """See :meth:`PathSpace.pair`; the cost is that of the rotatable bonds' torsions."""
         q_0, q_1 = self.internal.from_cartesian(x_0), self.internal.from_cartesian(x_1)
         permutation = pair_by_transport(torsion_cost(q_0[:, self.transported], q_1[:, self.transported]))
-        return match_rotors(self.internal, x_1[permutation], x_0)
+        return match_rotors(self.internal, x_1[permutation], x_0), permutation
 
     def encode(self, x: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n dim"]:
         """See :meth:`PathSpace.encode`."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.energy import EnergyModel
@@ -65,13 +65,22 @@ def build_pools(
     evaluation_frames: tuple[Float[Tensor, "other_a *event"], Float[Tensor, "other_b *event"]],
     settings: LearningSettings,
     seed: int,
+    evaluation_walkers: tuple[Int[Tensor, " other_a"], Int[Tensor, " other_b"]] | None = None,
 ) -> Pools:
-    """Draw the two pools of a replicate from two sets of frames that share no walker."""
+    """Draw the two pools of a replicate from two sets of frames that share no walker.
+
+    Error bars of what is estimated on the second pool hold its walkers together; where none are given, its frames.
+    """
     begun = time.monotonic()
     levels = arcsine_levels(settings.levels)
     training = build_path_data(space, *training_frames, levels, settings.pool, named_generator(seed, "training pool"))
     evaluation = build_path_data(
-        space, *evaluation_frames, levels, settings.evaluation_pool, named_generator(seed, "evaluation pool")
+        space,
+        *evaluation_frames,
+        levels,
+        settings.evaluation_pool,
+        named_generator(seed, "evaluation pool"),
+        evaluation_walkers,
     )
     evaluations = 2 * settings.levels * (settings.pool + settings.evaluation_pool)
     return Pools(training, evaluation, Cost(evaluations, 0, time.monotonic() - begun))
@@ -115,14 +124,15 @@ def train_replicate(
 def integrate(model: EnergyModel, data: PathData) -> ThermodynamicIntegration:
     """Return the neural thermodynamic integration of ``model`` over the configurations of ``data``.
 
-    The standard error is that of independent configurations at fixed model: the scatter between replicates, not
-    this, is the error of the method.
+    The standard error is that of the configurations at fixed model, those of one origin taken together: the scatter
+    between replicates, not this, is the error of the method.
 
     References:
         Mate, Fleuret & Bereau 2024, arXiv:2406.02313 (neural TI).
     """
     derivatives = time_derivatives(model, data).cpu().numpy()
-    return thermodynamic_integration(data.levels.double().cpu().numpy(), list(derivatives), rule="arcsine")
+    nodes, origin = data.levels.double().cpu().numpy(), list(data.origin.cpu().numpy())
+    return thermodynamic_integration(nodes, list(derivatives), groups=origin, rule="arcsine")
 
 
 def exact_end_classes(model: EnergyModel, data: PathData, stride: int) -> tuple[Estimate, Float[np.ndarray, "k k"]]:
@@ -137,11 +147,31 @@ def exact_end_classes(model: EnergyModel, data: PathData, stride: int) -> tuple[
         data: configurations that the model has not seen.
         stride: every how many levels; the ends are kept.
     """
-    keep = torch.arange(0, len(data.levels), stride)
-    if keep[-1] != len(data.levels) - 1:
-        raise ValueError(f"{len(data.levels)} levels taken every {stride} do not reach the last one")
-    energies = level_energies(model, data.at_levels(keep))
+    kept = data.at_levels(strided(len(data.levels), stride))
+    return mbar_over_levels(level_energies(model, kept), kept)
+
+
+def strided(n_levels: int, stride: int) -> Int[Tensor, " kept"]:
+    """Return every so many of the levels, the first and the last among them.
+
+    Raises:
+        ValueError: they do not reach the last one.
+    """
+    keep = torch.arange(0, n_levels, stride)
+    if keep[-1] != n_levels - 1:
+        raise ValueError(f"{n_levels} levels taken every {stride} do not reach the last one")
+    return keep
+
+
+def mbar_over_levels(
+    energies: Float[Tensor, "levels pool levels"], data: PathData
+) -> tuple[Estimate, Float[np.ndarray, "k k"]]:
+    """Return MBAR of ``U(y_i, t_j)`` [kT] of the configurations of a pool, and its overlap matrix.
+
+    The standard error takes configurations of one origin together, at whatever levels they are.
+    """
     n_levels, pool, _ = energies.shape
-    u_kn = energies.reshape(-1, n_levels).T.cpu().numpy()
-    result = mbar(np.ascontiguousarray(u_kn), np.full(n_levels, pool))
+    u_kn = energies.reshape(-1, n_levels).T.double().cpu().numpy()
+    origin = data.origin.reshape(-1, 2).cpu().numpy()
+    result = mbar(np.ascontiguousarray(u_kn), np.full(n_levels, pool), groups=origin)
     return result.estimate, result.overlap_matrix

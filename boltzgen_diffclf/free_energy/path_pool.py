@@ -33,8 +33,13 @@ class PathSpace(ABC):
     dimension: int
 
     @abstractmethod
-    def pair(self, x_0: Float[Tensor, "n *event"], x_1: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
-        """Return ``x_1`` permuted (and turned, and relabelled where atoms are identical) to go with ``x_0``."""
+    def pair(
+        self, x_0: Float[Tensor, "n *event"], x_1: Float[Tensor, "n *event"]
+    ) -> tuple[Float[Tensor, "n *event"], Int[Tensor, " n"]]:
+        """Return ``x_1`` permuted (and turned, and relabelled where atoms are identical) to go with ``x_0``.
+
+        The permutation comes with it: which of ``x_1`` each row is.
+        """
 
     @abstractmethod
     def encode(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "n dim"]:
@@ -64,10 +69,12 @@ def build_path_data(
     levels: Float[Tensor, " levels"],
     pool: int,
     generator: torch.Generator,
+    walkers: tuple[Int[Tensor, " frames_a"], Int[Tensor, " frames_b"]] | None = None,
 ) -> PathData:
     """Draw ``pool`` configurations at every level, in float64; the first and last level are the exact ends.
 
-    Each level draws its own noise; :data:`LEVELS_PER_PAIRING` neighbours share their pairs of frames.
+    Each level draws its own noise; :data:`LEVELS_PER_PAIRING` neighbours share their pairs of frames, and a frame is in
+    several pairings: what is estimated of several levels has to look at ``origin``.
 
     Args:
         space: coordinates, pairing, noise.
@@ -76,15 +83,19 @@ def build_path_data(
         levels: from 0 to 1.
         pool: configurations a level; paired by transport within blocks of :data:`TRANSPORT_BATCH`.
         generator: a stream on the CPU.
+        walkers: of the frames of A and of B; where not given, frames are independent.
     """
-    configurations, noises, forces = [], [], []
+    origins = walkers or (torch.arange(len(frames_a)), torch.arange(len(frames_b)))
+    configurations, noises, forces, labels = [], [], [], []
     for index, t in enumerate(levels):
         if index % LEVELS_PER_PAIRING == 0:
             pairs = _draw_pairs(space, frames_a, frames_b, pool, generator)
+            origin = torch.stack([label[chosen] for label, chosen in zip(origins, pairs.chosen, strict=True)], dim=1)
         noise = space.noise(pool, generator)
         configurations.append(space.path.sample(pairs.y_0, pairs.displacement, t.to(noise).expand(pool), noise))
         noises.append(noise)
         forces.append(pairs.forces)
+        labels.append(origin)
     y = torch.stack(configurations)
     n_levels, _, dim = y.shape
     ends = space.end_values(y.reshape(-1, dim))
@@ -93,10 +104,11 @@ def build_path_data(
         dimension=space.path.dimension,
         y=y,
         noise=torch.stack(noises),
-        gamma=space.path.gamma(levels.to(y)).expand(n_levels, dim),
+        gamma=space.path.gamma(levels.to(y)).reshape(n_levels, -1).expand(n_levels, dim),
         end_energy=ends.energy.reshape(n_levels, pool, 2),
         end_gradient=ends.gradient.reshape(n_levels, pool, 2, dim),
         end_force=torch.stack(forces),
+        origin=torch.stack(labels),
     )
 
 
@@ -104,16 +116,19 @@ class _Pairs(NamedTuple):
     y_0: Float[Tensor, "pool dim"]
     displacement: Float[Tensor, "pool dim"]
     forces: Float[Tensor, "pool 2 dim"]
+    chosen: tuple[Int[Tensor, " pool"], Int[Tensor, " pool"]]
 
 
 def _draw_pairs(space: PathSpace, frames_a: Tensor, frames_b: Tensor, pool: int, generator: torch.Generator) -> _Pairs:
-    x_0 = frames_a[_choose(len(frames_a), pool, generator).to(frames_a.device)]
-    x_1 = frames_b[_choose(len(frames_b), pool, generator).to(frames_b.device)]
+    of_a, of_b = (_choose(len(frames), pool, generator) for frames in (frames_a, frames_b))
+    x_0, x_1 = frames_a[of_a.to(frames_a.device)], frames_b[of_b.to(frames_b.device)]
     # Transport runs on one core and lets go of the interpreter: blocks are paired side by side.
     with ThreadPoolExecutor(torch.get_num_threads()) as workers:
-        x_1 = torch.cat(list(workers.map(space.pair, x_0.split(TRANSPORT_BATCH), x_1.split(TRANSPORT_BATCH))))
+        blocks = list(workers.map(space.pair, x_0.split(TRANSPORT_BATCH), x_1.split(TRANSPORT_BATCH)))
+    x_1 = torch.cat([partner for partner, _ in blocks])
+    of_b = torch.cat([part[order.cpu()] for part, (_, order) in zip(of_b.split(TRANSPORT_BATCH), blocks, strict=True)])
     y_0 = space.encode(x_0)
-    return _Pairs(y_0, space.displacement(y_0, space.encode(x_1)), space.pair_forces(x_0, x_1))
+    return _Pairs(y_0, space.displacement(y_0, space.encode(x_1)), space.pair_forces(x_0, x_1), (of_a, of_b))
 
 
 def _choose(n: int, size: int, generator: torch.Generator) -> Int[Tensor, " size"]:

@@ -56,7 +56,8 @@ class RelaxedMbar:
     """The estimate and how far to believe it.
 
     Attributes:
-        estimate: F_B - F_A; its standard error is that of independent configurations at fixed model and frames.
+        estimate: F_B - F_A; its standard error is that of the configurations at fixed model, those of one origin taken
+            together, as if their moves had not parted them.
         overlap_matrix: of the levels.
         acceptance: of the moves at each level between the ends.
         cost: of the relaxation and the energies.
@@ -99,7 +100,8 @@ def relaxed_mbar(
     y, acceptance = _relax(ladder, space, data.y[keep, : settings.configurations], settings, generator)
     energies = torch.cat([ladder.energies(part) for part in y.flatten(0, 1).split(_CHUNK)])
     u_kn = energies.detach().T.contiguous().cpu().numpy()
-    result = mbar(u_kn, np.full(settings.levels, settings.configurations))
+    origin = data.origin[keep, : settings.configurations].reshape(-1, 2).cpu().numpy()
+    result = mbar(u_kn, np.full(settings.levels, settings.configurations), groups=origin)
     return RelaxedMbar(
         estimate=replace(result.estimate, method="MALA + MBAR"),
         overlap_matrix=result.overlap_matrix,

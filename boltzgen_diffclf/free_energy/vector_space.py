@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.coordinates import pair_by_transport
@@ -59,9 +59,14 @@ class VectorSpace(PathSpace):
         self.transport, self.anchored = transport, anchored
         self.ceilings = _ceiling(target_a, samples_a), _ceiling(target_b, samples_b)
 
-    def pair(self, x_0: Float[Tensor, "n dim"], x_1: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+    def pair(
+        self, x_0: Float[Tensor, "n dim"], x_1: Float[Tensor, "n dim"]
+    ) -> tuple[Float[Tensor, "n dim"], Int[Tensor, " n"]]:
         """See :meth:`PathSpace.pair`; the cost is the squared distance."""
-        return x_1[pair_by_transport(torch.cdist(x_0, x_1).square())] if self.transport else x_1
+        if not self.transport:
+            return x_1, torch.arange(len(x_1))
+        permutation = pair_by_transport(torch.cdist(x_0, x_1).square())
+        return x_1[permutation], permutation
 
     def encode(self, x: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
         """See :meth:`PathSpace.encode`."""

@@ -119,7 +119,8 @@ class AboveFloor:
     Attributes:
         value: mean over the splits of the reference.
         floor: the same with the other half of the reference in the place of the sample.
-        stderr: of the excess: how much the choice of the halves moves it.
+        stderr: of the excess: its scatter from halving to halving. All halvings share their frames, so that the mean is
+            hardly better known than one of them.
         n_samples: size of the three sets that were compared.
     """
 
@@ -172,7 +173,7 @@ def divergence_above_floor(
         value = divergence(sample[chosen], here[one], weights)
         pairs.append((value, divergence(there[other], here[one], None), n))
     values, floors, sizes = np.array(pairs).T
-    scatter = float((values - floors).std(ddof=1) / np.sqrt(n_splits))
+    scatter = float((values - floors).std(ddof=1))
     return AboveFloor(float(values.mean()), float(floors.mean()), scatter, int(sizes.min()))
 
 

@@ -241,15 +241,19 @@ def neighbour_groups(
 ) -> Int[Tensor, "groups size"]:
     """Draw groups of consecutive level indices, the window clamped at the ends.
 
-    Clamping gives the first and last window the share of all windows that would overhang, so that the exact ends,
-    which anchor the scale of F, are seen as often as other levels.
+    Clamping gives the first and last window the share of all windows that would overhang: the exact ends, which anchor
+    the scale of F, are seen about two thirds as often as levels far from them.
 
     Args:
         n_levels: levels in all.
         group_size: consecutive levels a group; at most ``n_levels``.
         n_groups: groups drawn.
         generator: the stream for the draw.
+
+    Raises:
+        ValueError: groups of more levels than there are.
     """
+    _require_levels(n_levels, group_size)
     overhang = group_size // 2
     start = torch.randint(-overhang, n_levels - group_size + overhang + 1, (n_groups,), generator=generator)
     start = start.clamp(0, n_levels - group_size)
@@ -262,8 +266,8 @@ def spaced_groups(
     """Draw groups of levels about ``gap`` apart in ``length``, the gap of each group its own.
 
     Half of the groups lie about levels drawn evenly in number, half about places drawn evenly in length: where few
-    levels span much of the path, all of it is seen. Errors of free energies add up from gap to gap, each
-    with a variance of about ``4 exp(gap^2 / 8)`` over the number of samples: least over a whole path at a gap of 2.
+    levels span much of the path, all of it is seen. Errors of free energies add up from gap to gap: from as many
+    samples in all, BAR's variance over a path of Gaussians is 1.0, 1.2 and 1.8 times its least at gaps of 1, 2 and 3.
 
     Args:
         length: thermodynamic length at every level, ascending.
@@ -274,10 +278,11 @@ def spaced_groups(
         generator: the stream for the draw.
 
     Raises:
-        ValueError: lengths that do not ascend.
+        ValueError: lengths that do not ascend, or groups of more levels than there are.
     """
     if not bool((length.diff() > 0).all()):
         raise ValueError("lengths at levels must ascend")
+    _require_levels(len(length), group_size)
     n_levels, total, rank = len(length), length[-1] - length[0], torch.arange(group_size)
     centre, stretch, shift = torch.rand(3, n_groups, generator=generator, dtype=length.dtype)
     by_number = length[(centre * n_levels).long()]
@@ -300,8 +305,17 @@ def scattered_groups(
 ) -> Int[Tensor, "groups size"]:
     """Draw groups of distinct level indices uniformly, in ascending order: the paper's choice.
 
+    Raises:
+        ValueError: groups of more levels than there are.
+
     References:
         OuYang et al. 2026, arXiv:2601.21025, multi-level loss.
     """
+    _require_levels(n_levels, group_size)
     keys = torch.rand(n_groups, n_levels, generator=generator)
     return keys.argsort(dim=-1)[:, :group_size].sort(dim=-1).values
+
+
+def _require_levels(n_levels: int, group_size: int) -> None:
+    if group_size > n_levels:
+        raise ValueError(f"groups of {group_size} levels need as many, and there are {n_levels}: lower the group size")

@@ -13,7 +13,8 @@ from boltzgen_diffclf.errors import InputError, nearest_name
 from boltzgen_diffclf.paths import gap_aware_pairs, neighbour_groups, scattered_groups, spaced_groups
 
 SPACING = 2.0
-"""Thermodynamic length between the levels of spaced groups, at which their free energies are known best."""
+"""Thermodynamic length between the levels of spaced groups: they span much of the path, and their free energies are
+known nearly as well as at less, see :func:`spaced_groups`."""
 
 FAR_SHARE = 0.125
 """Share of the spaced groups whose levels are from all over the path instead."""

@@ -258,12 +258,13 @@ def conditional_noise(case: Case) -> Float[Tensor, ""]:
     """Conditional noise contrast under symmetric perturbations of one site, or some, by every length.
 
     Noise of all sites at once never shows what it is to stretch one bond alone, and an energy that has not seen it may
-    have a hole there. Every second group is taken at the least noise, where dynamics run. Lengths go from half the
+    have a hole there. About half of the groups are at the least noise, where dynamics run. Lengths go from half the
     finest structure of a level to twice its spread, and numbers of sites from one to all, evenly in the logarithm.
     """
-    model, rows, path, (groups, size) = case.model, case.rows, case.setting.path, case.batch.t.shape
-    every_second = torch.arange(groups, device=rows.t.device).repeat_interleave(size) % 2 == 0
-    t = torch.where(every_second, case.setting.levels[0], rows.t)
+    model, rows, path = case.model, case.rows, case.setting.path
+    # The last binary digit of a group's first uniform number, not its place: processes share a batch among them.
+    at_least = (case.batch.uniform[:, :1] * 2**24).remainder(2) < 1
+    t = torch.where(at_least.expand_as(case.batch.t).flatten(), case.setting.levels[0], rows.t)
     y, alpha, sigma = path.sample(rows.x, t, rows.z), path.alpha(t), path.sigma(t)
     finest = torch.hypot(sigma, alpha * model.resolution)
     spread = torch.hypot(sigma, alpha * model.data.variance.mean().sqrt())

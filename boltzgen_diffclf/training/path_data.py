@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.paths import neighbour_groups, scattered_groups
@@ -47,6 +47,7 @@ class PathData:
         end_energy: true energies of both ends [kT]; zeros for a model that does not use them.
         end_gradient: their gradients.
         end_force: forces at the two ends of each pair; zeros where the objective does not use them.
+        origin: labels of what made each configuration, in A and in B: two that share one are not independent.
     """
 
     levels: Float[Tensor, " levels"]
@@ -57,6 +58,7 @@ class PathData:
     end_energy: Float[Tensor, "levels pool 2"]
     end_gradient: Float[Tensor, "levels pool 2 dim"]
     end_force: Float[Tensor, "levels pool 2 dim"]
+    origin: Int[Tensor, "levels pool 2"]
 
     def draw(self, n_groups: int, group_size: int, generator: torch.Generator, *, neighbours: bool = True) -> PathBatch:
         """Draw ``n_groups`` groups of ``group_size`` levels, one configuration from the pool of each.
@@ -76,7 +78,7 @@ class PathData:
         """Return the pools of the levels at ``index`` alone."""
         fields = {
             name: getattr(self, name)[index]
-            for name in ("levels", "y", "noise", "gamma", "end_energy", "end_gradient", "end_force")
+            for name in ("levels", "y", "noise", "gamma", "end_energy", "end_gradient", "end_force", "origin")
         }
         return PathData(dimension=self.dimension, **fields)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from boltzgen_diffclf.compilation import fuse
 from boltzgen_diffclf.energy import EnergyModel
+from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.training.loop import LoopSettings, Progress, TrainingResult, optimise
 from boltzgen_diffclf.training.path_data import PathBatch, PathData
 from boltzgen_diffclf.training.path_losses import ObjectiveWeights, PathLosses, path_losses
@@ -43,11 +44,16 @@ class TwoSidedProblem(Problem[EnergyModel, PathBatch]):
         data: what is learned from.
         held_out: other frames of the same path, to see overfitting; never learned from.
         settings: sizes of a batch and weights.
+
+    Raises:
+        InputError: target score matching is asked of a path that holds no forces.
     """
 
     names = PathLosses._fields
 
     def __init__(self, data: PathData, held_out: PathData, settings: TrainingSettings) -> None:
+        if settings.weights.target_score > 0 and not bool(data.end_force.any()):
+            raise InputError("target score matching needs forces at both ends of each pair, and this path holds none")
         self.data, self.held_out, self.settings = data, held_out, settings
         self.weights = settings.weights.tensor(data.y.device)
         self._losses: Callable[[EnergyModel, PathBatch, int], PathLosses] = fuse(path_losses, data.y.device)
