@@ -107,6 +107,14 @@ def test_weights_of_mirror_images_go_into_every_number(frames: ReferenceEnsemble
     whole = {row.metric: row for row in judge.measure(weighted, findings)}
     assert whole["reweighted_mirrored"].value == 0.0
     assert isinstance(findings.conformers["phi > 0"], str)
+    low = frames.energies - 12.0 * (torch.arange(len(frames)) % 4 == 0) * (
+        frames.energies.max() - frames.energies.min()
+    )
+    below = {row.metric: row.value for row in judge.measure(Sample("low", replace(frames, energies=low)), findings)}
+    assert found["reference_sunken"] == 0.0
+    share = float((low < frames.energies.min() - 10.0).double().mean())
+    assert below["low_sunken"] == pytest.approx(share)
+    assert share > 0.2
     kept = Sample("kept", frames.select(torch.arange(1, len(frames), 2)))
     expected = judge.look_at(kept).surfaces[0].probability
     np.testing.assert_allclose(findings.surfaces[0].probability, expected, atol=1e-12)

@@ -37,6 +37,10 @@ from workflows.ramachandran_samples import Sample
 from workflows.ramachandran_slow import SlowPlane
 
 
+SUNKEN_KT = 10.0
+"""How far [kT] below every frame of the reference an energy has to be to lie in a hole, where no frame is."""
+
+
 class Measured(NamedTuple):
     """One metric.
 
@@ -138,6 +142,8 @@ class Judge:
             )
         for told in own_metrics(sample, findings):
             yield self._as_learned(sample, told)
+        lowest = self.reference.frames.energies.min() - SUNKEN_KT
+        yield Measured(f"{sample.label}_sunken", float(sample.weights @ (sample.frames.energies < lowest).numpy()))
 
     @cached_property
     def learned(self) -> dict[str, Measured]:

@@ -30,7 +30,7 @@ HEADINGS = {"js": "JS", "js_pooled_range": "JS, pooled range", "pmf_error": "PMF
 
 RESIDUE_CAPTIONS = {"js": "JS [nats] of the maps", "pmf_error": "PMF error [kT²] of the maps"}
 
-SHARES = ("stretched", "clashing", "mirrored")
+SHARES = ("stretched", "clashing", "mirrored", "sunken")
 
 MARGINALS = {
     "bond_js": "bonds",
