@@ -36,7 +36,6 @@ from workflows.ramachandran_planes import Plane, Points, TorsionPlane
 from workflows.ramachandran_samples import Sample
 from workflows.ramachandran_slow import SlowPlane
 
-
 SUNKEN_KT = 10.0
 """How far [kT] below every frame of the reference an energy has to be to lie in a hole, where no frame is."""
 
