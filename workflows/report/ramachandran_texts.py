@@ -78,6 +78,6 @@ ERRORS = (
 )
 WHOLE = (
     "Stretched: a bond is off by a quarter of its length; clashing: two atoms without a bond are so close that they "
-    "would be drawn as bonded; mirrored: a stereocentre that the beads show has the wrong hand; sunken: in a hole of the "
-    "energy, 10 kT below every frame of the reference."
+    "would be drawn as bonded; mirrored: a stereocentre that the beads show has the wrong hand; sunken: in a hole of "
+    "the energy, 10 kT below every frame of the reference."
 )
