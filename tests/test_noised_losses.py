@@ -13,7 +13,8 @@ from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import VariancePreserving, uniform_levels
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.clean_data import CleanSamples
-from boltzgen_diffclf.training.noised_losses import NOISED_LOSSES, Case, NoisedBatch, Setting, Sizes, price_together
+from boltzgen_diffclf.training.noised_case import Case, NoisedBatch, Setting
+from boltzgen_diffclf.training.noised_losses import NOISED_LOSSES, Sizes, price_together
 from boltzgen_diffclf.training.noised_problem import noised_batch
 
 DIM, GROUPS, SIZE = 3, 5, 4
@@ -115,6 +116,13 @@ def test_the_price_of_losses_is_what_the_network_is_asked(names: tuple[str, ...]
     derivatives = "denoising" in names
     asked = model.get_submodule("net").asked / GROUPS + derivatives * SIZE
     assert asked == price_together(names, Sizes(SIZE, 12))
+
+
+def test_conditional_noise_is_the_same_however_processes_share_a_batch() -> None:
+    model, given = moved_model(), batch()
+    shares = [given._replace(**{name: getattr(given, name)[i : i + 1] for name in PAIRED}) for i in range(GROUPS)]
+    whole, *alone = (NOISED_LOSSES["conditional_noise"].mean(Case(model, one, SETTING)) for one in (given, *shares))
+    torch.testing.assert_close(whole, torch.stack(alone).mean())
 
 
 class Hole(torch.nn.Module):

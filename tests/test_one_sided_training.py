@@ -25,7 +25,7 @@ from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool, FreshSamples
 from boltzgen_diffclf.training.data_problem import DataObjective, DataSettings, PersistentContrastiveDivergence
 from boltzgen_diffclf.training.loop import LoopSettings, Progress, TrainingResult, optimise
-from boltzgen_diffclf.training.noised_losses import Setting
+from boltzgen_diffclf.training.noised_case import Setting
 from boltzgen_diffclf.training.noised_problem import NoisedObjective, NoisedProblem, NoisedSettings, profile_curve
 from boltzgen_diffclf.training.objectives import DATA_OBJECTIVES, NOISED_OBJECTIVES, named_objective
 from systems.analytic import GaussianMixture, MixtureMarginals, mixture_1d
@@ -384,7 +384,8 @@ from boltzgen_diffclf.data_gaussian import DataGaussian
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import VariancePreserving, uniform_levels
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
-from boltzgen_diffclf.training.noised_losses import NOISED_LOSSES, Case
+from boltzgen_diffclf.training.noised_case import Case
+from boltzgen_diffclf.training.noised_losses import NOISED_LOSSES
 from boltzgen_diffclf.training.noised_problem import NoisedProblem, NoisedSettings
 from boltzgen_diffclf.training.objectives import NOISED_OBJECTIVES
 

@@ -16,7 +16,7 @@ from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training import parallel
 from boltzgen_diffclf.training.clean_data import CleanSamples, FreshSamples
 from boltzgen_diffclf.training.loop import optimise
-from boltzgen_diffclf.training.noised_losses import Case, NoisedBatch, Setting, coefficients
+from boltzgen_diffclf.training.noised_case import Case, NoisedBatch, Setting, coefficients
 from boltzgen_diffclf.training.noised_problem import NoisedObjective, NoisedProblem, NoisedSettings, noised_batch
 from systems.analytic import MixtureMarginals, mixture_2d
 

@@ -196,13 +196,12 @@ def langevin_samples(
     energies = evaluate(exact, candidates)
     whole = _whole(model, candidates, energies)
     if settings.chains_begin == "one":
-        start = candidates[whole[energies[whole].argsort()[len(whole) // 2]]].expand(settings.chains, -1, -1)
-    else:  # Where some have fallen apart, others are taken twice.
-        start = candidates[whole[torch.arange(settings.chains) % len(whole)]]
+        whole = whole[energies[whole].argsort()[len(whole) // 2]][None]
+    start = candidates[whole[torch.arange(settings.chains) % len(whole)]]  # taken again where there are too few
     target = LearnedMoleculeTarget(fast, coordinates_of(fast), least_noise(model))
     source = ChainDynamics(target, exact, start, beads.masses, temperature, _reach_nm(model), chains)
-    made = {"sampler": "Langevin", "chains_begin": settings.chains_begin, **vars(chains)}
-    del made["seed"]
+    sizes = {key: value for key, value in vars(chains).items() if key != "seed"}
+    made = {"sampler": "Langevin", "chains_begin": settings.chains_begin, **sizes}
     return record(source, beads, _provenance(model, seed, made), path, advance)
 
 

@@ -89,16 +89,26 @@ def crossed_labels(
     return labels[:, 0], labels[:, 1], np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
 
 
-def crossed_stderr(influence: Float[np.ndarray, " samples"], labels: Shaped[np.ndarray, "samples 2"]) -> float:
-    """Return the standard error of a sum of ``influence`` over samples that two walkers made each.
+def crossed_covariance(
+    influence: Float[np.ndarray, "samples values"], labels: Shaped[np.ndarray, "samples 2"]
+) -> Float[np.ndarray, "values values"]:
+    """Return the covariance of sums of ``influence`` over samples that two walkers made each.
 
     Args:
         influence: see :func:`clustered_covariance`.
         labels: both walkers of every sample.
     """
-    column = influence[:, None]
-    clustered = (clustered_covariance(column, *group_index(one, len(column))) for one in crossed_labels(labels))
-    return float(np.sqrt(crossed(*clustered)[0, 0]))
+    first, second, both = (
+        clustered_covariance(influence, *group_index(one, len(influence))) for one in crossed_labels(labels)
+    )
+    covariance = first + second - both
+    np.fill_diagonal(covariance, crossed(*(np.diagonal(one) for one in (first, second, both))))
+    return covariance
+
+
+def crossed_stderr(influence: Float[np.ndarray, " samples"], labels: Shaped[np.ndarray, "samples 2"]) -> float:
+    """Return the standard error of a sum of ``influence``; see :func:`crossed_covariance`."""
+    return float(np.sqrt(crossed_covariance(influence[:, None], labels)[0, 0]))
 
 
 def resampled_multiplicities(

@@ -16,10 +16,8 @@ from boltzgen_diffclf.errors import InputError, RunFailedError
 from boltzgen_diffclf.estimators.bar import bar
 from boltzgen_diffclf.estimators.estimate import Estimate
 from boltzgen_diffclf.estimators.groups import (
-    clustered_covariance,
     correlated_size,
-    crossed,
-    crossed_labels,
+    crossed_covariance,
     group_index,
     refuse_nan,
     resampled_multiplicities,
@@ -70,7 +68,7 @@ def mbar(
         n_k: samples drawn from each state, at least two, summing to the number of columns.
         groups: walker of every sample; the errors are then a bootstrap over walkers. The same label in several
             states is one walker that visited them all (replica exchange). Where two walkers made each sample, two
-            columns name them, and the errors are those of the linearised equations, see :func:`crossed`.
+            columns name them, and the errors are those of the linearised equations.
         generator: for the bootstrap; required with groups of one column.
         n_bootstrap: number of bootstrap replicates.
 
@@ -101,7 +99,7 @@ def mbar(
     n_effective = float(counts.sum()) if connected else 0.0
     if groups is not None and connected:
         if groups.ndim == 2:
-            grouped = _crossed_covariance(posterior, origin, counts, groups)
+            grouped = crossed_covariance(_influence(posterior, origin, counts), groups)
         else:
             if generator is None:
                 raise ValueError("mbar with groups draws random numbers: give generator=np.random.default_rng(seed)")
@@ -209,13 +207,12 @@ def _asymptotic_covariance(
     return covariance
 
 
-def _crossed_covariance(
+def _influence(
     posterior: Float[np.ndarray, "states samples"],
     origin: Int[np.ndarray, " samples"],
     counts: Float[np.ndarray, " states"],
-    labels: Shaped[np.ndarray, "samples 2"],
-) -> Float[np.ndarray, "states states"]:
-    """Return the covariance of the free energies where two walkers made each sample.
+) -> Float[np.ndarray, "samples states"]:
+    """Return the change of the free energies by every sample.
 
     The equations say that the posteriors of every state sum to its count; a sample moves the free energies by the
     inverse of their derivative times how far its posteriors are from the mean of its state.
@@ -224,12 +221,7 @@ def _crossed_covariance(
     means = np.stack([np.bincount(origin, row, minlength=len(counts)) for row in posterior]) / counts
     influence = np.zeros_like(posterior)
     influence[1:] = np.linalg.solve(information, (means[:, origin] - posterior)[1:])
-    first, second, both = (
-        clustered_covariance(influence.T, *group_index(one, len(origin))) for one in crossed_labels(labels)
-    )
-    covariance = first + second - both
-    np.fill_diagonal(covariance, crossed(*(np.diagonal(one) for one in (first, second, both))))
-    return covariance
+    return influence.T
 
 
 def resample_groups(

@@ -251,8 +251,9 @@ def free_energy_from_weights(
         log_w: ``u_A - u_B`` [kT] of each sample, or minus the work.
         groups: walker of every sample; the standard error treats each as one draw.
     """
-    influence = normalised_weights(log_w) - 1 / len(log_w)
+    weights = normalised_weights(log_w)
+    influence = weights - 1 / len(weights)
     independent, stderr = (clustered_stderr(influence, *group_index(labels, len(log_w))) for labels in (None, groups))
     value = -float(logsumexp(log_w) - np.log(len(log_w)))
-    size = correlated_size(float(1 / np.sum(normalised_weights(log_w) ** 2)), independent, stderr)
+    size = correlated_size(float(1 / np.sum(weights**2)), independent, stderr)
     return Estimate(value, stderr, None, size, "reweighting")

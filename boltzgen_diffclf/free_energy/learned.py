@@ -148,7 +148,7 @@ def exact_end_classes(model: EnergyModel, data: PathData, stride: int) -> tuple[
         stride: every how many levels; the ends are kept.
     """
     kept = data.at_levels(strided(len(data.levels), stride))
-    return mbar_over_levels(level_energies(model, kept), kept)
+    return mbar_over_levels(level_energies(model, kept), kept.origin)
 
 
 def strided(n_levels: int, stride: int) -> Int[Tensor, " kept"]:
@@ -164,7 +164,7 @@ def strided(n_levels: int, stride: int) -> Int[Tensor, " kept"]:
 
 
 def mbar_over_levels(
-    energies: Float[Tensor, "levels pool levels"], data: PathData
+    energies: Float[Tensor, "levels pool levels"], origin: Int[Tensor, "levels pool 2"]
 ) -> tuple[Estimate, Float[np.ndarray, "k k"]]:
     """Return MBAR of ``U(y_i, t_j)`` [kT] of the configurations of a pool, and its overlap matrix.
 
@@ -172,6 +172,6 @@ def mbar_over_levels(
     """
     n_levels, pool, _ = energies.shape
     u_kn = energies.reshape(-1, n_levels).T.double().cpu().numpy()
-    origin = data.origin.reshape(-1, 2).cpu().numpy()
-    result = mbar(np.ascontiguousarray(u_kn), np.full(n_levels, pool), groups=origin)
+    labels = origin.reshape(-1, 2).cpu().numpy()
+    result = mbar(np.ascontiguousarray(u_kn), np.full(n_levels, pool), groups=labels)
     return result.estimate, result.overlap_matrix

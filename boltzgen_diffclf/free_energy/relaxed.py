@@ -12,10 +12,11 @@ from torch import Tensor
 
 from boltzgen_diffclf.energy import EnergyModel, LearnedLadder
 from boltzgen_diffclf.errors import InputError
-from boltzgen_diffclf.estimators import Estimate, mbar
+from boltzgen_diffclf.estimators import Estimate
 from boltzgen_diffclf.free_energy.annealed_ladders import counted_ladder, path_preconditioner
 from boltzgen_diffclf.free_energy.evaluation import Cost
 from boltzgen_diffclf.free_energy.internal_space import InternalSpace
+from boltzgen_diffclf.free_energy.learned import mbar_over_levels
 from boltzgen_diffclf.free_energy.step_sizes import mala_family, pilot_step_sizes
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training import PathData
@@ -99,12 +100,12 @@ def relaxed_mbar(
     ladder, counters = counted_ladder(model, space, data.levels[keep])
     y, acceptance = _relax(ladder, space, data.y[keep, : settings.configurations], settings, generator)
     energies = torch.cat([ladder.energies(part) for part in y.flatten(0, 1).split(_CHUNK)])
-    u_kn = energies.detach().T.contiguous().cpu().numpy()
-    origin = data.origin[keep, : settings.configurations].reshape(-1, 2).cpu().numpy()
-    result = mbar(u_kn, np.full(settings.levels, settings.configurations), groups=origin)
+    estimate, overlap_matrix = mbar_over_levels(
+        energies.detach().unflatten(0, y.shape[:2]), data.origin[keep, : settings.configurations]
+    )
     return RelaxedMbar(
-        estimate=replace(result.estimate, method="MALA + MBAR"),
-        overlap_matrix=result.overlap_matrix,
+        estimate=replace(estimate, method="MALA + MBAR"),
+        overlap_matrix=overlap_matrix,
         acceptance=acceptance.cpu().numpy(),
         cost=Cost(
             sum(counter.evaluations for counter in counters),

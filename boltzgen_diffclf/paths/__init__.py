@@ -10,18 +10,20 @@ from boltzgen_diffclf.paths.diffusion import (
     unknown_share,
 )
 from boltzgen_diffclf.paths.interpolant import StochasticInterpolant
+from boltzgen_diffclf.paths.level_groups import (
+    gap_aware_pairs,
+    gap_probabilities,
+    neighbour_groups,
+    scattered_groups,
+    spaced_groups,
+)
 from boltzgen_diffclf.paths.levels import (
     accumulated_length,
     arcsine_levels,
     close_levels,
     fisher_information,
-    gap_aware_pairs,
-    gap_probabilities,
     length_at,
     log_snr_levels,
-    neighbour_groups,
-    scattered_groups,
-    spaced_groups,
     thermodynamic_length,
     thermodynamic_levels,
     uniform_levels,

@@ -24,13 +24,11 @@ from boltzgen_diffclf.training.clean_data import CleanData, CleanSamples
 from boltzgen_diffclf.training.level_chains import N_LEAPFROG, LevelChains, LevelChainsState
 from boltzgen_diffclf.training.level_samplers import named_level_sampler
 from boltzgen_diffclf.training.loop import LoopSettings
+from boltzgen_diffclf.training.noised_case import Case, NoisedBatch, Setting
 from boltzgen_diffclf.training.noised_losses import (
     BY_CHAINS,
     COMPARING,
     NOISED_LOSSES,
-    Case,
-    NoisedBatch,
-    Setting,
     Sizes,
     price_together,
 )

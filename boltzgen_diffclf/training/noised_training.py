@@ -16,7 +16,8 @@ from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.clean_data import CleanData
 from boltzgen_diffclf.training.level_samplers import named_level_sampler
 from boltzgen_diffclf.training.loop import Progress, TrainingResult, optimise
-from boltzgen_diffclf.training.noised_losses import DENOISING, Setting
+from boltzgen_diffclf.training.noised_case import Setting
+from boltzgen_diffclf.training.noised_losses import DENOISING
 from boltzgen_diffclf.training.noised_problem import (
     NoisedObjective,
     NoisedProblem,

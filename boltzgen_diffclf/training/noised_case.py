@@ -1,0 +1,112 @@
+"""What the losses of a noised energy look at: a model, a batch of noised configurations, path and levels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from boltzgen_diffclf.losses import CleanPosterior, clean_posterior
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel
+from boltzgen_diffclf.paths import DiffusionPath
+
+
+class NoisedBatch(NamedTuple):
+    """Groups of noised configurations, one a level, each from a clean sample and noise of its own.
+
+    Its tensors begin with groups and levels a group; those of :attr:`rows` with both in one axis.
+
+    Attributes:
+        level: index among the levels of the problem.
+        t: their times.
+        x: the clean samples.
+        score: ``grad log p`` there.
+        z: the noise.
+        y: the noised samples.
+        spare: two more standard normals, for probes and perturbations.
+        uniform: a uniform number.
+        others: clean samples drawn independently of the noised ones, one in an axis of its own: what a loss regresses
+            on is averaged over these too. None of them is fine.
+        others_score: ``grad log p`` there.
+        contrast_t: levels of chains of the model's own, one in an axis of its own; none where no loss asks for them.
+        contrast_data: noised samples of those levels.
+        contrast_chain: where the chains are.
+    """
+
+    level: Int[Tensor, "*batch"]
+    t: Float[Tensor, "*batch"]
+    x: Float[Tensor, "*batch dim"]
+    score: Float[Tensor, "*batch dim"]
+    z: Float[Tensor, "*batch dim"]
+    y: Float[Tensor, "*batch dim"]
+    spare: Float[Tensor, "*batch 2 dim"]
+    uniform: Float[Tensor, "*batch"]
+    others: Float[Tensor, "*others dim"]
+    others_score: Float[Tensor, "*others dim"]
+    contrast_t: Float[Tensor, "*chains"]
+    contrast_data: Float[Tensor, "*chains dim"]
+    contrast_chain: Float[Tensor, "*chains dim"]
+
+    @property
+    def rows(self) -> NoisedBatch:
+        """The batch with groups and levels in one axis."""
+        return NoisedBatch(*(value.flatten(0, 1) for value in self))
+
+    def beside(
+        self, t: Float[Tensor, " chains"], data: Float[Tensor, "chains dim"], chain: Float[Tensor, "chains dim"]
+    ) -> NoisedBatch:
+        """Return the batch with chains of the model's own, one a group."""
+        return self._replace(contrast_t=t[:, None], contrast_data=data[:, None], contrast_chain=chain[:, None])
+
+
+class Setting(NamedTuple):
+    """What the losses share: the path and the levels of the problem."""
+
+    path: DiffusionPath
+    levels: Float[Tensor, " levels"]
+
+
+class Case:
+    """A model on a batch: what the losses of one step look at. What two of them ask for is computed once.
+
+    Args:
+        model: that learns.
+        batch: see there.
+        setting: see there.
+    """
+
+    def __init__(self, model: NoisedEnergyModel, batch: NoisedBatch, setting: Setting) -> None:
+        self.model, self.batch, self.setting, self.rows = model, batch, setting, batch.rows
+        self._energy: Tensor | None = None
+        self._posterior: CleanPosterior | None = None
+
+    def posterior(self) -> CleanPosterior:
+        """Return which clean sample made every row."""
+        if self._posterior is None:
+            rows = self.rows
+            self._posterior = clean_posterior(rows.y, rows.z, coefficients(self.setting.path, rows.t), rows.others)
+        return self._posterior
+
+    def clean(self) -> Float[Tensor, "rows dim"]:
+        """Return the average clean sample behind every row."""
+        return self.posterior().mean(self.rows.x, self.rows.others)
+
+    def clean_score(self) -> Float[Tensor, "rows dim"]:
+        """Return the average of ``grad log p`` at the clean sample behind every row."""
+        return self.posterior().mean(self.rows.score, self.rows.others_score)
+
+    def denoised(self) -> Float[Tensor, "rows dim"]:
+        """Return ``E[x | y]`` of every row at its own level."""
+        self._energy, denoised = self.model.energy_and_denoiser(self.rows.y, self.rows.t)
+        return denoised
+
+    def own_energy(self) -> Float[Tensor, " rows"]:
+        """Return ``U(y, t)`` [kT] of every row at its own level; what the denoiser came with, where one was asked."""
+        return self.model.energy(self.rows.y, self.rows.t) if self._energy is None else self._energy
+
+
+def coefficients(path: DiffusionPath, t: Float[Tensor, "..."]) -> tuple[Tensor, Tensor]:
+    """Return ``alpha`` and ``log sigma``."""
+    flat = t.flatten()
+    return path.alpha(flat).reshape(t.shape), path.log_sigma(flat).reshape(t.shape)
