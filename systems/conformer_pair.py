@@ -96,6 +96,11 @@ def _angle(conformer: str, word: str) -> float:
         angle = math.nan
     if not math.isfinite(angle):
         raise InputError(f"conformer '{conformer}': {word} is no angle; write TORSION:LOW,HIGH in radians")
+    if abs(angle) > 2 * math.pi:
+        raise InputError(
+            f"conformer '{conformer}': {word} radians are more than a whole turn; {word} degrees would be "
+            f"{math.radians(angle):.4g}"
+        )
     return angle
 
 

@@ -131,6 +131,9 @@ def minimised(
         positions: where to begin.
         tolerance_kj_per_mol_nm: root-mean-square force to stop at [kJ/mol/nm].
         steps: at most.
+
+    Raises:
+        OpenMMException: an energy that is not finite, or a System that has none.
     """
     platform = openmm.Platform.getPlatformByName("CPU")
     repeatable = {"Threads": "1", "DeterministicForces": "true"}
@@ -142,10 +145,10 @@ def minimised(
 
 @contextmanager
 def one_line_of(name: str) -> Iterator[None]:
-    """Turn what OpenMM says of a residue that it does not know into one line, residues counted from 1."""
+    """Turn what OpenMM says of a residue that it does not know, or of its place, into one line; residues from 1."""
     try:
         yield
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, openmm.OpenMMException) as error:
         said = str(error).split("For more information")[0].replace("You may be able to add it", "It can be added")
         counted = re.sub(r"residue (\d+) \(", lambda found: f"residue {int(found[1]) + 1} (", said)
         raise InputError(f"force field {name}: {' '.join(counted.split())}") from error

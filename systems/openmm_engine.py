@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from jaxtyping import Float
 from openmm import unit
 from torch import Tensor
 
-from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.errors import InputError, RunFailedError
 from boltzgen_diffclf.streams import split_seed
 from boltzgen_diffclf.units import thermal_energy_kj_per_mol
 from systems.ensemble import Provenance, ReferenceEnsemble, begun_at
@@ -132,7 +134,8 @@ class OpenMMDynamics(FrameSource):
 
     def start(self) -> None:
         """Minimise the energy from every start, then give each walker one in turn, and velocities of its own."""
-        minima = [self._minimised(start) for start in self._starts]
+        with _blown_up():
+            minima = [self._minimised(start) for start in self._starts]
         for walker in range(self.n_groups):
             self._context.setPositions(minima[walker % len(minima)])
             self._context.setVelocitiesToTemperature(self._temperature, self._seed("velocities", walker))
@@ -145,7 +148,8 @@ class OpenMMDynamics(FrameSource):
             self._context.reinitialize()
             self._context.setPositions(self._positions[walker])
             self._context.setVelocities(self._velocities[walker])
-            self._integrator.step(self._settings.steps_per_frame)
+            with _blown_up():
+                self._integrator.step(self._settings.steps_per_frame)
             self._keep(walker)
         self._frame += 1
         return torch.from_numpy(self._positions.copy())
@@ -196,3 +200,15 @@ class OpenMMDynamics(FrameSource):
         self._positions[walker] = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
         velocities = state.getVelocities(asNumpy=True)
         self._velocities[walker] = velocities.value_in_unit(unit.nanometer / unit.picosecond)
+
+
+@contextmanager
+def _blown_up() -> Iterator[None]:
+    """Turn what OpenMM says of a simulation that left the finite numbers into one line."""
+    try:
+        yield
+    except openmm.OpenMMException as error:
+        raise RunFailedError(
+            f"OpenMM's dynamics stopped ({str(error).split('. ')[0]}): the simulation blew up; choose a smaller "
+            "timestep and another file"
+        ) from error

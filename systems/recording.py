@@ -287,9 +287,12 @@ def _read_checkpoint(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, str
         with safe_open(checkpoint, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{checkpoint} is damaged ({str(error).splitlines()[0]}): delete {_whole(checkpoint)} to start again"
-        ) from error
+        way_out = (
+            f"delete {checkpoint.parent} to start again"
+            if checkpoint.name == _CHECKPOINT
+            else "the frames beside it are whole, but none can be added: choose another file for more"
+        )
+        raise InputError(f"{checkpoint} is damaged ({str(error).splitlines()[0]}): {way_out}") from error
 
 
 def _whole(checkpoint: Path) -> Path:

@@ -25,6 +25,9 @@ from systems.solvation_states import (
 _LONGEST_BOND_NM = 0.25
 """A longer one joins residues between which others are missing."""
 
+_SHORTEST_BOND_NM = 0.05
+"""A shorter one is in other units, or of atoms that lie on each other."""
+
 _MASS_TOLERANCE_AMU = 0.5
 _HEAVIEST_HYDROGEN_AMU = 5.0
 """Hydrogens may have been made heavier, at the expense of their neighbours."""
@@ -48,7 +51,7 @@ def from_pdb(path: Path, forcefield: str, solvent: str, name: str) -> MolecularS
     topology, positions = _read_topology(path)
     _require_known_residues(path, topology)
     _require_heavy_atoms(path, topology)
-    _require_short_bonds(path, topology, positions)
+    _require_possible_bonds(path, topology, positions)
     topology, positions = with_hydrogens(topology, positions, forcefield)
     return _solvated(name, topology, positions, parametrised_states(topology, forcefield, solvent), solvent)
 
@@ -70,6 +73,7 @@ def from_openmm(system_path: Path, topology_path: Path, name: str) -> MolecularS
     system = _read_system(system_path)
     topology, positions = _read_topology(topology_path)
     _require_same_atoms(system_path, system, topology_path, topology)
+    _require_constant_volume(system_path, system)
     is_solvated = any(isinstance(force, BORN_FORCES) for force in system.getForces())
     states = solvation_states(without_solvent(system), system if is_solvated else None)
     return _solvated(name, topology, positions, states)
@@ -83,11 +87,23 @@ def _solvated(
     solvent: str | None = None,
 ) -> MolecularSystem:
     torsions = backbone_torsions(topology)
-    start = positions_from_quantity(minimised(states.get("implicit", states["vacuum"]), positions))
-    if not bool(start.isfinite().all()):
-        raise InputError(f"the energy of '{name}' cannot be minimised from the positions given: atoms may coincide")
+    start = positions_from_quantity(_downhill(name, states.get("implicit", states["vacuum"]), positions))
     basins = backbone_basins(topology, torsions)
     return solvation_system(name, topology, start, states, torsions, basins, solvent=solvent)
+
+
+def _downhill(name: str, system: openmm.System, positions: unit.Quantity) -> unit.Quantity:
+    lost = (
+        f"the energy of '{name}' cannot be minimised from the positions given: atoms may coincide, or a parameter of "
+        "its System be no number"
+    )
+    try:
+        found = minimised(system, positions)
+    except openmm.OpenMMException as error:
+        raise InputError(f"{lost} ({str(error).split('. ')[0]})") from error
+    if not bool(positions_from_quantity(found).isfinite().all()):
+        raise InputError(lost)
+    return found
 
 
 def _read_topology(path: Path) -> tuple[app.Topology, unit.Quantity]:
@@ -153,15 +169,18 @@ def _require_heavy_atoms(path: Path, topology: app.Topology) -> None:
                 )
 
 
-def _require_short_bonds(path: Path, topology: app.Topology, positions: unit.Quantity) -> None:
+def _require_possible_bonds(path: Path, topology: app.Topology, positions: unit.Quantity) -> None:
     points = np.array(positions.value_in_unit(unit.nanometer))
     for first, second in topology.bonds():
         length = float(np.linalg.norm(points[first.index] - points[second.index]))
+        bond = (
+            f"{path}: the bond of {first.name} in {_told(first.residue)} to {second.name} in {_told(second.residue)} "
+            f"is {length:.3f} nm long"
+        )
         if not length < _LONGEST_BOND_NM:
-            raise InputError(
-                f"{path}: the bond of {first.name} in {_told(first.residue)} to {second.name} in "
-                f"{_told(second.residue)} is {length:.2f} nm long: residues between them may be missing"
-            )
+            raise InputError(f"{bond}: residues between them may be missing")
+        if length < _SHORTEST_BOND_NM:
+            raise InputError(f"{bond}: are the coordinates in Å, and no two atoms at one place?")
 
 
 def _require_same_atoms(system_path: Path, system: openmm.System, path: Path, topology: app.Topology) -> None:
@@ -185,6 +204,15 @@ def _require_same_atoms(system_path: Path, system: openmm.System, path: Path, to
                 "System, atoms in its order"
             )
     _require_bonds(system_path, system, path, topology)
+
+
+def _require_constant_volume(path: Path, system: openmm.System) -> None:
+    for force in system.getForces():
+        if "Barostat" in force.getName() or "Barostat" in type(force).__name__:
+            raise InputError(
+                f"{path} has a {type(force).__name__}, and states here have no box whose volume could change: take it "
+                "out"
+            )
 
 
 def _is_mass_of(element: app.Element, mass_amu: float, hydrogens_are_usual: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.observables.chirality import handedness, reference_handedness, stereocentres
 from systems.convergence import FRAMES_FOR_R_HAT, measure_convergence
 from systems.ensemble import Provenance, ReferenceEnsemble, energies_of
 from systems.molecular import MolecularSystem, require_temperature
@@ -108,6 +110,7 @@ def _load_positions(path: Path, system: MolecularSystem, blocks: int) -> Float[T
             _require_same_atoms(path, trajectory.topology, topology)
         else:
             trajectory = mdtraj.load(str(path), top=topology)
+            _require_whole_file(path, trajectory.n_frames)
     except (OSError, ValueError, RuntimeError, EOFError) as error:
         raise InputError(
             f"{path} cannot be read as a trajectory of the {system.n_atoms} atoms of '{system.name}' "
@@ -116,12 +119,28 @@ def _load_positions(path: Path, system: MolecularSystem, blocks: int) -> Float[T
     centred = trajectory.xyz - trajectory.xyz.mean(axis=1, keepdims=True)
     positions = torch.from_numpy(np.ascontiguousarray(centred, dtype=np.float32))
     _require_whole_molecules(path, system, positions)
+    _require_hands(path, system, positions)
     if len(positions) < FRAMES_FOR_R_HAT * blocks:
         raise InputError(
             f"{path} has {len(positions)} frames, fewer than the {FRAMES_FOR_R_HAT * blocks} that its convergence can "
             "be judged by: give a longer trajectory"
         )
     return positions
+
+
+def _require_whole_file(path: Path, n_frames: int) -> None:
+    """Refuse a DCD file whose header counts more frames than are in it: its end is missing."""
+    if path.suffix.lower() != ".dcd":
+        return
+    with path.open("rb") as file:
+        head = file.read(12)
+    order = "<" if head[:4] == struct.pack("<i", 84) else ">"
+    (counted,) = struct.unpack(order + "i", head[8:12])
+    if counted > n_frames:
+        raise InputError(
+            f"{path} ends after {n_frames} of the {counted} frames that it counts: copy it again, or write out the "
+            "frames that are to be used"
+        )
 
 
 def _require_same_atoms(path: Path, found: mdtraj.Topology, wanted: mdtraj.Topology) -> None:
@@ -152,4 +171,17 @@ def _require_whole_molecules(path: Path, system: MolecularSystem, positions: Flo
             f"{path}, frame {frame}: the bond of atoms {int(first[bond])} and {int(second[bond])} is "
             f"{float(lengths[frame, bond]):.3f} nm long, expected {float(expected[bond]):.3f} nm: check the units "
             "(nm), the order of atoms and that molecules are whole"
+        )
+
+
+def _require_hands(path: Path, system: MolecularSystem, positions: Float[Tensor, "frames atoms 3"]) -> None:
+    # No dynamics turn a hand round: such frames are of another molecule, whose energies are the same.
+    centres = stereocentres(system.elements, system.bonds)
+    hands = reference_handedness(system.positions.numpy(), centres)
+    mirrored = handedness(positions.numpy(), centres) != hands
+    if mirrored.any():
+        frame, centre = (int(value) for value in np.argwhere(mirrored)[0])
+        raise InputError(
+            f"{path}, frame {frame}: atom {int(centres[centre, 0])} has the other chirality than in '{system.name}': "
+            "give frames of this molecule, not of its mirror image"
         )

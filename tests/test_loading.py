@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ from systems.loading import SystemSource
 from systems.molecular import MolecularSystem
 from systems.peptide import built_peptide, peptide
 from systems.store import read_ensemble, write_ensemble
-from systems.user_molecule import from_openmm
+from systems.user_molecule import from_openmm, from_pdb
 from workflows.molecule_sampling import beads_of
 from workflows.ramachandran import RamachandranConfig
 from workflows.reference import ReferenceConfig
@@ -190,6 +191,29 @@ def test_a_free_end_without_its_oxygen_is_named(tmp_path):
         SystemSource(pdb=str(without_lines(tmp_path / "a.pdb", "OXT"))).load()
 
 
+def test_coordinates_in_other_units_are_noticed(dipeptide, files):
+    write_pdb(files / "mine.pdb", dipeptide.topology, 0.1 * dipeptide.positions.numpy())
+    with pytest.raises(InputError, match=r"is 0\.01. nm long: are the coordinates in Å"):
+        from_pdb(files / "mine.pdb", "ff14sb", "obc2", "x")
+
+
+def test_an_energy_that_is_no_number_is_refused_in_one_line(dipeptide, files):
+    system = dipeptide.openmm_system("vacuum")
+    charges = next(force for force in system.getForces() if isinstance(force, openmm.NonbondedForce))
+    charges.setParticleParameters(3, math.nan, *charges.getParticleParameters(3)[1:])
+    (files / "mine.xml").write_text(openmm.XmlSerializer.serialize(system))
+    with pytest.raises(InputError, match=r"energy of 'x' cannot be minimised .* parameter of its System"):
+        from_openmm(files / "mine.xml", files / "mine.pdb", "x")
+
+
+def test_a_barostat_is_refused(dipeptide, files):
+    system = dipeptide.openmm_system("vacuum")
+    system.addForce(openmm.MonteCarloBarostat(1.0, 300.0))
+    (files / "mine.xml").write_text(openmm.XmlSerializer.serialize(system))
+    with pytest.raises(InputError, match="has a MonteCarloBarostat"):
+        from_openmm(files / "mine.xml", files / "mine.pdb", "x")
+
+
 def test_a_gap_in_the_chain_is_named(tmp_path):
     topology, positions = built_peptide("ACE-ALA-GLY-SER-NME")
     write_pdb(tmp_path / "a.pdb", topology, positions.value_in_unit(unit.nanometer))
@@ -287,9 +311,13 @@ def test_a_force_that_is_not_compiled_is_named_before_a_run_begins(dipeptide, fi
         compile_system(system)
 
 
-def test_a_molecule_without_solvent_has_no_solvation(tmp_path):
-    with pytest.raises(InputError, match="ACE-GLY-NME-amber99sb-ildn-vacuum has the state vacuum alone"):
+def test_a_molecule_without_solvent_has_no_solvation(dipeptide, files, tmp_path):
+    with pytest.raises(InputError, match=r"ACE-GLY-NME-amber99sb-ildn-vacuum has the state vacuum alone.*--solvent"):
         judge(SolvationConfig(peptide="ACE-GLY-NME", solvent="vacuum", out=tmp_path / "run"))
+    (files / "mine.xml").write_text(openmm.XmlSerializer.serialize(dipeptide.openmm_system("vacuum")))
+    of_its_own = SolvationConfig(openmm_system=files / "mine.xml", topology=files / "mine.pdb", out=tmp_path / "run")
+    with pytest.raises(InputError, match="give a System with a generalised-Born force"):
+        judge(of_its_own)
 
 
 def test_an_ensemble_of_another_molecule_is_refused(dipeptide, tmp_path):

@@ -324,6 +324,9 @@ def test_a_model_of_other_beads_or_system_is_refused_in_one_line(tmp_path: Path)
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no model"):
         load_molecule_model(tmp_path / "none.safetensors")
+    (tmp_path / "frames.h5").touch()
+    with pytest.raises(InputError, match=r"frames\.h5 is no model: give the model\.safetensors"):
+        load_molecule_model(tmp_path / "frames.h5")
     with pytest.raises(InputError, match=r"is a folder: give the model\.safetensors in it"):
         load_molecule_model(tmp_path)
     save_checkpoint(tmp_path / "state.safetensors", {"w": torch.zeros(1)}, {"identity": {}})

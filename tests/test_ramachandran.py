@@ -278,3 +278,10 @@ def test_what_was_not_learned_from_judges(frames: ReferenceEnsemble) -> None:
     judged = unlearned(frames, frames.disjoint_groups(2)[0])
     assert sorted(judged.group.unique().tolist()) == [4, 5, 6, 7]
     assert torch.equal(judged.positions, frames.disjoint_groups(2)[1].positions)
+
+
+def test_frames_of_too_few_walkers_are_refused_before_a_training() -> None:
+    ramachandran.require_groups(2, 2)
+    for learned, judged in ((1, 2), (2, 1)):
+        with pytest.raises(InputError, match=f"{learned} independent walkers to learn from, {judged} to judge by"):
+            ramachandran.require_groups(learned, judged)

@@ -16,7 +16,7 @@ from openmm import app
 
 import systems
 from boltzgen_diffclf.coordinates import Arc, TorsionArc
-from boltzgen_diffclf.errors import InputError, RunFailedError, UnsupportedSystemError
+from boltzgen_diffclf.errors import InputError, NotTrustworthyError, RunFailedError, UnsupportedSystemError
 from boltzgen_diffclf.observables.chirality import handedness, stereocentres
 from systems.derived_states import ConfinedState, MixedState
 from systems.ensemble import energies_of
@@ -25,7 +25,7 @@ from systems.openmm_engine import OpenMMSettings, generate_with_openmm
 from systems.reference import ReferenceSettings, generate, geometric_ladder, masses_with_hydrogens
 from systems.replica_dynamics import ReplicaExchangeDynamics
 from systems.store import load_ensemble, read_ensemble
-from workflows.reference import ReferenceConfig, run, summary
+from workflows.reference import ReferenceConfig, ensemble_of, run, summary
 
 TINY = ReferenceSettings(
     walkers=4,
@@ -352,6 +352,43 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path, aldp, short_parts):
     assert "\n" not in str(caught.value)
 
 
+def test_frames_beside_a_damaged_checkpoint_stay(tmp_path, aldp):
+    path = tmp_path / "vacuum.h5"
+    made = generate(aldp, "vacuum", 300.0, TINY, path)
+    end = tmp_path / "vacuum.h5.checkpoint"
+    end.write_bytes(end.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"is damaged.*the frames beside it are whole, but none can be added"):
+        generate(aldp, "vacuum", 300.0, replace(TINY, frames_per_walker=TINY.frames_per_walker + 1), path)
+    assert torch.equal(generate(aldp, "vacuum", 300.0, TINY, path).positions, made.positions)
+
+
+def test_openmm_dynamics_that_blow_up_fail(tmp_path, aldp):
+    wild = replace(OPENMM, timestep_fs=20.0, steps_per_frame=500)
+    with pytest.raises(RunFailedError, match="the simulation blew up; choose a smaller timestep"):
+        generate_with_openmm(aldp, "vacuum", 300.0, wild, tmp_path / "x.h5")
+
+
+def test_a_basin_that_no_walker_has_seen_has_no_error(tmp_path, aldp):
+    ensemble = generate(aldp, "vacuum", 300.0, TINY, tmp_path / "x.h5")
+    never = {"population": 0.0, "stderr": 0.0, "smallest": 0.0, "largest": 0.0}
+    lines = summary(ensemble.with_diagnostics({"populations": {"phi > 0": never}}), tmp_path / "x.h5")
+    assert any(line.startswith("population of phi > 0: no walker has been there") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"hydrogen_mass_amu": 2.0}, "--hydrogen-mass-amu 2.0 goes with --engine compiled"),
+        ({"exchange_temperatures": 3}, "--exchange-temperatures 3 goes with"),
+        ({"device": "cuda"}, "leave --device cuda out"),
+    ],
+)
+def test_what_openmm_would_ignore_is_refused(settings, words):
+    ReferenceConfig(engine="openmm", exchange_temperatures=1)
+    with pytest.raises(ValueError, match=words):
+        ReferenceConfig(engine="openmm", **settings)
+
+
 def test_dynamics_that_blow_up_fail(tmp_path, aldp):
     with pytest.raises(RunFailedError, match="timestep below 40 fs"):
         generate(aldp, "vacuum", 300.0, replace(TINY, timestep_fs=40.0, hot_start_steps=200), tmp_path / "x.h5")
@@ -467,8 +504,12 @@ def test_the_command_goes_on_with_a_run_that_is_done(tmp_path):
         "threads": 1,
     }
     first, second = (ReferenceConfig(state="vacuum", out=tmp_path, frames_per_walker=n, **sizes) for n in (3, 5))
-    before, after = run(first).positions, run(second).positions
+    before, after = ensemble_of(first).positions, ensemble_of(second).positions
     assert (len(before), len(after)) == (6, 10)
     assert torch.equal(after[:6], before)
+    with pytest.raises(NotTrustworthyError, match=r"R-hat .*limit 1.1\).*the frames are kept"):
+        run(second)
+    with pytest.raises(NotTrustworthyError, match="too few to tell whether walkers agree"):
+        run(replace(first, out=tmp_path / "short"))
     with pytest.raises(InputError, match="started with steps_per_frame = 4, and now steps_per_frame = 6"):
         run(ReferenceConfig(state="vacuum", out=tmp_path, frames_per_walker=7, **{**sizes, "steps_per_frame": 6}))

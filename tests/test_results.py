@@ -136,6 +136,11 @@ def test_the_limit_is_three_combined_errors():
     [
         (trust.check_walkers("vacuum", 1.01), trust.check_walkers("vacuum", 1.2), "R-hat 1.200"),
         (trust.check_walkers("vacuum", 1.01), trust.check_walkers("vacuum", math.nan), "R-hat nan"),
+        (
+            trust.check_intact("langevin", "chains", 5, 100),
+            trust.check_intact("langevin", "chains", 6, 100),
+            "6 of the 100 chains of langevin were lost",
+        ),
         (trust.check_samples("implicit", 4000), trust.check_samples("implicit", 80), "only 80 independent"),
         (trust.check_overfit("a", [3.0, 2.0, 2.1]), trust.check_overfit("a", [3.0, 2.0, 2.5]), "overfitted"),
         (trust.check_trained("a", [3.0, 2.02, 2.0]), trust.check_trained("a", [3.0, 2.5, 2.0]), "undertrained"),

@@ -116,6 +116,27 @@ def test_a_changed_setting_is_refused_by_name(change, expected, tmp_path):
     assert "choose another --out" in str(caught.value)
 
 
+def fails(path, config, error, work=lambda folder: None):
+    with open_run_folder(path, config) as folder:
+        work(folder)
+        raise error
+
+
+def test_a_start_that_left_nothing_leaves_no_settings(tmp_path):
+    changed = SolvationConfig(threads=2)
+    with pytest.raises(InputError, match="too few"):
+        fails(tmp_path, CONFIG, InputError("too few"), lambda folder: folder.remember("threads", lambda: 1))
+    with pytest.raises(KeyboardInterrupt):
+        fails(tmp_path, changed, KeyboardInterrupt, lambda folder: folder.remember("threads", lambda: 2))
+    with pytest.raises(InputError, match="started with threads = 2"):
+        fails(tmp_path, CONFIG, RunFailedError("never"))
+    with pytest.raises(RunFailedError):
+        fails(tmp_path, changed, RunFailedError("later"), lambda folder: folder.stage("reference", some_stage))
+    with open_run_folder(tmp_path, changed) as folder:
+        assert folder.remember("threads", never) == 2
+        assert folder.stage_done("reference")
+
+
 def test_other_code_than_the_run_was_begun_with_is_told(tmp_path, monkeypatch, caplog):
     for digest, told in (("one", 0), ("one", 0), ("another", 1)):
         monkeypatch.setattr("workflows.run_folder.source_digest", lambda digest=digest: digest)

@@ -180,7 +180,9 @@ def test_openmm_samples_and_a_row_brings_what_it_rests_on(tmp_path: Path) -> Non
 
     out = tmp_path / "run"
     code, _, errors = finish(
-        out, *shlex.split("--leg polar --engine openmm --timestep-fs 1 --estimators bar exact_ends")
+        out,
+        *shlex.split("--leg polar --engine openmm --exchange-temperatures 1 --timestep-fs 1"),
+        *shlex.split("--estimators bar exact_ends"),
     )
     assert code == 3, errors[-3000:]
     rows = json.loads((out / "results.json").read_text())["legs"]["polar"]["estimators"]

@@ -161,6 +161,11 @@ def test_settings_of_a_pair_that_is_not_whole_are_refused(settings: dict[str, ob
         SolvationConfig(**settings)
 
 
+def test_an_arc_in_degrees_is_noticed():
+    with pytest.raises(InputError, match=r"60 radians are more than a whole turn; 60 degrees would be 1\.047"):
+        conformer_pair(systems.load("aldp"), "vacuum", "phi:0,60")
+
+
 def test_every_conformer_has_a_folder_of_its_own():
     config = SolvationConfig(leg="conformers", conformer="phi:(0, 2.15)")
     assert str(config.folder) == "runs/solvation-aldp-conformers-phi_0_2.15-quick-seed0"

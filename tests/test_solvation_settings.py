@@ -77,6 +77,13 @@ def a_trajectory(path: Path, n_frames: int) -> Path:
     return path
 
 
+def test_a_trajectory_that_no_leg_uses_is_refused(tmp_path: Path) -> None:
+    file = a_trajectory(tmp_path / "mine.dcd", 80)
+    with pytest.raises(InputError, match=r"of a state that --leg nonpolar does not use \(nonpolar, vacuum\)"):
+        judge(SolvationConfig(leg="nonpolar", out=tmp_path / "out", trajectory=(f"implicit={file}",)))
+    judge(SolvationConfig(leg="nonpolar", out=tmp_path / "out", trajectory=(f"vacuum={file}",)))
+
+
 @pytest.mark.parametrize(
     ("n_frames", "settings", "words"),
     [

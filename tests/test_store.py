@@ -241,6 +241,14 @@ def test_trajectories_that_cannot_be_used_are_refused(tmp_path, aldp, ensemble):
     refused(tmp_path / "rubbish.dcd", "cannot be read")
     good.atom_slice(range(21)).save_dcd(str(tmp_path / "short.dcd"))
     refused(tmp_path / "short.dcd", "22 atoms")
+    good.save_dcd(str(tmp_path / "whole.dcd"))
+    whole = (tmp_path / "whole.dcd").read_bytes()
+    (tmp_path / "cut.dcd").write_bytes(whole[: len(whole) // 2])
+    refused(tmp_path / "cut.dcd", f"ends after {len(good) // 2 - 1} of the {len(good)} frames", blocks=4)
+    mirrored = good.xyz.copy()
+    mirrored[7, :, 2] *= -1
+    mdtraj.Trajectory(mirrored, topology).save_dcd(str(tmp_path / "mirrored.dcd"))
+    refused(tmp_path / "mirrored.dcd", "frame 7: atom 8 has the other chirality", blocks=4)
     order = [1, 0, *range(2, 22)]
     renamed = topology.copy()
     renamed.atom(4).name = "CX"

@@ -16,6 +16,7 @@ from boltzgen_diffclf.errors import nearest_name
 from workflows.benchmark_suites import SUITES
 from workflows.benchmark_suites.suite import RowSpec, Suite, TableRow
 from workflows.command_line import run_command
+from workflows.shared_settings import Threads
 
 FREE_SETTINGS = frozenset({"out", "dims", "objectives", "seeds"})
 """Settings that change which rows a folder holds, and none of their numbers."""
@@ -59,9 +60,7 @@ class BenchmarkConfig:
         Literal["auto", "cpu", "cuda"],
         Field(description="Where to compute; in suites of one density: where noised energies are trained."),
     ] = "auto"
-    threads: Annotated[
-        int | None, Field(ge=1, description="CPU threads (those of this machine, kept with the run, where not given).")
-    ] = None
+    threads: Threads = None
 
     @field_validator("suite")
     @classmethod

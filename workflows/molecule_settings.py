@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from boltzgen_diffclf.errors import nearest_name
 from workflows.benchmark_suites.one_sided_objectives import NOISED
-from workflows.shared_settings import STATES
+from workflows.shared_settings import STATES, Threads
 from workflows.system_settings import SystemSettings
 
 OBJECTIVES: Mapping[str, str] = {
@@ -59,9 +59,7 @@ class MoleculeSettings(SystemSettings):
     ] = None
     out: Annotated[Path | None, Field(description="Folder of the run (below runs/, where not given).")] = None
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where to compute.")] = "auto"
-    threads: Annotated[
-        int | None, Field(ge=1, description="CPU threads (those of this machine, kept with the run, where not given).")
-    ] = None
+    threads: Threads = None
     path: Annotated[
         Literal["vp", "ve", "edm"], Field(description="Noising: variance preserving, exploding, or that of EDM.")
     ] = "vp"

@@ -45,13 +45,13 @@ def reference_frames(settings: MoleculeSettings) -> ReferenceEnsemble:
         RunFailedError: the sampling could not go on.
     """
     from systems.user_trajectory import read_user_trajectory
-    from workflows.reference import ReferenceConfig, run
+    from workflows.reference import ReferenceConfig, ensemble_of
 
     system = settings.source.load()
     system.require_state(settings.state)
     if settings.reference is not None:
         return read_user_trajectory(settings.reference, system, settings.state, settings.temperature_kelvin)
-    return run(
+    return ensemble_of(
         ReferenceConfig(
             **settings.molecule,
             state=settings.state,

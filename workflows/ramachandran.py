@@ -198,6 +198,7 @@ def run(config: RamachandranConfig) -> RamachandranResult:
         with processor_settings(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1))):
             stages = MoleculeStages(config, folder, learned, device)
             judged = unlearned(reference, stages.training) if given is None else reference
+            require_groups(stages.training.n_groups, judged.n_groups)
             result, shown = compute(config, stages, judged, reference)
         page = write_page(result, shown)
         print_table(result, page)
@@ -206,6 +207,21 @@ def run(config: RamachandranConfig) -> RamachandranResult:
             more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
             raise NotTrustworthyError(f"{reasons[0]}{more}; all is written in {page}")
     return result
+
+
+def require_groups(learned: int, judged: int) -> None:
+    """Refuse frames of fewer independent walkers than an error bar can be drawn from, on either side.
+
+    Raises:
+        InputError: naming how many there are.
+    """
+    from boltzgen_diffclf.errors import InputError
+
+    if min(learned, judged) < 2:
+        raise InputError(
+            f"{learned} independent walkers to learn from, {judged} to judge by, and an error bar needs two of each: "
+            "give frames of four walkers or more"
+        )
 
 
 def main() -> int:

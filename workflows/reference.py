@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from workflows.command_line import run_command
-from workflows.shared_settings import STATES, filled_from_preset
+from workflows.shared_settings import STATES, Threads, filled_from_preset, refuse_what_openmm_ignores
 from workflows.system_settings import SystemSettings, keep_system
 
 if TYPE_CHECKING:
@@ -55,10 +55,7 @@ class ReferenceConfig(SystemSettings):
         Field(description="Batched compiled force field, or OpenMM's own dynamics (any System, no replica exchange)."),
     ] = "compiled"
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where to compute.")] = "auto"
-    threads: Annotated[
-        int | None,
-        Field(ge=1, description="CPU threads (those of this machine, kept with the run, where not given)."),
-    ] = None
+    threads: Threads = None
     walkers: Annotated[int, Field(ge=2, description="Walkers at each temperature.")] = PRESETS["quick"]["walkers"]
     exchange_temperatures: Annotated[
         int, Field(ge=1, description="Temperatures of replica exchange, geometric from --temperature-kelvin up.")
@@ -106,6 +103,13 @@ class ReferenceConfig(SystemSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _engine_knows_them(self) -> ReferenceConfig:
+        refuse_what_openmm_ignores(self, PRESETS)
+        if self.engine == "openmm" and self.device == "cuda":
+            raise ValueError("--engine openmm computes on the processors: leave --device cuda out")
+        return self
+
     @property
     def temperatures_kelvin(self) -> tuple[float, ...]:
         """Temperatures of replica exchange [K], geometric, coldest first."""
@@ -121,6 +125,26 @@ class ReferenceConfig(SystemSettings):
 
 def run(config: ReferenceConfig) -> ReferenceEnsemble:
     """Return the ensemble; the run folder keeps it as ``STATE.h5``.
+
+    Raises:
+        InputError: a setting, a file or the folder is wrong.
+        RunFailedError: the run could not go on.
+        NotTrustworthyError: walkers do not agree; the folder keeps the ensemble, and more frames may be added.
+    """
+    from boltzgen_diffclf.errors import NotTrustworthyError
+    from workflows.trust import check_walkers, failures
+
+    ensemble, kept = ensemble_of(config), "the frames are kept, and the same command with more goes on"
+    r_hat = ensemble.diagnostics.get("split_r_hat", {}).values()
+    if not r_hat:
+        raise NotTrustworthyError(f"frames of each walker are too few to tell whether walkers agree; {kept}")
+    for sentence in failures([check_walkers(config.state, max(r_hat))]):
+        raise NotTrustworthyError(f"{sentence}; {kept}")
+    return ensemble
+
+
+def ensemble_of(config: ReferenceConfig) -> ReferenceEnsemble:
+    """Return the ensemble, whether or not walkers agree; the run folder keeps it as ``STATE.h5``.
 
     Raises:
         InputError: a setting, a file or the folder is wrong.
@@ -190,7 +214,7 @@ def summary(ensemble: ReferenceEnsemble, path: Path) -> list[str]:
         f"{path}: {len(ensemble)} frames of {made.system}, state {made.state}, {made.temperature_kelvin:g} K, "
         f"{ensemble.frame_interval_ps:g} ps apart, from {ensemble.n_groups} independent groups, seed {made.seed}"
     ]
-    if "exchange_acceptance" in measured:
+    if measured.get("exchange_acceptance"):
         rates = " ".join(f"{rate:.2f}" for rate in measured["exchange_acceptance"])
         lines.append(
             f"replica exchange: acceptance {rates}, {measured['round_trips']} round trips, "
@@ -200,14 +224,16 @@ def summary(ensemble: ReferenceEnsemble, path: Path) -> list[str]:
         lines.append(
             f"population of {name}: {found['population']:.4f} ± {found['stderr']:.4f} "
             f"(groups from {found['smallest']:.4f} to {found['largest']:.4f})"
+            if found["largest"] > 0
+            else f"population of {name}: no walker has been there, which says little of how large it is"
         )
     if "effective_frames" in measured:
-        worst = min(measured["effective_frames"], key=measured["effective_frames"].get)
+        worst = min(sorted(measured["effective_frames"]), key=measured["effective_frames"].get)
         lines.append(
             f"independent frames: {measured['effective_frames']['reduced_energy']:.0f} by energy, "
             f"{measured['effective_frames'][worst]:.0f} by {worst}, the slowest"
         )
-        strange = max(measured["split_r_hat"], key=measured["split_r_hat"].get)
+        strange = max(sorted(measured["split_r_hat"]), key=measured["split_r_hat"].get)
         lines.append(f"largest split R-hat: {measured['split_r_hat'][strange]:.3f} ({strange}); below 1.01 is mixed")
     return lines
 

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boltzgen_diffclf.errors import InputError, RunFailedError
+from boltzgen_diffclf.errors import BoltzgenError, InputError, RunFailedError
 from boltzgen_diffclf.files import atomic_path
 from workflows.progress import Progress, SilentProgress, logging_to_file
 from workflows.settings_file import (
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 FREE_SETTINGS = frozenset({"out"})
 """Settings that cannot change a number: the folder may be moved."""
+
+_OWN_FILES = frozenset({".lock", "config.toml", "run.json", "run.log", "status.json"})
+"""What every run folder has before anything is computed."""
 
 _log = logging.getLogger(__name__)
 
@@ -215,8 +218,19 @@ def open_run_folder(path: Path, settings: Any, free: frozenset[str] = FREE_SETTI
     with _lock(path):
         _check_settings(path / "config.toml", settings, free)
         _check_code(path / "run.json")
-        with logging_to_file(path / "run.log"), Progress(path / "status.json") as progress:
-            yield RunFolder(path, progress)
+        try:
+            with logging_to_file(path / "run.log"), Progress(path / "status.json") as progress:
+                yield RunFolder(path, progress)
+        except BoltzgenError:
+            _forget_if_nothing_came(path)
+            raise
+
+
+def _forget_if_nothing_came(path: Path) -> None:
+    """Drop the settings of a run that failed before it left a file: the corrected command may have the folder."""
+    if {file.name for file in path.iterdir()} <= _OWN_FILES:
+        for kept in ("config.toml", "run.json"):
+            (path / kept).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from pydantic_core import ArgsKwargs
 
 from workflows.command_line import run_command
 from workflows.sampling_settings import SAMPLING_PRESETS, SamplingSettings
-from workflows.shared_settings import STATES, filled_from_preset
+from workflows.shared_settings import STATES, Threads, filled_from_preset
 
 if TYPE_CHECKING:
     from boltzgen_diffclf.training.molecule_model import MoleculeModel
@@ -54,9 +54,7 @@ class SampleConfig(SamplingSettings):
     out: Annotated[Path | None, Field(description="Folder of the run (samples beside the model).")] = None
     seed: Annotated[int, Field(ge=0, description="Root seed of every random stream.")] = 0
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where to compute.")] = "auto"
-    threads: Annotated[
-        int | None, Field(ge=1, description="CPU threads (those of this machine, kept with the run, where not given).")
-    ] = None
+    threads: Threads = None
 
     @model_validator(mode="before")
     @classmethod
@@ -75,17 +73,19 @@ def run(config: SampleConfig) -> dict[str, ReferenceEnsemble]:
     Raises:
         InputError: a setting, the model or the folder is wrong.
         RunFailedError: the run could not go on.
+        NotTrustworthyError: too many chains exploded, or samples were broken; the folder keeps them all.
     """
     import os
 
     import torch
 
-    from boltzgen_diffclf.errors import InputError
+    from boltzgen_diffclf.errors import InputError, NotTrustworthyError
     from boltzgen_diffclf.training.molecule_model import load_molecule_model
     from systems.store import load_ensemble
     from workflows.processor import processor_settings
     from workflows.run_folder import open_run_folder
     from workflows.solvation_pipeline import choose_device
+    from workflows.trust import check_intact, failures
 
     model = load_molecule_model(config.model)
     model.require(system=config.system, state=config.state, beads=config.beads)
@@ -101,7 +101,17 @@ def run(config: SampleConfig) -> dict[str, ReferenceEnsemble]:
                 sampled(folder, name, name, file, model, config, config.seed, device)
             samples = {name: load_ensemble(file) for name, file in files.items()}
     print("\n".join(line for name, file in files.items() for line in summary(samples[name], file)))
+    for sentence in failures([check_intact(name, *lost_of(ensemble)) for name, ensemble in samples.items()]):
+        raise NotTrustworthyError(f"{sentence}; the samples are kept in {folder.path}")
     return samples
+
+
+def lost_of(ensemble: ReferenceEnsemble) -> tuple[str, int, int]:
+    """Return what a sampler makes, how many of them it has lost, and of how many."""
+    measured = ensemble.diagnostics
+    if "chains" in measured:
+        return "chains", measured["exploded_chains"], measured["chains"]
+    return "samples", measured["broken_samples"], measured["samples"]
 
 
 def sampled(
@@ -163,7 +173,7 @@ def summary(ensemble: ReferenceEnsemble, file: Path) -> list[str]:
     for name, found in measured.get("populations", {}).items():
         lines.append(f"population of {name}: {found['population']:.4f} ± {found['stderr']:.4f}")
     if "split_r_hat" in measured:
-        strange = max(measured["split_r_hat"], key=measured["split_r_hat"].get)
+        strange = max(sorted(measured["split_r_hat"]), key=measured["split_r_hat"].get)
         lines.append(f"largest split R-hat: {measured['split_r_hat'][strange]:.3f} ({strange}); below 1.01 is mixed")
     return lines
 

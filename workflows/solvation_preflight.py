@@ -11,6 +11,7 @@ from systems.internal import internal_coordinates
 from systems.user_trajectory import judge_user_trajectory
 from workflows.run_folder import RunFolder
 from workflows.solvation_cartesian import GROUPS, wants_cartesian
+from workflows.solvation_estimators import walkers_wanted
 
 if TYPE_CHECKING:
     from systems.molecular import MolecularSystem
@@ -45,9 +46,10 @@ def keep_device(folder: RunFolder, device: str) -> None:
 
 def _judge_molecule(config: SolvationConfig, system: MolecularSystem) -> None:
     if not system.legs:
+        advice = "give a --solvent" if config.openmm_system is None else "give a System with a generalised-Born force"
         raise InputError(
             f"{system.name} has the state {', '.join(system.states)} alone, and a solvation is from one state to "
-            "another: give a --solvent, or a System with a generalised-Born force"
+            f"another: {advice}"
         )
     # What cannot be compiled, or has no internal coordinates, would end the run after hours of sampling.
     for openmm_system in system.openmm_systems.values():
@@ -56,14 +58,28 @@ def _judge_molecule(config: SolvationConfig, system: MolecularSystem) -> None:
 
 
 def _judge_trajectories(config: SolvationConfig, system: MolecularSystem) -> None:
-    wanted = config.training_seeds * (2 if config.wants("learned_ais") else 1)
+    wanted = walkers_wanted(config)
+    used = _states_used(config, system)
     for state, file in config.trajectory_files.items():
+        if state not in used:
+            raise InputError(
+                f"--trajectory {state}={file} is of a state that --leg {config.leg} does not use "
+                f"({', '.join(sorted(used))}): leave it out"
+            )
         n_groups = judge_user_trajectory(file, system, state, config.temperature_kelvin)
         if n_groups < wanted:
             raise InputError(
                 f"--trajectory {state}={file} holds {n_groups} independent groups, and --training-seeds "
                 f"{config.training_seeds} want {wanted}: lower --training-seeds"
             )
+
+
+def _states_used(config: SolvationConfig, system: MolecularSystem) -> set[str]:
+    """Return the states that frames may be given of."""
+    legs = [system.require_leg(name) for name in config.legs]
+    ends = {state for leg in legs for state in (leg.state_a, leg.state_b)}
+    sources = {system.reweighted[state] for state in ends if state in system.reweighted}
+    return ends | sources | {leg.divides.state for leg in legs if leg.divides is not None}
 
 
 def _judge_processes(config: SolvationConfig, system: MolecularSystem) -> None:

@@ -12,8 +12,8 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from boltzgen_diffclf.errors import nearest_name
-from workflows.shared_settings import filled_from_preset
-from workflows.solvation_estimators import ESTIMATORS, what_is_missing
+from workflows.shared_settings import Threads, filled_from_preset, refuse_what_openmm_ignores
+from workflows.solvation_estimators import ESTIMATORS, walkers_wanted, what_is_missing
 from workflows.solvation_presets import PRESETS
 from workflows.system_settings import SystemSettings
 
@@ -27,9 +27,6 @@ PAIR_LEGS = ("conformers", "forcefield")
 """Legs that are computed where they are asked for by name, alone; each divides or changes one ``--state``."""
 
 LegName = Literal["total", "polar", "nonpolar", "conformers", "forcefield"]
-
-MOST_THREADS = 1024
-"""More than any machine has; the system would refuse them in the middle of the run."""
 
 LONGEST_OPENMM_STEP_FS = 2.0
 """Of OpenMM's dynamics [fs], whose hydrogens keep their own mass."""
@@ -83,10 +80,7 @@ class SolvationConfig(SystemSettings):
     ] = "compiled"
     seed: Annotated[int, Field(ge=0, description="Root seed of every random stream.")] = 0
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where to compute.")] = "auto"
-    threads: Annotated[
-        int | None,
-        Field(ge=1, le=MOST_THREADS, description="CPU threads (all cores, kept with the run, where not given)."),
-    ] = None
+    threads: Threads = None
     estimators: Annotated[
         tuple[str, ...],
         Field(
@@ -209,15 +203,10 @@ class SolvationConfig(SystemSettings):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> SolvationConfig:
-        if self.training_seeds > self.walkers:
-            raise ValueError(
-                f"--training-seeds {self.training_seeds} is more than --walkers {self.walkers}: each replicate needs "
-                "walkers of its own"
-            )
-        if self.wants("learned_ais") and 2 * self.training_seeds > self.walkers:
+        if self.walkers < walkers_wanted(self):
             raise ValueError(
                 f"--walkers {self.walkers} leaves some of --training-seeds {self.training_seeds} replicates one "
-                f"walker, and the error bar of learned_ais needs two: raise --walkers to {2 * self.training_seeds}"
+                f"walker, and an error bar needs two: raise --walkers to {walkers_wanted(self)}"
             )
         if self.levels_per_group > self.path_levels:
             raise ValueError(
@@ -266,6 +255,7 @@ class SolvationConfig(SystemSettings):
                 f"--timestep-fs {self.timestep_fs} is too long for --engine openmm, whose hydrogens keep their own "
                 f"mass: take {LONGEST_OPENMM_STEP_FS} or less"
             )
+        refuse_what_openmm_ignores(self, PRESETS)
         return self
 
     @property

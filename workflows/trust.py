@@ -287,6 +287,16 @@ def check_integrity(name: str, found: Integrity) -> Check:
     )
 
 
+def check_intact(name: str, what: str, lost: int, total: int) -> Check:
+    """Gate on the chains of a sampler that exploded and began again, or its samples that fell apart."""
+    return Check(
+        f"whole samples of {name}",
+        lost <= LARGEST_BROKEN_SHARE * total,
+        f"{lost} of the {total} {what} of {name} were lost to holes of the learned energy (limit "
+        f"{100 * LARGEST_BROKEN_SHARE:.0f} %): train longer",
+    )
+
+
 def overall(leg_reasons: Mapping[str, Sequence[str]]) -> tuple[bool, tuple[str, ...]]:
     """Return whether every leg is trustworthy, and each reason once, with the legs that it concerns before it."""
     legs_of: dict[str, list[str]] = {}

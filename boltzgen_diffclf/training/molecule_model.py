@@ -275,6 +275,8 @@ def load_molecule_model(path: Path | str) -> MoleculeModel:
         raise InputError(f"{path} is a folder: give the model.safetensors in it")
     if not path.is_file():
         raise InputError(f"there is no model {path}: train one with workflows.train, or check the path")
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path} is no model: give the model.safetensors that workflows.train leaves")
     tensors, metadata = load_checkpoint(path, {})
     origin = dict(metadata["identity"])
     if origin.pop("kind", None) != KIND:

@@ -20,7 +20,7 @@ from systems.forcefield.parameters import (
     ForceFieldParameters,
     PairParameters,
 )
-from systems.forcefield.refusal import refuse
+from systems.forcefield.refusal import INSTEAD, refuse
 from systems.forcefield.torsions import TorsionTable
 
 IGNORED = ("CMMotionRemover",)
@@ -176,15 +176,14 @@ def check_particles(system: openmm.System) -> None:
     Raises:
         UnsupportedSystemError: for constraints, virtual sites or particles without mass.
     """
-    advice = "evaluate it with OpenMMWorkerTarget, or build it without them"
     if system.getNumConstraints():
         count = system.getNumConstraints()
-        raise UnsupportedSystemError(f"the System has {count} constraints, which the compiler does not know; {advice}")
+        raise UnsupportedSystemError(f"the System has {count} constraints, which the compiler does not know; {INSTEAD}")
     for atom in range(system.getNumParticles()):
         if system.isVirtualSite(atom):
-            raise UnsupportedSystemError(f"particle {atom} is a virtual site, unknown to the compiler; {advice}")
+            raise UnsupportedSystemError(f"particle {atom} is a virtual site, unknown to the compiler; {INSTEAD}")
         if system.getParticleMass(atom) == 0 * unit.dalton:
-            raise UnsupportedSystemError(f"particle {atom} has no mass, unknown to the compiler; {advice}")
+            raise UnsupportedSystemError(f"particle {atom} has no mass, unknown to the compiler; {INSTEAD}")
 
 
 def read_system(system: openmm.System) -> ForceFieldParameters:

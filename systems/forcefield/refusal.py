@@ -8,6 +8,12 @@ import openmm
 
 from boltzgen_diffclf.errors import UnsupportedSystemError
 
+INSTEAD = (
+    "sample it by workflows.reference --engine openmm (as a library: systems.forcefield.OpenMMWorkerTarget), or build "
+    "it without"
+)
+"""What may be done with a System that the compiler refuses."""
+
 
 def refuse(index: int, force: openmm.Force, reason: str) -> NoReturn:
     """Raise the error that names a force and what to do instead.
@@ -15,7 +21,4 @@ def refuse(index: int, force: openmm.Force, reason: str) -> NoReturn:
     Raises:
         UnsupportedSystemError: always.
     """
-    raise UnsupportedSystemError(
-        f"force {index} ({type(force).__name__}) {reason}; evaluate the System with "
-        "systems.forcefield.OpenMMWorkerTarget, or choose a model that can be compiled"
-    )
+    raise UnsupportedSystemError(f"force {index} ({type(force).__name__}) {reason}; {INSTEAD}")
