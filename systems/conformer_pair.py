@@ -82,6 +82,11 @@ def _basin(system: MolecularSystem, conformer: str | None) -> tuple[str, Basin]:
         raise InputError(
             f"{system.name} has no torsion '{torsion}': choose one of {', '.join(system.torsions) or 'none'}"
         )
+    if abs(high - low) > 2 * math.pi:
+        raise InputError(
+            f"conformer '{name}': from {low:g} to {high:g} radians is more than a turn; if these are degrees, write "
+            f"{torsion}:{math.radians(low):.4g},{math.radians(high):.4g}"
+        )
     try:
         Arc(low, high)
     except ValueError as error:
@@ -96,11 +101,6 @@ def _angle(conformer: str, word: str) -> float:
         angle = math.nan
     if not math.isfinite(angle):
         raise InputError(f"conformer '{conformer}': {word} is no angle; write TORSION:LOW,HIGH in radians")
-    if abs(angle) > 2 * math.pi:
-        raise InputError(
-            f"conformer '{conformer}': {word} radians are more than a whole turn; {word} degrees would be "
-            f"{math.radians(angle):.4g}"
-        )
     return angle
 
 

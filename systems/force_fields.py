@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from types import MappingProxyType
 
+import numpy as np
 import openmm
 from openmm import app, unit
 
@@ -53,6 +54,11 @@ REFUSED: Mapping[str, str] = MappingProxyType(
 """Force fields that one may well ask for, and why they are not here."""
 
 _PH = 7.0
+
+_NO_MINIMUM = (
+    "the energy cannot be minimised from the positions given: atoms may coincide, or a parameter of the System be no "
+    "number"
+)
 
 
 def require_force_field(name: str, solvent: str) -> None:
@@ -133,14 +139,20 @@ def minimised(
         steps: at most.
 
     Raises:
-        OpenMMException: an energy that is not finite, or a System that has none.
+        InputError: an energy that is not finite there.
     """
     platform = openmm.Platform.getPlatformByName("CPU")
     repeatable = {"Threads": "1", "DeterministicForces": "true"}
     context = openmm.Context(system, openmm.VerletIntegrator(1e-3), platform, repeatable)
     context.setPositions(positions)
-    openmm.LocalEnergyMinimizer.minimize(context, tolerance_kj_per_mol_nm, steps)
-    return context.getState(getPositions=True).getPositions()
+    try:
+        openmm.LocalEnergyMinimizer.minimize(context, tolerance_kj_per_mol_nm, steps)
+        found = context.getState(getPositions=True).getPositions()
+    except openmm.OpenMMException as error:
+        raise InputError(f"{_NO_MINIMUM} ({str(error).split('. ')[0]})") from error
+    if not np.isfinite(found.value_in_unit(unit.nanometer)).all():
+        raise InputError(_NO_MINIMUM)
+    return found
 
 
 @contextmanager

@@ -134,7 +134,7 @@ class OpenMMDynamics(FrameSource):
 
     def start(self) -> None:
         """Minimise the energy from every start, then give each walker one in turn, and velocities of its own."""
-        with _blown_up():
+        with _one_line():
             minima = [self._minimised(start) for start in self._starts]
         for walker in range(self.n_groups):
             self._context.setPositions(minima[walker % len(minima)])
@@ -148,7 +148,7 @@ class OpenMMDynamics(FrameSource):
             self._context.reinitialize()
             self._context.setPositions(self._positions[walker])
             self._context.setVelocities(self._velocities[walker])
-            with _blown_up():
+            with _one_line():
                 self._integrator.step(self._settings.steps_per_frame)
             self._keep(walker)
         self._frame += 1
@@ -203,12 +203,12 @@ class OpenMMDynamics(FrameSource):
 
 
 @contextmanager
-def _blown_up() -> Iterator[None]:
-    """Turn what OpenMM says of a simulation that left the finite numbers into one line."""
+def _one_line() -> Iterator[None]:
+    """Turn what OpenMM says of dynamics that cannot go on into one line."""
     try:
         yield
     except openmm.OpenMMException as error:
         raise RunFailedError(
-            f"OpenMM's dynamics stopped ({str(error).split('. ')[0]}): the simulation blew up; choose a smaller "
+            f"OpenMM's dynamics stopped ({str(error).split('. ')[0]}): where the simulation blew up, choose a smaller "
             "timestep and another file"
         ) from error

@@ -41,52 +41,42 @@ def parse_sequence(text: str) -> tuple[str, ...]:
     ('ACE', 'ALA', 'GLY', 'NME')
     """
     parts = text.strip().upper().split("-")
-    if len(parts) == 1:
-        _require_one_reading(parts[0], text)
-    residues = tuple(name for part in parts for name in _residues_of(part, text, is_whole=len(parts) == 1))
+    if len(parts) == 1 and parts[0] in _NAMES:
+        raise InputError(f"'{text}' is a single residue{_as_codes(parts[0])}: {_with_neighbours(parts[0])}")
+    residues = tuple(name for part in parts for name in _residues_of(part, text, is_alone=len(parts) == 1))
     _require_caps_at_ends(residues, text)
     if len(residues) < 2:
         raise InputError(f"'{text}' is a single residue, and no force field has one with two free ends: add caps")
     return residues
 
 
-def _require_one_reading(letters: str, text: str) -> None:
-    """Refuse letters without a dash that are names of residues as well as one-letter codes."""
-    names = [letters[first : first + 3] for first in range(0, len(letters), 3)]
-    if not all(name in _NAMES for name in names):
-        return
-    codes = "-".join(letters)
-    if len(names) > 1:
-        raise InputError(
-            f"'{text}' may be {len(names)} residues or {len(letters)} one-letter codes: write {'-'.join(names)} or "
-            f"{codes}"
-        )
-    needs = "is a cap, and needs a residue behind or before it" if letters in CAPS else f"needs caps, ACE-{letters}-NME"
-    raise InputError(
-        f"'{text}' may be one residue or three letters of a sequence: write {codes} for the sequence; a single "
-        f"{letters} {needs}"
-    )
-
-
-def _residues_of(part: str, text: str, *, is_whole: bool) -> tuple[str, ...]:
+def _residues_of(part: str, text: str, *, is_alone: bool) -> tuple[str, ...]:
     if part in _NAMES:
         return (part,)
     if not part:
         raise InputError(f"'{text}' has nothing before, behind or between dashes where a residue should be")
-    unknown = [letter for letter in part if letter not in ONE_LETTER]
-    is_name = len(part) == 3 and not is_whole
-    if is_name and not unknown:
+    names = [part[first : first + 3] for first in range(0, len(part), 3)]
+    if all(name in _NAMES for name in names):
         raise InputError(
-            f"sequence '{text}': {part} is no residue known here ({' '.join(_NAMES)}), and as one-letter codes it is "
-            f"written {'-'.join(part)}{nearest_name(part, list(_NAMES))}"
+            f"sequence '{text}': {part} is {len(names)} residues{_as_codes(part)}: write {'-'.join(names)}"
         )
-    if unknown:
+    unknown = [letter for letter in part if letter not in ONE_LETTER]
+    if unknown or (len(part) == 3 and not is_alone):
         what = f"'{part}'" if len(part) == 3 else f"'{unknown[0]}' in '{part}'"
         raise InputError(
-            f"sequence '{text}': unknown residue {what}; known are {' '.join(_NAMES)} and the one-letter codes "
-            f"{''.join(ONE_LETTER)}{nearest_name(part, list(_NAMES))}"
+            f"sequence '{text}': unknown residue {what}{_as_codes(part)}; known are {' '.join(_NAMES)} and the "
+            f"one-letter codes {''.join(ONE_LETTER)}{nearest_name(part, list(_NAMES))}"
         )
     return tuple(ONE_LETTER[letter] for letter in part)
+
+
+def _as_codes(part: str) -> str:
+    """Return how letters are written that were meant as one-letter codes, where they may have been."""
+    return f" (as one-letter codes {'-'.join(part)})" if all(letter in ONE_LETTER for letter in part) else ""
+
+
+def _with_neighbours(name: str) -> str:
+    return "a cap needs residues beside it" if name in CAPS else f"it needs caps, ACE-{name}-NME"
 
 
 def _require_caps_at_ends(residues: tuple[str, ...], text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def from_pdb(path: Path, forcefield: str, solvent: str, name: str) -> MolecularS
     topology, positions = _read_topology(path)
     _require_known_residues(path, topology)
     _require_heavy_atoms(path, topology)
-    _require_possible_bonds(path, topology, positions)
+    _require_possible_bonds(path, topology, positions, _LONGEST_BOND_NM)
     topology, positions = with_hydrogens(topology, positions, forcefield)
     return _solvated(name, topology, positions, parametrised_states(topology, forcefield, solvent), solvent)
 
@@ -74,6 +75,7 @@ def from_openmm(system_path: Path, topology_path: Path, name: str) -> MolecularS
     topology, positions = _read_topology(topology_path)
     _require_same_atoms(system_path, system, topology_path, topology)
     _require_constant_volume(system_path, system)
+    _require_possible_bonds(topology_path, topology, positions)
     is_solvated = any(isinstance(force, BORN_FORCES) for force in system.getForces())
     states = solvation_states(without_solvent(system), system if is_solvated else None)
     return _solvated(name, topology, positions, states)
@@ -87,23 +89,9 @@ def _solvated(
     solvent: str | None = None,
 ) -> MolecularSystem:
     torsions = backbone_torsions(topology)
-    start = positions_from_quantity(_downhill(name, states.get("implicit", states["vacuum"]), positions))
+    start = positions_from_quantity(minimised(states.get("implicit", states["vacuum"]), positions))
     basins = backbone_basins(topology, torsions)
     return solvation_system(name, topology, start, states, torsions, basins, solvent=solvent)
-
-
-def _downhill(name: str, system: openmm.System, positions: unit.Quantity) -> unit.Quantity:
-    lost = (
-        f"the energy of '{name}' cannot be minimised from the positions given: atoms may coincide, or a parameter of "
-        "its System be no number"
-    )
-    try:
-        found = minimised(system, positions)
-    except openmm.OpenMMException as error:
-        raise InputError(f"{lost} ({str(error).split('. ')[0]})") from error
-    if not bool(positions_from_quantity(found).isfinite().all()):
-        raise InputError(lost)
-    return found
 
 
 def _read_topology(path: Path) -> tuple[app.Topology, unit.Quantity]:
@@ -169,7 +157,9 @@ def _require_heavy_atoms(path: Path, topology: app.Topology) -> None:
                 )
 
 
-def _require_possible_bonds(path: Path, topology: app.Topology, positions: unit.Quantity) -> None:
+def _require_possible_bonds(
+    path: Path, topology: app.Topology, positions: unit.Quantity, longest_nm: float = math.inf
+) -> None:
     points = np.array(positions.value_in_unit(unit.nanometer))
     for first, second in topology.bonds():
         length = float(np.linalg.norm(points[first.index] - points[second.index]))
@@ -177,10 +167,10 @@ def _require_possible_bonds(path: Path, topology: app.Topology, positions: unit.
             f"{path}: the bond of {first.name} in {_told(first.residue)} to {second.name} in {_told(second.residue)} "
             f"is {length:.3f} nm long"
         )
-        if not length < _LONGEST_BOND_NM:
-            raise InputError(f"{bond}: residues between them may be missing")
+        if not length < longest_nm:
+            raise InputError(f"{bond}: residues between them may be missing, or the coordinates not in Å")
         if length < _SHORTEST_BOND_NM:
-            raise InputError(f"{bond}: are the coordinates in Å, and no two atoms at one place?")
+            raise InputError(f"{bond}: the coordinates may not be in Å, or atoms lie on each other")
 
 
 def _require_same_atoms(system_path: Path, system: openmm.System, path: Path, topology: app.Topology) -> None:
@@ -208,7 +198,7 @@ def _require_same_atoms(system_path: Path, system: openmm.System, path: Path, to
 
 def _require_constant_volume(path: Path, system: openmm.System) -> None:
     for force in system.getForces():
-        if "Barostat" in force.getName() or "Barostat" in type(force).__name__:
+        if "Barostat" in type(force).__name__:
             raise InputError(
                 f"{path} has a {type(force).__name__}, and states here have no box whose volume could change: take it "
                 "out"

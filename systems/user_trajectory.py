@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from systems.store import holds_ensemble, read_ensemble
 
 _LOSSLESS = (".h5", ".hdf5", ".dcd", ".nc", ".netcdf", ".ncdf", ".trr", ".dtr", ".binpos")
 _ROUNDED = (".xtc", ".gro", ".pdb", ".cif", ".mdcrd", ".crd", ".lh5", ".xyz")
+_log = logging.getLogger(__name__)
 _BLOCKS = 20
 """Contiguous pieces that a plain trajectory is cut into."""
 
@@ -110,7 +112,8 @@ def _load_positions(path: Path, system: MolecularSystem, blocks: int) -> Float[T
             _require_same_atoms(path, trajectory.topology, topology)
         else:
             trajectory = mdtraj.load(str(path), top=topology)
-            _require_whole_file(path, trajectory.n_frames)
+            if path.suffix.lower() == ".dcd":
+                _tell_missing_frames(path, trajectory.n_frames)
     except (OSError, ValueError, RuntimeError, EOFError) as error:
         raise InputError(
             f"{path} cannot be read as a trajectory of the {system.n_atoms} atoms of '{system.name}' "
@@ -128,18 +131,20 @@ def _load_positions(path: Path, system: MolecularSystem, blocks: int) -> Float[T
     return positions
 
 
-def _require_whole_file(path: Path, n_frames: int) -> None:
-    """Refuse a DCD file whose header counts more frames than are in it: its end is missing."""
-    if path.suffix.lower() != ".dcd":
-        return
+def _tell_missing_frames(path: Path, n_frames: int) -> None:
+    """Say so where the header of a DCD file counts more frames than are in it, of a stopped run or a cut file."""
     with path.open("rb") as file:
-        head = file.read(12)
-    order = "<" if head[:4] == struct.pack("<i", 84) else ">"
-    (counted,) = struct.unpack(order + "i", head[8:12])
+        head = file.read(16)
+    # Records begin with their length, in four bytes or in eight, of either order.
+    marker = head.find(b"CORD")
+    order = "<" if marker > 0 and head[0] else ">"
+    counted = struct.unpack_from(order + "i", head, marker + 4)[0] if marker in (4, 8) else 0
     if counted > n_frames:
-        raise InputError(
-            f"{path} ends after {n_frames} of the {counted} frames that it counts: copy it again, or write out the "
-            "frames that are to be used"
+        _log.warning(
+            "%s holds %d of the %d frames that it counts: the run was stopped, or the file is cut; those are used",
+            path,
+            n_frames,
+            counted,
         )
 
 
@@ -170,7 +175,7 @@ def _require_whole_molecules(path: Path, system: MolecularSystem, positions: Flo
         raise InputError(
             f"{path}, frame {frame}: the bond of atoms {int(first[bond])} and {int(second[bond])} is "
             f"{float(lengths[frame, bond]):.3f} nm long, expected {float(expected[bond]):.3f} nm: check the units "
-            "(nm), the order of atoms and that molecules are whole"
+            "(nm), the order of atoms, and that the molecules and the file are whole"
         )
 
 

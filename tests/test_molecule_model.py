@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 from torch import Tensor
@@ -324,8 +325,8 @@ def test_a_model_of_other_beads_or_system_is_refused_in_one_line(tmp_path: Path)
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no model"):
         load_molecule_model(tmp_path / "none.safetensors")
-    (tmp_path / "frames.h5").touch()
-    with pytest.raises(InputError, match=r"frames\.h5 is no model: give the model\.safetensors"):
+    h5py.File(tmp_path / "frames.h5", "w").close()
+    with pytest.raises(InputError, match=r"frames\.h5 holds frames, not a model: give the model\.safetensors"):
         load_molecule_model(tmp_path / "frames.h5")
     with pytest.raises(InputError, match=r"is a folder: give the model\.safetensors in it"):
         load_molecule_model(tmp_path)

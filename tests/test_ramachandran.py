@@ -280,8 +280,13 @@ def test_what_was_not_learned_from_judges(frames: ReferenceEnsemble) -> None:
     assert torch.equal(judged.positions, frames.disjoint_groups(2)[1].positions)
 
 
-def test_frames_of_too_few_walkers_are_refused_before_a_training() -> None:
+def test_frames_of_too_few_walkers_are_refused_before_a_training(tmp_path: Path) -> None:
+    whole = load_ensemble(small_reference(tmp_path, "implicit"))
+    few, out = tmp_path / "few.h5", tmp_path / "out"
+    write_ensemble(few, whole.select((whole.group < 3).nonzero()[:, 0]), systems.load("aldp").topology)
+    with pytest.raises(InputError, match=r"independent walkers to learn from, .* to judge by: give frames of more"):
+        ramachandran.run(RamachandranConfig(reference=few, out=out, device="cpu", threads=1))
+    assert not (out / "config.toml").exists()
     ramachandran.require_groups(2, 2)
-    for learned, judged in ((1, 2), (2, 1)):
-        with pytest.raises(InputError, match=f"{learned} independent walkers to learn from, {judged} to judge by"):
-            ramachandran.require_groups(learned, judged)
+    with pytest.raises(InputError, match="1 independent walkers to learn from, and 2 to judge by"):
+        ramachandran.require_groups(1, 2)

@@ -507,7 +507,7 @@ def test_the_command_goes_on_with_a_run_that_is_done(tmp_path):
     before, after = ensemble_of(first).positions, ensemble_of(second).positions
     assert (len(before), len(after)) == (6, 10)
     assert torch.equal(after[:6], before)
-    with pytest.raises(NotTrustworthyError, match=r"R-hat .*limit 1.1\).*the frames are kept"):
+    with pytest.raises(NotTrustworthyError, match=r"R-hat .*limit 1.1\).*frames that are kept"):
         run(second)
     with pytest.raises(NotTrustworthyError, match="too few to tell whether walkers agree"):
         run(replace(first, out=tmp_path / "short"))

@@ -13,6 +13,7 @@ from boltzgen_diffclf.errors import InputError, RunFailedError
 from workflows import source_code
 from workflows.progress import Progress
 from workflows.run_folder import RunFolder, StageResult, open_run_folder
+from workflows.settings_file import settings_as_toml
 from workflows.solvation import SolvationConfig
 
 CONFIG = SolvationConfig()
@@ -132,6 +133,12 @@ def test_a_start_that_left_nothing_leaves_no_settings(tmp_path):
         fails(tmp_path, CONFIG, RunFailedError("never"))
     with pytest.raises(RunFailedError):
         fails(tmp_path, changed, RunFailedError("later"), lambda folder: folder.stage("reference", some_stage))
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "config.toml").write_text("# notes\n" + settings_as_toml(CONFIG))
+    with pytest.raises(InputError, match="too few"):
+        fails(mine, CONFIG, InputError("too few"))
+    assert (mine / "config.toml").read_text().startswith("# notes")
     with open_run_folder(tmp_path, changed) as folder:
         assert folder.remember("threads", never) == 2
         assert folder.stage_done("reference")

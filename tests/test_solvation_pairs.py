@@ -162,7 +162,7 @@ def test_settings_of_a_pair_that_is_not_whole_are_refused(settings: dict[str, ob
 
 
 def test_an_arc_in_degrees_is_noticed():
-    with pytest.raises(InputError, match=r"60 radians are more than a whole turn; 60 degrees would be 1\.047"):
+    with pytest.raises(InputError, match=r"from 0 to 60 radians is more than a turn.*write phi:0,1\.047"):
         conformer_pair(systems.load("aldp"), "vacuum", "phi:0,60")
 
 

@@ -18,6 +18,7 @@ from workflows import solvation_pipeline, solvation_preflight
 from workflows.run_folder import open_run_folder
 from workflows.solvation import FREE_SETTINGS, SolvationConfig, run
 from workflows.solvation_estimators import ABLATIONS, AFTER_TRAINING, ESTIMATORS, FULL_LEARNED
+from workflows.solvation_preflight import judge
 from workflows.solvation_rows import NOTES
 
 

@@ -1,6 +1,7 @@
 """Trajectory files: what goes in comes out, mdtraj reads them, and every damage is one clear line."""
 
 import dataclasses
+import struct
 
 import h5py
 import mdtraj
@@ -12,7 +13,7 @@ import systems
 from boltzgen_diffclf.errors import InputError, RunFailedError
 from systems.ensemble import Provenance, ReferenceEnsemble, energies_of, resample, reweight
 from systems.store import load_ensemble, read_ensemble, write_ensemble
-from systems.user_trajectory import judge_user_trajectory, read_user_trajectory
+from systems.user_trajectory import _tell_missing_frames, judge_user_trajectory, read_user_trajectory
 
 GROUPS, FRAMES = 4, 10
 
@@ -241,10 +242,6 @@ def test_trajectories_that_cannot_be_used_are_refused(tmp_path, aldp, ensemble):
     refused(tmp_path / "rubbish.dcd", "cannot be read")
     good.atom_slice(range(21)).save_dcd(str(tmp_path / "short.dcd"))
     refused(tmp_path / "short.dcd", "22 atoms")
-    good.save_dcd(str(tmp_path / "whole.dcd"))
-    whole = (tmp_path / "whole.dcd").read_bytes()
-    (tmp_path / "cut.dcd").write_bytes(whole[: len(whole) // 2])
-    refused(tmp_path / "cut.dcd", f"ends after {len(good) // 2 - 1} of the {len(good)} frames", blocks=4)
     mirrored = good.xyz.copy()
     mirrored[7, :, 2] *= -1
     mdtraj.Trajectory(mirrored, topology).save_dcd(str(tmp_path / "mirrored.dcd"))
@@ -270,3 +267,25 @@ def test_trajectories_that_cannot_be_used_are_refused(tmp_path, aldp, ensemble):
     refused(tmp_path / "folder.h5", "cannot be read")
     good.save_dcd(str(tmp_path / "brief.dcd"))
     refused(tmp_path / "brief.dcd", "fewer than the 200", blocks=50)
+
+
+def test_frames_that_a_file_counts_and_lacks_are_told(tmp_path, aldp, ensemble, caplog):
+    topology = mdtraj.Topology.from_openmm(aldp.topology)
+    mdtraj.Trajectory(ensemble.positions.numpy(), topology).save_dcd(str(tmp_path / "whole.dcd"))
+    read_user_trajectory(tmp_path / "whole.dcd", aldp, "implicit", 300.0, blocks=4)
+    assert not caplog.records
+    whole = (tmp_path / "whole.dcd").read_bytes()
+    (tmp_path / "cut.dcd").write_bytes(whole[: len(whole) // 2])
+    cut = read_user_trajectory(tmp_path / "cut.dcd", aldp, "implicit", 300.0, blocks=4)
+    assert f"of the {len(ensemble)} frames that it counts" in caplog.text
+    assert len(cut) < len(ensemble)
+
+
+@pytest.mark.parametrize(("order", "marker"), [("<", "i"), (">", "i"), ("<", "q"), (">", "q")])
+def test_the_count_of_a_dcd_file_is_found_in_every_layout(tmp_path, caplog, order, marker):
+    file = tmp_path / "head.dcd"
+    file.write_bytes(struct.pack(order + marker, 84) + b"CORD" + struct.pack(order + "i", 7) + bytes(8))
+    _tell_missing_frames(file, 7)
+    assert not caplog.records
+    _tell_missing_frames(file, 5)
+    assert "holds 5 of the 7 frames" in caplog.text

@@ -219,8 +219,8 @@ def require_groups(learned: int, judged: int) -> None:
 
     if min(learned, judged) < 2:
         raise InputError(
-            f"{learned} independent walkers to learn from, {judged} to judge by, and an error bar needs two of each: "
-            "give frames of four walkers or more"
+            f"an error bar needs two walkers of each, and there are {learned} independent walkers to learn from, and "
+            f"{judged} to judge by: give frames of more"
         )
 
 

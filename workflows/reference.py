@@ -13,7 +13,13 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from workflows.command_line import run_command
-from workflows.shared_settings import STATES, Threads, filled_from_preset, refuse_what_openmm_ignores
+from workflows.shared_settings import (
+    STATES,
+    Threads,
+    filled_from_preset,
+    refuse_falling_ladder,
+    refuse_what_openmm_ignores,
+)
 from workflows.system_settings import SystemSettings, keep_system
 
 if TYPE_CHECKING:
@@ -87,11 +93,7 @@ class ReferenceConfig(SystemSettings):
 
     @model_validator(mode="after")
     def _ladder_goes_up(self) -> ReferenceConfig:
-        if self.exchange_temperatures > 1 and self.highest_temperature_kelvin <= self.temperature_kelvin:
-            raise ValueError(
-                f"--highest-temperature-kelvin {self.highest_temperature_kelvin} is not above "
-                f"--temperature-kelvin {self.temperature_kelvin}: raise it, or set --exchange-temperatures 1"
-            )
+        refuse_falling_ladder(self)
         return self
 
     @model_validator(mode="after")
@@ -132,15 +134,25 @@ def run(config: ReferenceConfig) -> ReferenceEnsemble:
         NotTrustworthyError: walkers do not agree; the folder keeps the ensemble, and more frames may be added.
     """
     from boltzgen_diffclf.errors import NotTrustworthyError
+
+    ensemble = ensemble_of(config)
+    reason = disagreement(ensemble)
+    if reason:
+        raise NotTrustworthyError(f"{reason}; the same command goes on from the frames that are kept")
+    return ensemble
+
+
+def disagreement(ensemble: ReferenceEnsemble) -> str:
+    """Return what walkers disagree about most, or why nobody can tell; an empty string where they agree."""
     from workflows.trust import check_walkers, failures
 
-    ensemble, kept = ensemble_of(config), "the frames are kept, and the same command with more goes on"
-    r_hat = ensemble.diagnostics.get("split_r_hat", {}).values()
+    r_hat, state = ensemble.diagnostics.get("split_r_hat"), ensemble.provenance.state
     if not r_hat:
-        raise NotTrustworthyError(f"frames of each walker are too few to tell whether walkers agree; {kept}")
-    for sentence in failures([check_walkers(config.state, max(r_hat))]):
-        raise NotTrustworthyError(f"{sentence}; {kept}")
-    return ensemble
+        return (
+            f"the frames of {state} are too few to tell whether walkers agree: sample longer with --frames-per-walker"
+        )
+    name = worst(r_hat)
+    return "".join(failures([check_walkers(state, r_hat[name], name)]))
 
 
 def ensemble_of(config: ReferenceConfig) -> ReferenceEnsemble:
@@ -207,6 +219,11 @@ def _sample(
     return generate(system, config.state, config.temperature_kelvin, settings, path, advance, device)
 
 
+def worst(r_hat: Mapping[str, float]) -> str:
+    """Return the name of what walkers agree about least, the first of several by the alphabet."""
+    return max(sorted(r_hat), key=lambda name: r_hat[name])
+
+
 def summary(ensemble: ReferenceEnsemble, path: Path) -> list[str]:
     """Return the lines that tell what was sampled and how far to believe it."""
     made, measured = ensemble.provenance, ensemble.diagnostics
@@ -233,7 +250,7 @@ def summary(ensemble: ReferenceEnsemble, path: Path) -> list[str]:
             f"independent frames: {measured['effective_frames']['reduced_energy']:.0f} by energy, "
             f"{measured['effective_frames'][worst]:.0f} by {worst}, the slowest"
         )
-        strange = max(sorted(measured["split_r_hat"]), key=measured["split_r_hat"].get)
+        strange = worst(measured["split_r_hat"])
         lines.append(f"largest split R-hat: {measured['split_r_hat'][strange]:.3f} ({strange}); below 1.01 is mixed")
     return lines
 

@@ -42,7 +42,10 @@ if TYPE_CHECKING:
 FREE_SETTINGS = frozenset({"out"})
 """Settings that cannot change a number: the folder may be moved."""
 
-_OWN_FILES = frozenset({".lock", "config.toml", "run.json", "run.log", "status.json"})
+_SETTINGS = ("config.toml", "run.json")
+"""What a run was begun with."""
+
+_OWN_FILES = frozenset({".lock", *_SETTINGS, "run.log", "status.json"})
 """What every run folder has before anything is computed."""
 
 _log = logging.getLogger(__name__)
@@ -216,20 +219,22 @@ def open_run_folder(path: Path, settings: Any, free: frozenset[str] = FREE_SETTI
         yield RunFolder(path, SilentProgress(path / "status.json"))
         return
     with _lock(path):
+        is_first_start = not any((path / name).exists() for name in _SETTINGS)
         _check_settings(path / "config.toml", settings, free)
         _check_code(path / "run.json")
         try:
             with logging_to_file(path / "run.log"), Progress(path / "status.json") as progress:
                 yield RunFolder(path, progress)
         except BoltzgenError:
-            _forget_if_nothing_came(path)
+            if is_first_start and parallel.size() == 1:  # others may be reading them
+                _forget_if_nothing_came(path)
             raise
 
 
 def _forget_if_nothing_came(path: Path) -> None:
     """Drop the settings of a run that failed before it left a file: the corrected command may have the folder."""
     if {file.name for file in path.iterdir()} <= _OWN_FILES:
-        for kept in ("config.toml", "run.json"):
+        for kept in _SETTINGS:
             (path / kept).unlink(missing_ok=True)
 
 

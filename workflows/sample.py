@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from workflows.command_line import run_command
+from workflows.reference import worst
 from workflows.sampling_settings import SAMPLING_PRESETS, SamplingSettings
 from workflows.shared_settings import STATES, Threads, filled_from_preset
 
@@ -75,17 +76,33 @@ def run(config: SampleConfig) -> dict[str, ReferenceEnsemble]:
         RunFailedError: the run could not go on.
         NotTrustworthyError: too many chains exploded, or samples were broken; the folder keeps them all.
     """
+    from boltzgen_diffclf.errors import NotTrustworthyError
+    from workflows.trust import check_intact, failures
+
+    samples = samples_of(config)
+    reasons = failures([check_intact(name, *lost_of(ensemble)) for name, ensemble in samples.items()])
+    if reasons:
+        raise NotTrustworthyError(f"{'; '.join(reasons)}; the samples are kept in {config.folder}")
+    return samples
+
+
+def samples_of(config: SampleConfig) -> dict[str, ReferenceEnsemble]:
+    """Return the samples by name of the sampler, whatever was lost; the run folder keeps each as ``NAME.h5``.
+
+    Raises:
+        InputError: a setting, the model or the folder is wrong.
+        RunFailedError: the run could not go on.
+    """
     import os
 
     import torch
 
-    from boltzgen_diffclf.errors import InputError, NotTrustworthyError
+    from boltzgen_diffclf.errors import InputError
     from boltzgen_diffclf.training.molecule_model import load_molecule_model
     from systems.store import load_ensemble
     from workflows.processor import processor_settings
     from workflows.run_folder import open_run_folder
     from workflows.solvation_pipeline import choose_device
-    from workflows.trust import check_intact, failures
 
     model = load_molecule_model(config.model)
     model.require(system=config.system, state=config.state, beads=config.beads)
@@ -101,8 +118,6 @@ def run(config: SampleConfig) -> dict[str, ReferenceEnsemble]:
                 sampled(folder, name, name, file, model, config, config.seed, device)
             samples = {name: load_ensemble(file) for name, file in files.items()}
     print("\n".join(line for name, file in files.items() for line in summary(samples[name], file)))
-    for sentence in failures([check_intact(name, *lost_of(ensemble)) for name, ensemble in samples.items()]):
-        raise NotTrustworthyError(f"{sentence}; the samples are kept in {folder.path}")
     return samples
 
 
@@ -173,7 +188,7 @@ def summary(ensemble: ReferenceEnsemble, file: Path) -> list[str]:
     for name, found in measured.get("populations", {}).items():
         lines.append(f"population of {name}: {found['population']:.4f} ± {found['stderr']:.4f}")
     if "split_r_hat" in measured:
-        strange = max(sorted(measured["split_r_hat"]), key=measured["split_r_hat"].get)
+        strange = worst(measured["split_r_hat"])
         lines.append(f"largest split R-hat: {measured['split_r_hat'][strange]:.3f} ({strange}); below 1.01 is mixed")
     return lines
 

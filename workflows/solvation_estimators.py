@@ -25,9 +25,6 @@ ESTIMATORS = (
 )
 """Rows that ``--estimators`` can name."""
 
-CLASSICAL = ("mbar", "population", "bar", "fep", "ais")
-"""Rows that nothing is trained for, and no replicates made of."""
-
 FULL_LEARNED = "dsm_diffclf"
 
 AFTER_TRAINING = ("exact_ends", "relaxed_mbar", "learned_ais")
@@ -53,17 +50,6 @@ def yardstick(leg: str) -> str:
     ('mbar', 'population')
     """
     return "population" if leg in DISJOINT_LEGS else "mbar"
-
-
-def walkers_wanted(config: SolvationConfig) -> int:
-    """Return how many walkers the replicates want: two each, since one shows no scatter.
-
-    >>> from workflows.solvation_settings import SolvationConfig
-    >>> walkers_wanted(SolvationConfig()), walkers_wanted(SolvationConfig(estimators=("mbar", "bar"), leg="total"))
-    (6, 2)
-    """
-    learns = any(name not in CLASSICAL for name in config.estimators)
-    return 2 * config.training_seeds if learns else 2
 
 
 def what_is_missing(name: str, config: SolvationConfig) -> str | None:

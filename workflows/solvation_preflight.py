@@ -11,7 +11,7 @@ from systems.internal import internal_coordinates
 from systems.user_trajectory import judge_user_trajectory
 from workflows.run_folder import RunFolder
 from workflows.solvation_cartesian import GROUPS, wants_cartesian
-from workflows.solvation_estimators import walkers_wanted
+from workflows.solvation_settings import STATES
 
 if TYPE_CHECKING:
     from systems.molecular import MolecularSystem
@@ -58,7 +58,6 @@ def _judge_molecule(config: SolvationConfig, system: MolecularSystem) -> None:
 
 
 def _judge_trajectories(config: SolvationConfig, system: MolecularSystem) -> None:
-    wanted = walkers_wanted(config)
     used = _states_used(config, system)
     for state, file in config.trajectory_files.items():
         if state not in used:
@@ -67,10 +66,11 @@ def _judge_trajectories(config: SolvationConfig, system: MolecularSystem) -> Non
                 f"({', '.join(sorted(used))}): leave it out"
             )
         n_groups = judge_user_trajectory(file, system, state, config.temperature_kelvin)
-        if n_groups < wanted:
+        if n_groups < config.walkers_wanted:
             raise InputError(
                 f"--trajectory {state}={file} holds {n_groups} independent groups, and --training-seeds "
-                f"{config.training_seeds} want {wanted}: lower --training-seeds"
+                f"{config.training_seeds} want {config.walkers_wanted}: lower --training-seeds, or give frames of more "
+                "walkers"
             )
 
 
@@ -79,7 +79,8 @@ def _states_used(config: SolvationConfig, system: MolecularSystem) -> set[str]:
     legs = [system.require_leg(name) for name in config.legs]
     ends = {state for leg in legs for state in (leg.state_a, leg.state_b)}
     sources = {system.reweighted[state] for state in ends if state in system.reweighted}
-    return ends | sources | {leg.divides.state for leg in legs if leg.divides is not None}
+    divided = {leg.divides.state for leg in legs if leg.divides is not None}
+    return (ends | sources | divided) & set(STATES)
 
 
 def _judge_processes(config: SolvationConfig, system: MolecularSystem) -> None:

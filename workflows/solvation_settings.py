@@ -12,8 +12,8 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from boltzgen_diffclf.errors import nearest_name
-from workflows.shared_settings import Threads, filled_from_preset, refuse_what_openmm_ignores
-from workflows.solvation_estimators import ESTIMATORS, walkers_wanted, what_is_missing
+from workflows.shared_settings import Threads, filled_from_preset, refuse_falling_ladder, refuse_what_openmm_ignores
+from workflows.solvation_estimators import ESTIMATORS, what_is_missing
 from workflows.solvation_presets import PRESETS
 from workflows.system_settings import SystemSettings
 
@@ -203,10 +203,10 @@ class SolvationConfig(SystemSettings):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> SolvationConfig:
-        if self.walkers < walkers_wanted(self):
+        if self.walkers < self.walkers_wanted:
             raise ValueError(
                 f"--walkers {self.walkers} leaves some of --training-seeds {self.training_seeds} replicates one "
-                f"walker, and an error bar needs two: raise --walkers to {walkers_wanted(self)}"
+                f"walker, and an error bar needs two: raise --walkers to {self.walkers_wanted}"
             )
         if self.levels_per_group > self.path_levels:
             raise ValueError(
@@ -216,11 +216,7 @@ class SolvationConfig(SystemSettings):
 
     @model_validator(mode="after")
     def _ladder_goes_up(self) -> SolvationConfig:
-        if self.exchange_temperatures > 1 and self.highest_temperature_kelvin <= self.temperature_kelvin:
-            raise ValueError(
-                f"--highest-temperature-kelvin {self.highest_temperature_kelvin} is not above "
-                f"--temperature-kelvin {self.temperature_kelvin}: raise it, or set --exchange-temperatures 1"
-            )
+        refuse_falling_ladder(self)
         return self
 
     @model_validator(mode="after")
@@ -318,6 +314,11 @@ class SolvationConfig(SystemSettings):
         ratio = self.highest_temperature_kelvin / self.temperature_kelvin
         last = max(self.exchange_temperatures - 1, 1)
         return tuple(self.temperature_kelvin * ratio ** (k / last) for k in range(self.exchange_temperatures))
+
+    @property
+    def walkers_wanted(self) -> int:
+        """How many walkers the replicates want, two each: one shows no scatter."""
+        return 2 * self.training_seeds
 
     @property
     def trajectory_files(self) -> dict[str, Path]:

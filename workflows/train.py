@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from workflows.shared_settings import filled_from_preset
 
 if TYPE_CHECKING:
     from boltzgen_diffclf.training.molecule_model import MoleculeModel
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -77,12 +80,16 @@ def run(config: TrainConfig) -> TrainResult:
 
     from workflows.molecule_stages import MoleculeStages, check_later_rate, reference_frames, stage_of_training
     from workflows.processor import processor_settings
+    from workflows.reference import disagreement
     from workflows.run_folder import open_run_folder
     from workflows.solvation_pipeline import choose_device
 
     check_later_rate(config, [config.objective])
     device = choose_device(config.device)
     frames = reference_frames(config)
+    reason = disagreement(frames)
+    if reason:
+        _log.warning("%s; the model learns from what is there", reason)
     with open_run_folder(config.folder, config, FREE_SETTINGS) as folder:
         threads = int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1))
         with processor_settings(threads):

@@ -111,12 +111,12 @@ def _disagreement(classical: EstimatorRow, learned: EstimatorRow) -> list[str]:
     ]
 
 
-def check_walkers(state: str, r_hat: float) -> Check:
-    """Gate on the split R-hat of the slowest torsion between walkers."""
+def check_walkers(state: str, r_hat: float, of: str = "the torsions") -> Check:
+    """Gate on the split R-hat of the slowest torsion, or of what else is named, between walkers."""
     return Check(
         f"walkers of {state}",
         r_hat <= LARGEST_R_HAT,
-        f"the walkers of {state} disagree about the torsions (R-hat {r_hat:.3f}, limit {LARGEST_R_HAT}): "
+        f"the walkers of {state} disagree about {of} (R-hat {r_hat:.3f}, limit {LARGEST_R_HAT}): "
         "sample longer with --frames-per-walker",
     )
 

@@ -41,6 +41,9 @@ NETWORKS: Mapping[str, str] = {
 }
 """Networks by name, each with what it sees."""
 
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+"""How files of frames begin."""
+
 KIND = "noised energy of a molecule"
 
 FORMAT = 3
@@ -275,8 +278,9 @@ def load_molecule_model(path: Path | str) -> MoleculeModel:
         raise InputError(f"{path} is a folder: give the model.safetensors in it")
     if not path.is_file():
         raise InputError(f"there is no model {path}: train one with workflows.train, or check the path")
-    if path.suffix != ".safetensors":
-        raise InputError(f"{path} is no model: give the model.safetensors that workflows.train leaves")
+    with path.open("rb") as file:
+        if file.read(len(_HDF5)) == _HDF5:
+            raise InputError(f"{path} holds frames, not a model: give the model.safetensors of a training")
     tensors, metadata = load_checkpoint(path, {})
     origin = dict(metadata["identity"])
     if origin.pop("kind", None) != KIND:
