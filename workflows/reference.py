@@ -245,10 +245,10 @@ def summary(ensemble: ReferenceEnsemble, path: Path) -> list[str]:
             else f"population of {name}: no walker has been there, which says little of how large it is"
         )
     if "effective_frames" in measured:
-        worst = min(sorted(measured["effective_frames"]), key=measured["effective_frames"].get)
+        slowest = min(sorted(measured["effective_frames"]), key=measured["effective_frames"].get)
         lines.append(
             f"independent frames: {measured['effective_frames']['reduced_energy']:.0f} by energy, "
-            f"{measured['effective_frames'][worst]:.0f} by {worst}, the slowest"
+            f"{measured['effective_frames'][slowest]:.0f} by {slowest}, the slowest"
         )
         strange = worst(measured["split_r_hat"])
         lines.append(f"largest split R-hat: {measured['split_r_hat'][strange]:.3f} ({strange}); below 1.01 is mixed")
