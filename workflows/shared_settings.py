@@ -60,7 +60,7 @@ def refuse_what_openmm_ignores(settings: Any, presets: Mapping[str, Mapping[str,
     if settings.engine != "openmm":
         return
     usual = {**default_values(type(settings)), **presets[settings.preset]}
-    for name in COMPILED_ALONE & usual.keys():
+    for name in sorted(COMPILED_ALONE & usual.keys()):
         is_none = name == "exchange_temperatures" and settings.exchange_temperatures == 1
         if getattr(settings, name) != usual[name] and not is_none:
             option = "--" + name.replace("_", "-")
