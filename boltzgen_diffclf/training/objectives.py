@@ -38,6 +38,7 @@ NOISED_OBJECTIVES: Mapping[str, NoisedObjective] = {
     "cnce": NoisedObjective({"conditional_noise": 1.0}),
     "dsm_cnce": NoisedObjective({"denoising": 1.0, "conditional_noise": 0.2}, pretraining=0.25),
     "dsm_tsm": NoisedObjective({"denoising_by_force": 1.0}),
+    "dsm_tsm_diffclf": NoisedObjective({"denoising_by_force": 1.0, "classification": 0.5}, pretraining=0.25),
     "dsm_tsm_diffclf_cnce": NoisedObjective(
         {"denoising_by_force": 1.0, "classification": 0.5, "conditional_noise": 0.2}, pretraining=0.25
     ),
