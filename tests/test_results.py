@@ -134,8 +134,16 @@ def test_the_limit_is_three_combined_errors():
 @pytest.mark.parametrize(
     ("good", "bad", "expected"),
     [
-        (trust.check_walkers("vacuum", 1.01), trust.check_walkers("vacuum", 1.2), "R-hat 1.200"),
-        (trust.check_walkers("vacuum", 1.01), trust.check_walkers("vacuum", math.nan), "R-hat nan"),
+        (
+            trust.check_walkers("vacuum", {"cos_phi": 1.01, "energy": 1.0}),
+            trust.check_walkers("vacuum", {"energy": 1.0, "sin_phi": 1.2, "cos_phi": 1.2}),
+            "disagree, most about cos_phi (R-hat 1.200",
+        ),
+        (
+            trust.check_walkers("vacuum", {"cos_phi": 1.01}),
+            trust.check_walkers("vacuum", {"cos_phi": 1.01, "energy": math.nan}),
+            "about energy (R-hat nan",
+        ),
         (
             trust.check_intact("langevin", "chains", 5, 100),
             trust.check_intact("langevin", "chains", 6, 100),

@@ -102,7 +102,7 @@ def compute(
         warnings += run.warnings(seen)
         shown.setdefault(run.objective, seen)
     if "split_r_hat" in judged.diagnostics:
-        warnings.insert(0, trust.check_walkers("the reference", max(judged.diagnostics["split_r_hat"].values())))
+        warnings.insert(0, trust.check_walkers("the reference", judged.diagnostics["split_r_hat"]))
     first = next(iter(shown.values()))
     means = [_row(config, stages, objective, ALL_SEEDS, mean(found)) for (objective, _), found in together.items()]
     table = (*rows, *means, *_reference_rows(config, stages, first))

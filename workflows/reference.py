@@ -151,8 +151,7 @@ def disagreement(ensemble: ReferenceEnsemble) -> str:
         return (
             f"the frames of {state} are too few to tell whether walkers agree: sample longer with --frames-per-walker"
         )
-    name = worst(r_hat)
-    return "".join(failures([check_walkers(state, r_hat[name], name)]))
+    return "".join(failures([check_walkers(state, r_hat)]))
 
 
 def ensemble_of(config: ReferenceConfig) -> ReferenceEnsemble:
@@ -219,13 +218,10 @@ def _sample(
     return generate(system, config.state, config.temperature_kelvin, settings, path, advance, device)
 
 
-def worst(r_hat: Mapping[str, float]) -> str:
-    """Return the name of what walkers agree about least, the first of several by the alphabet."""
-    return max(sorted(r_hat), key=lambda name: r_hat[name])
-
-
 def summary(ensemble: ReferenceEnsemble, path: Path) -> list[str]:
     """Return the lines that tell what was sampled and how far to believe it."""
+    from workflows.trust import worst
+
     made, measured = ensemble.provenance, ensemble.diagnostics
     lines = [
         f"{path}: {len(ensemble)} frames of {made.system}, state {made.state}, {made.temperature_kelvin:g} K, "

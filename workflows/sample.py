@@ -12,7 +12,6 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from workflows.command_line import run_command
-from workflows.reference import worst
 from workflows.sampling_settings import SAMPLING_PRESETS, SamplingSettings
 from workflows.shared_settings import STATES, Threads, filled_from_preset
 
@@ -175,6 +174,8 @@ def plain_counts(diagnostics: Mapping[str, object]) -> dict[str, int]:
 
 def summary(ensemble: ReferenceEnsemble, file: Path) -> list[str]:
     """Return the lines that tell what was sampled and how far to believe it."""
+    from workflows.trust import worst
+
     made, measured = ensemble.provenance, ensemble.diagnostics
     lines = [f"{file}: {len(ensemble)} frames of {made.system}, {made.settings['sampler']}, seed {made.seed}"]
     if "chains" in measured:

@@ -186,7 +186,7 @@ def _checks(
     for source in dict.fromkeys([*stages.sources(leg), *rests_on]):
         r_hat = stages.ensemble(source).diagnostics.get("split_r_hat", {})
         if isinstance(r_hat, Mapping) and r_hat:
-            checks.append(trust.check_walkers(source, max(r_hat.values())))
+            checks.append(trust.check_walkers(source, r_hat))
         checks.append(trust.check_samples(source, stages.n_effective(source)))
     if FULL_LEARNED in rows:
         checks.append(trust.check_replicates(FULL_LEARNED, rows[FULL_LEARNED]))

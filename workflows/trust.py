@@ -111,12 +111,18 @@ def _disagreement(classical: EstimatorRow, learned: EstimatorRow) -> list[str]:
     ]
 
 
-def check_walkers(state: str, r_hat: float, of: str = "the torsions") -> Check:
-    """Gate on the split R-hat of the slowest torsion, or of what else is named, between walkers."""
+def worst(r_hat: Mapping[str, float]) -> str:
+    """Return the name of what walkers agree about least, the first of several by the alphabet."""
+    return max(sorted(r_hat), key=lambda name: math.inf if math.isnan(r_hat[name]) else r_hat[name])
+
+
+def check_walkers(state: str, r_hat: Mapping[str, float]) -> Check:
+    """Gate on the largest split R-hat between walkers, of all that is watched."""
+    name = worst(r_hat)
     return Check(
         f"walkers of {state}",
-        r_hat <= LARGEST_R_HAT,
-        f"the walkers of {state} disagree about {of} (R-hat {r_hat:.3f}, limit {LARGEST_R_HAT}): "
+        r_hat[name] <= LARGEST_R_HAT,
+        f"the walkers of {state} disagree, most about {name} (R-hat {r_hat[name]:.3f}, limit {LARGEST_R_HAT}): "
         "sample longer with --frames-per-walker",
     )
 
