@@ -14,6 +14,7 @@ from boltzgen_diffclf.composition import ComposedTarget, Product
 from boltzgen_diffclf.confinement import ConfinedTarget, Region
 from boltzgen_diffclf.coordinates import TorsionArc
 from boltzgen_diffclf.coordinates.arc import EDGE
+from boltzgen_diffclf.favouring import ArcBias
 from boltzgen_diffclf.target import Target
 
 
@@ -85,3 +86,29 @@ class ConfinedState(DerivedState):
     def fingerprint(self) -> str:
         """See :attr:`DerivedState.fingerprint`."""
         return f"confined {self.region.atoms} {self.region.arc.low!r} {self.region.arc.high!r}"
+
+
+@dataclass(frozen=True)
+class FavouredState(DerivedState):
+    """A state with a bias on a torsion, so that walkers spend more of their time in an arc of it.
+
+    Attributes:
+        sources: the one state.
+        favoured: where it is deeper.
+        depth: by how much [kT].
+    """
+
+    sources: tuple[str]
+    favoured: TorsionArc
+    depth: float
+
+    def target(self, sources: Sequence[Target]) -> Target:
+        """See :meth:`DerivedState.target`."""
+        bias = ArcBias(self.favoured, self.depth, sources[0])
+        ones = torch.ones(2, dtype=sources[0].dtype, device=sources[0].device)
+        return ComposedTarget([sources[0], bias], Product(ones))
+
+    @property
+    def fingerprint(self) -> str:
+        """See :attr:`DerivedState.fingerprint`."""
+        return f"favoured {self.favoured.atoms} {self.favoured.arc.low!r} {self.favoured.arc.high!r} {self.depth!r}"

@@ -38,6 +38,7 @@ class SystemSource:
         topology: path of a PDB or mmCIF file with the atoms of that System.
         forcefield: of the peptide or PDB file.
         solvent: of the peptide or PDB file.
+        favour: basin that states with a bias make deeper, and by how much [kT].
     """
 
     system: str | None = None
@@ -48,6 +49,7 @@ class SystemSource:
     topology: str | None = None
     forcefield: str | None = None
     solvent: str | None = None
+    favour: tuple[str, float] | None = None
 
     def require_one(self) -> None:
         """Raise an InputError, in one line, unless exactly one molecule is described, and it alone.
@@ -107,12 +109,19 @@ class SystemSource:
         return (self.forcefield or FORCE_FIELD).lower(), (self.solvent or SOLVENT).lower()
 
     def load(self) -> MolecularSystem:
-        """Return the molecule.
+        """Return the molecule, with a favoured state beside each of its own where a basin is favoured.
 
         Raises:
-            InputError: it cannot be made; the line names the residue, atom, force or file that is wrong.
+            InputError: it cannot be made; the line names the residue, atom, force, file or basin that is wrong.
         """
         self.require_one()
+        if self.favour is None:
+            return self._molecule()
+        from systems.favoured import Favour, favoured
+
+        return favoured(self._molecule(), Favour(*self.favour))
+
+    def _molecule(self) -> MolecularSystem:
         if self.system is not None:
             return load(self.system)
         if self.peptide is not None:
@@ -134,7 +143,9 @@ class SystemSource:
     @classmethod
     def from_plain(cls, values: Mapping[str, object]) -> SystemSource:
         """Return the description that :meth:`as_plain` gave."""
-        return cls(**{**values, "torsions": tuple(values.get("torsions", ()))})  # type: ignore[arg-type]
+        favour = values.get("favour")
+        several = {"torsions": tuple(values.get("torsions", ())), "favour": favour and tuple(favour)}  # type: ignore[arg-type]
+        return cls(**{**values, **several})  # type: ignore[arg-type]
 
 
 def peptide_name(sequence: str, forcefield: str = FORCE_FIELD, solvent: str = SOLVENT) -> str:

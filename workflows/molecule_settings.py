@@ -12,8 +12,8 @@ from pydantic.dataclasses import dataclass
 
 from boltzgen_diffclf.errors import nearest_name
 from workflows.benchmark_suites.one_sided_objectives import NOISED
-from workflows.shared_settings import STATES, Threads
-from workflows.system_settings import SystemSettings
+from workflows.favour_settings import FavourSettings
+from workflows.shared_settings import Threads
 
 OBJECTIVES: Mapping[str, str] = {
     name: about for name, about in NOISED.items() if name != "tsm" and not name.endswith("_all")
@@ -38,10 +38,9 @@ def known_objective(name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class MoleculeSettings(SystemSettings):
+class MoleculeSettings(FavourSettings):
     """A molecule, what is seen of it, and how its energy is learned."""
 
-    state: Annotated[str, Field(description=f"Thermodynamic state: {STATES}.")] = "implicit"
     beads: Annotated[
         Literal["all", "heavy", "backbone", "ca"],
         Field(

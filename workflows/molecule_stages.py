@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -37,23 +38,39 @@ from workflows.run_folder import RunFolder, StageResult
 from workflows.system_settings import keep_system
 
 
-def reference_frames(settings: MoleculeSettings) -> ReferenceEnsemble:
-    """Return the frames of the state: the user's, or those of ``workflows.reference``, sampled where missing.
+def state_frames(settings: MoleculeSettings) -> ReferenceEnsemble:
+    """Return frames of the state itself: the user's ``--reference``, or those of ``workflows.reference``.
 
     Raises:
         InputError: the file or the state is wrong.
         RunFailedError: the sampling could not go on.
     """
+    return _frames(settings, settings.reference, settings.state, {})
+
+
+def sampled_frames(settings: MoleculeSettings, file: Path | None) -> ReferenceEnsemble:
+    """Return frames of the state that is sampled, with the bias where there is one: a file, or as above.
+
+    Raises:
+        InputError: the file, the state or the basin is wrong.
+        RunFailedError: the sampling could not go on.
+    """
+    favour = {"favour": settings.favour, "favour_kt": settings.favour_kt}
+    return _frames(settings, file, settings.sampled_state, favour)
+
+
+def _frames(settings: MoleculeSettings, file: Path | None, state: str, favour: dict[str, Any]) -> ReferenceEnsemble:
     from systems.user_trajectory import read_user_trajectory
     from workflows.reference import ReferenceConfig, ensemble_of
 
     system = settings.source.load()
-    system.require_state(settings.state)
-    if settings.reference is not None:
-        return read_user_trajectory(settings.reference, system, settings.state, settings.temperature_kelvin)
+    system.require_state(state)
+    if file is not None:
+        return read_user_trajectory(file, system, state, settings.temperature_kelvin)
     return ensemble_of(
         ReferenceConfig(
             **settings.molecule,
+            **favour,
             state=settings.state,
             preset=settings.preset,
             temperature_kelvin=settings.temperature_kelvin,
@@ -162,7 +179,10 @@ class MoleculeStages:
             return None
         settings = self.settings
         target = self.system.target(
-            settings.state, temperature_kelvin=settings.temperature_kelvin, dtype=torch.float64, device=self.device
+            settings.sampled_state,
+            temperature_kelvin=settings.temperature_kelvin,
+            dtype=torch.float64,
+            device=self.device,
         )
         atoms = list(bead_atoms(self.system, settings.beads))
         parts = frames.positions.split(FORCE_BATCH)
@@ -175,10 +195,10 @@ class MoleculeStages:
         return {
             "system": settings.system_name,
             "source": settings.source.as_plain(),
-            "state": settings.state,
+            "state": settings.sampled_state,
             "beads": settings.beads,
             "temperature_kelvin": settings.temperature_kelvin,
-            "system_hash": self.system.system_hash(settings.state),
+            "system_hash": self.system.system_hash(settings.sampled_state),
             "objective": objective,
             "seed": seed,
         }

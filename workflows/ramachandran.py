@@ -66,7 +66,10 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
     ] = PRESETS["quick"]["seeds"]
     frames: Annotated[
         Path | None,
-        Field(description="Frames to learn from, of any distribution; where not given, half of the reference."),
+        Field(
+            description="Frames to learn from, of any distribution, with --favour those of the favoured state; half of "
+            "the reference where not given, or of favoured frames sampled as the reference is."
+        ),
     ] = None
     overweight: Annotated[
         str | None,
@@ -94,10 +97,18 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
     def _fill_from_preset(cls, given: ArgsKwargs) -> ArgsKwargs:
         return filled_from_preset(given, PRESETS)
 
+    @model_validator(mode="after")
+    def _one_change_of_weights(self) -> RamachandranConfig:
+        if self.favour is not None and self.overweight is not None:
+            raise ValueError(
+                "--favour samples a basin more often and --overweight repeats its frames: give one of them"
+            )
+        return self
+
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        name = f"ramachandran-{self.system_name}-{self.state}-{self.beads}-{self.path}-{self.preset}"
+        name = f"ramachandran-{self.system_name}-{self.sampled_state}-{self.beads}-{self.path}-{self.preset}"
         if self.overweight is not None:
             name += "-overweight"
         return self.out or Path("runs") / name
@@ -182,7 +193,7 @@ def run(config: RamachandranConfig) -> RamachandranResult:
     import os
 
     from boltzgen_diffclf.errors import NotTrustworthyError
-    from workflows.molecule_stages import MoleculeStages, check_later_rate, reference_frames
+    from workflows.molecule_stages import MoleculeStages, check_later_rate, state_frames
     from workflows.processor import processor_settings
     from workflows.ramachandran_pipeline import compute, frames_given, frames_to_learn, unlearned
     from workflows.report.ramachandran_page import print_table, write_page
@@ -192,7 +203,7 @@ def run(config: RamachandranConfig) -> RamachandranResult:
     check_later_rate(config, config.objectives)
     device = choose_device(config.device)
     given = frames_given(config)
-    reference = reference_frames(config)
+    reference = state_frames(config)
     learned = frames_to_learn(config, reference if given is None else given)
     with open_run_folder(config.folder, config, FREE_SETTINGS | {"objectives", "seeds", "tica_lag_frames"}) as folder:
         with processor_settings(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1))):

@@ -14,11 +14,12 @@ import torch
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.files import atomic_path
 from boltzgen_diffclf.streams import named_generator
+from systems.beads import bead_system
 from systems.conformers import overweighted
 from systems.ensemble import ReferenceEnsemble
 from systems.user_trajectory import read_user_trajectory
 from workflows import trust
-from workflows.molecule_stages import MoleculeStages
+from workflows.molecule_stages import MoleculeStages, sampled_frames
 from workflows.ramachandran import (
     ALL_SEEDS,
     LEARNED_FROM,
@@ -36,14 +37,22 @@ from workflows.ramachandran_slow import slow_plane
 
 
 def frames_given(config: RamachandranConfig) -> ReferenceEnsemble | None:
-    """Return the frames of ``--frames``, None where the reference is learned from.
+    """Return the frames of ``--frames`` or of the favoured state, None where the reference is learned from.
 
     Raises:
         InputError: the file is wrong, or the system has no basin as that which is to be made too likely.
+        RunFailedError: the sampling could not go on.
     """
     system = config.source.load()
     if config.overweight is not None:
         system.require_basin(config.overweight)
+    if config.favour is not None:
+        if config.favour not in bead_system(system, config.beads).basins:
+            raise InputError(
+                f"--favour '{config.favour}' is of a torsion that --beads {config.beads} does not have: the bias could "
+                "not be taken away again; choose other beads"
+            )
+        return sampled_frames(config, config.frames)
     if config.frames is None:
         return None
     return read_user_trajectory(config.frames, system, config.state, config.temperature_kelvin)

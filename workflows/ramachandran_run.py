@@ -6,11 +6,14 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
 from boltzgen_diffclf.errors import FallenApartError
 from boltzgen_diffclf.training.molecule_model import MoleculeModel
 from systems.ensemble import ReferenceEnsemble, evaluate
+from systems.favoured import Favour, log_weights_without
 from systems.store import load_ensemble
 from workflows import trust
 from workflows.molecule_sampling import learned_target
@@ -94,6 +97,7 @@ class JudgedRun:
         metrics = [Measured("training_seconds", float(training.facts["training_seconds"]))]
         reference = self._reference(model)
         learned_from = self._beads_of(stages.training, LEARNED_FROM)
+        learned_from = dataclasses.replace(learned_from, log_w=self._unbiased(learned_from.frames))
         judge = Judge(stages.system, stages.beads, self.config.beads, reference, self.planes, learned_from, self.seed)
         samples, fallen = {REFERENCE: judge.reference}, {}
         for sampler, label in samplers_of(self.config.beads).items():
@@ -114,7 +118,7 @@ class JudgedRun:
             if "families" in counts:
                 metrics.append(Measured(f"{label}_families", float(counts["families"])))
             if frames.n_groups > 1:  # of one family alone there is no error
-                samples[label] = Sample(label, frames, independent=sampler == "reverse", of_a_network=True)
+                samples[label] = Sample(label, frames, sampler == "reverse", self._unbiased(frames), of_a_network=True)
         weighted = self._weighted(model) if self.config.beads == "all" else None
         if weighted is not None:
             for when, worth in weighted.worth.items():
@@ -161,6 +165,13 @@ class JudgedRun:
         """Return the beads of frames; their energies are still those of all atoms."""
         return Sample(label, dataclasses.replace(frames, positions=self.stages.positions(frames).float()))
 
+    def _unbiased(self, frames: ReferenceEnsemble) -> Float[np.ndarray, " frames"] | None:
+        """Return the log weights of frames of beads in the state without the bias; None where there was no bias."""
+        favour = self.config.source.favour
+        if favour is None:
+            return None
+        return log_weights_without(self.stages.beads, Favour(*favour), frames.positions.numpy())
+
     def _with_energies(self, frames: ReferenceEnsemble) -> ReferenceEnsemble:
         """Return frames with their true energies where all atoms are there."""
         if self.config.beads != "all":
@@ -172,7 +183,7 @@ class JudgedRun:
         config, stages = self.config, self.stages
         sizes = WeightedSizes(config.particles, config.reverse_levels, config.bridge_keeps)
         learned_from = stages.positions(stages.training)
-        sampling = WeightedSampling(model, stages.system, learned_from, sizes, self.seed, stages.device)
+        sampling = WeightedSampling(model, stages.system, config.state, learned_from, sizes, self.seed, stages.device)
         found = sampling.run(stages.folder, self.name)
         found.save(stages.folder.path / "samples", self.name, stages.system)
         return found

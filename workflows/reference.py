@@ -13,14 +13,14 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from workflows.command_line import run_command
+from workflows.favour_settings import FavourSettings
 from workflows.shared_settings import (
-    STATES,
     Threads,
     filled_from_preset,
     refuse_falling_ladder,
     refuse_what_openmm_ignores,
 )
-from workflows.system_settings import SystemSettings, keep_system
+from workflows.system_settings import keep_system
 
 if TYPE_CHECKING:
     from systems.ensemble import ReferenceEnsemble
@@ -38,14 +38,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class ReferenceConfig(SystemSettings):
+class ReferenceConfig(FavourSettings):
     """Sample one state of a molecule by Langevin dynamics under temperature replica exchange.
 
     The same command resumes a run that was stopped, and with more --frames-per-walker goes on with one that is done.
     The trajectory, STATE.h5, opens in mdtraj; it holds energies, units, seed and the fingerprint of the force field.
+    With --favour it is STATE-favoured.h5, and its energies are those with the bias.
     """
 
-    state: Annotated[str, Field(description=f"Thermodynamic state: {STATES}.")] = "implicit"
     preset: Annotated[
         Literal["quick", "standard", "paper"],
         Field(description="Size of the run: minutes on a laptop, larger, or the published sizes."),
@@ -122,7 +122,10 @@ class ReferenceConfig(SystemSettings):
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        return self.out or Path("runs") / f"reference-{self.system_name}-{self.state}-{self.preset}-seed{self.seed}"
+        return (
+            self.out
+            or Path("runs") / f"reference-{self.system_name}-{self.sampled_state}-{self.preset}-seed{self.seed}"
+        )
 
 
 def run(config: ReferenceConfig) -> ReferenceEnsemble:
@@ -168,13 +171,13 @@ def ensemble_of(config: ReferenceConfig) -> ReferenceEnsemble:
     from workflows.run_folder import FREE_SETTINGS, open_run_folder
 
     system = config.source.load()
-    system.require_state(config.state)
+    system.require_state(config.sampled_state)
     free, status = FREE_SETTINGS | {LENGTH}, config.folder / "status.json"
     with open_run_folder(config.folder, config, free) as folder, Progress(status) as progress:
         keep_system(folder, system)
         threads = int(folder.remember("threads", lambda: config.threads or torch.get_num_threads()))
         torch.set_num_threads(threads)
-        path, stage = folder.path / f"{config.state}.h5", f"reference {config.state}"
+        path, stage = folder.path / f"{config.sampled_state}.h5", f"reference {config.sampled_state}"
         progress.plan({stage: 1.0})
         with progress.stage(stage, total=config.equilibration_frames + config.frames_per_walker) as advance:
             ensemble = _sample(config, system, path, threads, advance)
@@ -198,7 +201,9 @@ def _sample(
             threads=threads,
             seed=config.seed,
         )
-        return generate_with_openmm(system, config.state, config.temperature_kelvin, openmm_settings, path, advance)
+        return generate_with_openmm(
+            system, config.sampled_state, config.temperature_kelvin, openmm_settings, path, advance
+        )
     from systems.reference import ReferenceSettings, generate
     from workflows.solvation_pipeline import choose_device
 
@@ -215,7 +220,7 @@ def _sample(
         seed=config.seed,
     )
     device = choose_device(config.device)
-    return generate(system, config.state, config.temperature_kelvin, settings, path, advance, device)
+    return generate(system, config.sampled_state, config.temperature_kelvin, settings, path, advance, device)
 
 
 def summary(ensemble: ReferenceEnsemble, path: Path) -> list[str]:

@@ -48,7 +48,7 @@ class TrainConfig(MoleculeSettings):
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        name = f"train-{self.system_name}-{self.state}-{self.beads}-{self.objective}-{self.path}-{self.preset}"
+        name = f"train-{self.system_name}-{self.sampled_state}-{self.beads}-{self.objective}-{self.path}-{self.preset}"
         return self.out or Path("runs") / f"{name}-seed{self.seed}"
 
 
@@ -78,7 +78,7 @@ def run(config: TrainConfig) -> TrainResult:
     """
     import os
 
-    from workflows.molecule_stages import MoleculeStages, check_later_rate, reference_frames, stage_of_training
+    from workflows.molecule_stages import MoleculeStages, check_later_rate, sampled_frames, stage_of_training
     from workflows.processor import processor_settings
     from workflows.reference import disagreement
     from workflows.run_folder import open_run_folder
@@ -86,7 +86,7 @@ def run(config: TrainConfig) -> TrainResult:
 
     check_later_rate(config, [config.objective])
     device = choose_device(config.device)
-    frames = reference_frames(config)
+    frames = sampled_frames(config, config.reference)
     reason = disagreement(frames)
     if reason:
         _log.warning("%s; the model learns from what is there", reason)

@@ -24,6 +24,8 @@ from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.target import InBatches, Target, TransformedTarget
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of
 from systems.ensemble import Provenance, ReferenceEnsemble, evaluate
+from systems.favoured import Favour, log_weights_without
+from systems.loading import SystemSource
 from systems.molecular import MolecularSystem
 from systems.store import write_ensemble
 from workflows.molecule_sampling import least_noise
@@ -110,6 +112,8 @@ class WeightedSampling:
     Args:
         model: of all atoms.
         system: the molecule.
+        state: whose ensemble is wanted; where the model has learned it with a bias, so is the bridge, and weights take
+            the bias away at the end.
         frames: positions [nm] that it has learned from; they tell where its energy has no business to be.
         sizes: of the sampling.
         seed: of the noise and the moves.
@@ -120,12 +124,14 @@ class WeightedSampling:
         self,
         model: MoleculeModel,
         system: MolecularSystem,
+        state: str,
         frames: Float[Tensor, "frames atoms 3"],
         sizes: WeightedSizes,
         seed: int,
         device: torch.device,
     ) -> None:
-        self.model, self.system, self.sizes, self.seed, self.device = model, system, sizes, seed, device
+        self.model, self.system, self.state, self.sizes = model, system, state, sizes
+        self.seed, self.device = seed, device
         self._data = frames[:: -(-len(frames) // FRAMES)]
         self._identity: dict[str, object] = {"model": model.fingerprint, "seed": seed, **asdict(sizes)}
 
@@ -168,7 +174,7 @@ class WeightedSampling:
         floor = float(floors[0])
         bridge = self._bridge(floor)
         particles = descent.particles(state, bridge.origin)
-        at_one_stroke = self._of_the_right_hand(Crossing(bridge, particles).without_bridge())
+        at_one_stroke = self._of_the_state(Crossing(bridge, particles).without_bridge())
         arrays = {**_arrays(particles), "families_without_bridge": at_one_stroke.families}
         return StageResult(arrays=arrays, facts={"floor": floor})
 
@@ -200,25 +206,24 @@ class WeightedSampling:
         start = GuardedTarget(_flat(learned, coordinates), floor)
         return Bridge(start, _flat(true, coordinates), self.sizes.bridge_keeps)
 
-    def _of_the_right_hand(self, particles: WeightedParticles) -> WeightedParticles:
-        """Return the particles without weight for mirror images, whose energy is the same and whose name is another."""
+    def _of_the_state(self, particles: WeightedParticles) -> WeightedParticles:
+        """Return the particles with the weights that they have in the state that is wanted."""
         positions = self.model.coordinates.positions(particles.position.cpu()).numpy()
-        system = self.system
-        found = integrity(positions, system.positions.numpy(), system.elements, system.bonds)
-        mirrored = torch.from_numpy(found.mirrored).to(particles.log_weights.device)
-        return replace(particles, log_weights=particles.log_weights.masked_fill(mirrored, -torch.inf))
+        favour = SystemSource.from_plain(self.model.origin["source"]).favour
+        change = torch.from_numpy(change_of_weights(self.system, favour, positions))
+        return replace(particles, log_weights=particles.log_weights + change.to(particles.log_weights))
 
     def _ensemble(self, particles: WeightedParticles, before: Float[np.ndarray, " roots"]) -> WeightedEnsemble:
-        particles = self._of_the_right_hand(particles)
+        particles = self._of_the_state(particles)
         origin = self.model.origin
         positions = self.model.coordinates.positions(particles.position.cpu()).float()
-        target = self.system.target(origin["state"], origin["temperature_kelvin"], torch.float64)
+        target = self.system.target(self.state, origin["temperature_kelvin"], torch.float64)
         frames = ReferenceEnsemble(
             provenance=Provenance(
                 system=self.system.name,
-                state=origin["state"],
+                state=self.state,
                 temperature_kelvin=origin["temperature_kelvin"],
-                system_hash=self.system.system_hash(origin["state"]),
+                system_hash=self.system.system_hash(self.state),
                 seed=self.seed,
                 settings={"sampler": "reverse process and bridge, weighted", **asdict(self.sizes)},
             ),
@@ -228,6 +233,23 @@ class WeightedSampling:
             frame=torch.arange(len(positions)),
         )
         return WeightedEnsemble(frames, particles.log_weights.cpu().numpy(), before, particles.families)
+
+
+def change_of_weights(
+    system: MolecularSystem, favour: tuple[str, float] | None, positions: Float[np.ndarray, "frames atoms 3"]
+) -> Float[np.ndarray, " frames"]:
+    """Return what the log weights of frames at their true energy lack.
+
+    Mirror images, whose energy is the same and whose name is another, have no weight, and a bias is taken away.
+
+    Args:
+        system: the molecule.
+        favour: basin and depth [kT] of the bias in their energy; None where there is none.
+        positions: [nm].
+    """
+    found = integrity(positions, system.positions.numpy(), system.elements, system.bonds)
+    without = np.zeros(len(positions)) if favour is None else log_weights_without(system, Favour(*favour), positions)
+    return np.where(found.mirrored, -np.inf, without)
 
 
 def _flat(target: Target, coordinates: CentredCoordinates) -> Target:

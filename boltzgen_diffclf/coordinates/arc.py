@@ -81,5 +81,9 @@ class TorsionArc:
 
     def __call__(self, x: Float[Tensor, "batch atoms 3"]) -> Bool[Tensor, " batch"]:
         """Return which configurations, in any unit of length, are inside."""
+        return self.arc.contains(self.angle(x), self.margin)
+
+    def angle(self, x: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, " batch"]:
+        """Return the torsion [rad] of configurations in any unit of length."""
         first, near, far, last = x[:, list(self.atoms)].unbind(1)
-        return self.arc.contains(signed_torsion(last - far, near - far, first - near), self.margin)
+        return signed_torsion(last - far, near - far, first - near)

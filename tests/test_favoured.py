@@ -1,0 +1,168 @@
+"""A basin made deeper by a known bias: sampled more often, learned from, and weighted back."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import systems
+from boltzgen_diffclf.coordinates import Arc, TorsionArc
+from boltzgen_diffclf.errors import InputError, NotTrustworthyError, RunFailedError
+from boltzgen_diffclf.favouring import EDGE_WIDTH, ArcBias, share_of_arc
+from systems.favoured import Favour, favoured, log_weights_without
+from systems.loading import SystemSource
+from systems.molecular import MolecularSystem
+from tests.small_reference import small_reference
+from workflows import ramachandran, sample, train
+from workflows.command_line import run_command
+from workflows.ramachandran import RamachandranConfig
+from workflows.ramachandran_measures import Findings, Judge
+from workflows.ramachandran_samples import Sample
+from workflows.reference import ReferenceConfig, ensemble_of
+from workflows.sample import SampleConfig
+from workflows.train import TrainConfig
+from workflows.weighted_sampling import change_of_weights
+
+pytestmark = pytest.mark.usefixtures("eager_mode")
+
+HELICAL = Favour("helical", 3.0)
+
+
+@pytest.fixture(scope="module")
+def molecule() -> MolecularSystem:
+    return favoured(systems.load("aldp"), HELICAL)
+
+
+def bent(angles: torch.Tensor) -> torch.Tensor:
+    """Return four points whose torsion is each of the angles [rad], up to its sign."""
+    three = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0, 1]], dtype=angles.dtype).expand(len(angles), 3, 3)
+    last = torch.stack([angles.cos(), angles.sin(), torch.ones_like(angles)], -1)
+    return torch.cat([three, last[:, None]], 1)
+
+
+@pytest.mark.parametrize("arc", [Arc(0.0, 2.15), Arc(2.5, -2.5), Arc(-3.0, 1.0)])
+def test_the_share_of_an_arc_is_one_inside_and_none_outside_with_edges_in_between(arc: Arc) -> None:
+    region = TorsionArc((0, 1, 2, 3), arc)
+    x = bent(torch.linspace(-math.pi, math.pi, 721, dtype=torch.float64))
+    angles, share = region.angle(x), share_of_arc(region, x)
+    assert bool((share[arc.rest.distance(angles) > 8 * EDGE_WIDTH] > 0.99).all())
+    assert bool((share[arc.distance(angles) > 8 * EDGE_WIDTH] < 0.01).all())
+    assert bool(
+        ((share > 0.5) == arc.contains(angles))[(arc.distance(angles) + arc.rest.distance(angles)) > 0.01].all()
+    )
+
+
+def test_a_favoured_state_is_the_state_and_the_bias(molecule: MolecularSystem) -> None:
+    assert molecule.states == (
+        *systems.load("aldp").states,
+        *(f"{one}-favoured" for one in systems.load("aldp").states),
+    )
+    plain, biased = (molecule.target(state) for state in ("implicit", "implicit-favoured"))
+    assert molecule.system_hash("implicit-favoured") != molecule.system_hash("implicit")
+    deeper = favoured(systems.load("aldp"), Favour("helical", 3.5))
+    assert deeper.system_hash("implicit-favoured") != molecule.system_hash("implicit-favoured")
+    stream = torch.Generator().manual_seed(0)
+    x = molecule.positions + 0.02 * torch.randn(64, 22, 3, generator=stream, dtype=torch.float64)
+    without = torch.from_numpy(log_weights_without(molecule, HELICAL, x.numpy()))
+    torch.testing.assert_close(biased.energy(x) - plain.energy(x), without)
+    bias = ArcBias(molecule.derived["implicit-favoured"].favoured, 3.0, plain)  # type: ignore[attr-defined]
+    difference = biased.energy_and_force(x)[1] - plain.energy_and_force(x)[1]
+    torch.testing.assert_close(difference, bias.energy_and_force(x)[1], atol=1e-7, rtol=1e-7)
+
+
+def test_a_favoured_molecule_is_kept_in_plain_values() -> None:
+    source = SystemSource(system="aldp", favour=("phi > 0", 2.5))
+    assert SystemSource.from_plain(source.as_plain()) == source
+    assert "favour" not in SystemSource(system="aldp").as_plain()
+    assert "implicit-favoured" in source.load().states
+    with pytest.raises(InputError, match="has no basin 'phi > 1'"):
+        SystemSource(system="aldp", favour=("phi > 1", 2.5)).load()
+    with pytest.raises(InputError, match="kT deeper: give a number that is not zero"):
+        Favour("phi > 0", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--favour-kt", "1.0"], "name it with --favour"),
+        (["--favour", "phi > 0", "--favour-kt", "0"], "favours nothing"),
+        (["--favour", "phi > 0", "--overweight", "phi > 0"], "give one of them"),
+        (["--favour", "phi > 1"], "has no basin 'phi > 1'"),
+        (["--favour", "phi > 0", "--beads", "ca", "--peptide", "ACE-ALA-ALA-NME"], "has no basin 'phi > 0'"),
+        (["--favour", "phi-ALA2 > 0", "--beads", "ca", "--peptide", "ACE-ALA-ALA-NME"], "--beads ca does not have"),
+    ],
+)
+def test_a_bias_that_cannot_be_is_refused_in_one_line(
+    words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [*words, "--out", str(tmp_path / "run")]
+    assert run_command(RamachandranConfig, ramachandran.run, program="ramachandran", argv=argv) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_learned_with_a_bias_is_judged_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    biased = favoured(systems.load("aldp"), HELICAL)
+    frames = small_reference(tmp_path, "vacuum-favoured", biased)
+    reference = small_reference(tmp_path, "vacuum", biased)
+    sizes = {
+        "favour": HELICAL.basin, "favour_kt": HELICAL.depth_kt, "frames": frames, "reference": reference,
+        "state": "vacuum", "beads": "all", "objectives": ("dsm",), "steps": 2, "groups": 4, "hidden": 16,
+        "layers": 2, "levels": 16, "threads": 1, "samples": 30, "reverse_levels": 12, "chains": 4,
+        "frames_per_chain": 4, "equilibration_frames": 0, "steps_per_frame": 2, "timestep_fs": 0.1, "particles": 16,
+        "bridge_keeps": 0.05, "learning_rate": 1e-6,
+    }  # fmt: skip
+    seen: dict[str, Sample] = {}
+
+    def look_at(judge: Judge, one: Sample) -> Findings:
+        seen[one.label] = one
+        return found(judge, one)
+
+    found = Judge.look_at
+    monkeypatch.setattr(Judge, "look_at", look_at)
+    with pytest.raises(NotTrustworthyError):
+        ramachandran.run(RamachandranConfig(out=tmp_path / "run", **sizes))
+    for label in ("iid", "langevin"):
+        expected = log_weights_without(biased, HELICAL, seen[label].frames.positions.numpy())
+        np.testing.assert_allclose(seen[label].log_w, expected)
+    assert seen["reference"].log_w is None
+    assert "3 kT deeper" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_mirror_images_and_the_bias_go_into_the_weights(molecule: MolecularSystem) -> None:
+    positions = molecule.positions[None].numpy() * np.array([[[1.0, 1.0, 1.0]], [[-1.0, 1.0, 1.0]]])
+    change = change_of_weights(molecule, (HELICAL.basin, HELICAL.depth_kt), positions)
+    assert change[0] == log_weights_without(molecule, HELICAL, positions)[0]
+    assert change[1] == -np.inf
+    assert change_of_weights(molecule, None, positions).tolist() == [0.0, -np.inf]
+
+
+def test_a_model_of_a_favoured_state_is_sampled_as_any_other(tmp_path: Path) -> None:
+    sizes = {"steps": 2, "groups": 4, "hidden": 16, "layers": 2, "levels": 16, "threads": 1}
+    frames = small_reference(tmp_path, "vacuum-favoured", favoured(systems.load("aldp"), Favour("phi > 0", 2.5)))
+    config = TrainConfig(favour="phi > 0", state="vacuum", reference=frames, out=tmp_path / "model", **sizes)
+    model = train.run(config)
+    assert model.model.origin["state"] == "vacuum-favoured"
+    samples = sample.samples_of(SampleConfig(model=model.file, samplers=("reverse",), samples=4, reverse_levels=4))
+    assert samples["reverse"].provenance.state == "vacuum-favoured"
+
+
+def test_the_command_samples_the_favoured_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def generate(
+        system: MolecularSystem, state: str, temperature_kelvin: float, settings: object, path: Path, *_: object
+    ):
+        asked.append((state, path.name))
+        raise RunFailedError("nothing is sampled here")
+
+    monkeypatch.setattr("systems.reference.generate", generate)
+    for favour in ("phi > 0", None):
+        config = ReferenceConfig(favour=favour, state="vacuum", out=tmp_path / str(favour), threads=1)
+        with pytest.raises(RunFailedError):
+            ensemble_of(config)
+    assert asked == [("vacuum-favoured", "vacuum-favoured.h5"), ("vacuum", "vacuum.h5")]
