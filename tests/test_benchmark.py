@@ -65,7 +65,15 @@ def tiny(tmp_path_factory):
 
 
 def shrink(patch):
-    sizes = {"levels": 9, "pool": 100, "groups": 8, "hidden": 8, "layers": 1, "anneal_levels": 10}
+    sizes = {
+        "levels": 9,
+        "pool": 100,
+        "evaluation_pool": 100,
+        "groups": 8,
+        "hidden": 8,
+        "layers": 1,
+        "anneal_levels": 10,
+    }
     sizes |= {"anneal_particles": 20, "level_pool": 4, "measured": 60, "particles": 20}
     for suite in SUITES.values():
         for preset in suite.presets.values():

@@ -29,7 +29,7 @@ from boltzgen_diffclf.training import ObjectiveWeights, TrainingSettings
 from systems.ensemble import Provenance, ReferenceEnsemble
 from systems.molecular import MolecularSystem
 from workflows import solvation_cartesian
-from workflows.run_folder import open_run_folder
+from workflows.run_start import open_run_folder
 from workflows.solvation import SolvationConfig
 from workflows.solvation_stages import SolvationStages
 

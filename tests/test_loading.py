@@ -27,7 +27,7 @@ from systems.user_molecule import from_openmm, from_pdb
 from workflows.molecule_sampling import beads_of
 from workflows.ramachandran import RamachandranConfig
 from workflows.reference import ReferenceConfig
-from workflows.run_folder import open_run_folder
+from workflows.run_start import open_run_folder
 from workflows.solvation import SolvationConfig
 from workflows.solvation_preflight import judge
 from workflows.system_settings import keep_system

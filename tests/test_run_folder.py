@@ -12,7 +12,8 @@ import pytest
 from boltzgen_diffclf.errors import InputError, RunFailedError
 from workflows import source_code
 from workflows.progress import Progress
-from workflows.run_folder import RunFolder, StageResult, open_run_folder
+from workflows.run_folder import RunFolder, StageResult
+from workflows.run_start import open_run_folder
 from workflows.settings_file import settings_as_toml
 from workflows.solvation import SolvationConfig
 
@@ -146,7 +147,7 @@ def test_a_start_that_left_nothing_leaves_no_settings(tmp_path):
 
 def test_other_code_than_the_run_was_begun_with_is_told(tmp_path, monkeypatch, caplog):
     for digest, told in (("one", 0), ("one", 0), ("another", 1)):
-        monkeypatch.setattr("workflows.run_folder.source_digest", lambda digest=digest: digest)
+        monkeypatch.setattr("workflows.run_start.source_digest", lambda digest=digest: digest)
         with open_run_folder(tmp_path, CONFIG):
             assert sum("begun with other code" in record.message for record in caplog.records) == told
 
@@ -181,7 +182,7 @@ def test_a_shared_choice_is_made_once(tmp_path):
 def test_two_processes_do_not_share_a_folder_and_a_dead_one_leaves_no_lock(tmp_path):
     script = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from workflows.run_folder import open_run_folder\nfrom workflows.solvation import SolvationConfig\n"
+        "from workflows.run_start import open_run_folder\nfrom workflows.solvation import SolvationConfig\n"
         "with open_run_folder(Path(sys.argv[1]), SolvationConfig()):\n"
         "    print('ready', flush=True)\n    time.sleep(60)\n"
     )

@@ -20,7 +20,7 @@ from systems.molecular import MolecularSystem
 from systems.peptide import peptide
 from systems.store import write_ensemble
 from workflows import solvation_bridges
-from workflows.run_folder import open_run_folder
+from workflows.run_start import open_run_folder
 from workflows.solvation import SolvationConfig
 from workflows.solvation_bridges import MOST_BRIDGES, SOLVATION, Bridged, Way, bridged
 from workflows.solvation_classical import Classical, classical

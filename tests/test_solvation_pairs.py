@@ -25,7 +25,7 @@ from systems.peptide import peptide
 from systems.reference import ReferenceSettings, generate
 from systems.store import write_ensemble
 from tests.test_solvation import finish
-from workflows.run_folder import open_run_folder
+from workflows.run_start import open_run_folder
 from workflows.solvation import SolvationConfig
 from workflows.solvation_classical import classical
 from workflows.solvation_stages import SolvationStages

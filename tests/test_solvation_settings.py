@@ -15,7 +15,7 @@ import workflows.solvation
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.training import parallel
 from workflows import solvation_pipeline, solvation_preflight
-from workflows.run_folder import open_run_folder
+from workflows.run_start import open_run_folder
 from workflows.solvation import FREE_SETTINGS, SolvationConfig, run
 from workflows.solvation_estimators import ABLATIONS, AFTER_TRAINING, ESTIMATORS, FULL_LEARNED
 from workflows.solvation_preflight import judge

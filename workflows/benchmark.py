@@ -149,7 +149,7 @@ def run(config: BenchmarkConfig) -> BenchmarkResult:
     """
     from workflows.benchmark_pipeline import compute
     from workflows.report.benchmark_page import print_table, write_page
-    from workflows.run_folder import open_run_folder
+    from workflows.run_start import open_run_folder
 
     with open_run_folder(config.folder, config, FREE_SETTINGS) as folder:
         result = compute(config, folder)

@@ -197,7 +197,7 @@ def run(config: RamachandranConfig) -> RamachandranResult:
     from workflows.processor import processor_settings
     from workflows.ramachandran_pipeline import compute, frames_given, frames_to_learn, unlearned
     from workflows.report.ramachandran_page import print_table, write_page
-    from workflows.run_folder import open_run_folder
+    from workflows.run_start import open_run_folder
     from workflows.solvation_pipeline import choose_device
 
     check_later_rate(config, config.objectives)

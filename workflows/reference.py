@@ -168,7 +168,7 @@ def ensemble_of(config: ReferenceConfig) -> ReferenceEnsemble:
 
     from systems.recording import LENGTH
     from workflows.progress import Progress
-    from workflows.run_folder import FREE_SETTINGS, open_run_folder
+    from workflows.run_start import FREE_SETTINGS, open_run_folder
 
     system = config.source.load()
     system.require_state(config.sampled_state)

@@ -100,7 +100,7 @@ def samples_of(config: SampleConfig) -> dict[str, ReferenceEnsemble]:
     from boltzgen_diffclf.training.molecule_model import load_molecule_model
     from systems.store import load_ensemble
     from workflows.processor import processor_settings
-    from workflows.run_folder import open_run_folder
+    from workflows.run_start import open_run_folder
     from workflows.solvation_pipeline import choose_device
 
     model = load_molecule_model(config.model)

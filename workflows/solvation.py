@@ -31,7 +31,7 @@ def run(config: SolvationConfig) -> SolvationResult:
     from boltzgen_diffclf.training import parallel
     from workflows.report.page import write_report
     from workflows.report.summary import print_summary
-    from workflows.run_folder import open_run_folder
+    from workflows.run_start import open_run_folder
     from workflows.solvation_pipeline import choose_device, solve
     from workflows.solvation_preflight import judge, keep_device
 

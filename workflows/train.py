@@ -81,7 +81,7 @@ def run(config: TrainConfig) -> TrainResult:
     from workflows.molecule_stages import MoleculeStages, check_later_rate, sampled_frames, stage_of_training
     from workflows.processor import processor_settings
     from workflows.reference import disagreement
-    from workflows.run_folder import open_run_folder
+    from workflows.run_start import open_run_folder
     from workflows.solvation_pipeline import choose_device
 
     check_later_rate(config, [config.objective])

@@ -23,6 +23,7 @@ SIZES = {
     "steps": 2000,
     "levels": 33,
     "pool": 4000,
+    "evaluation_pool": 4000,
     "groups": 64,
     "group_size": 4,
     "hidden": 64,

@@ -34,6 +34,7 @@ SIZES = {
     "steps": 300,
     "levels": 129,
     "pool": 500,
+    "evaluation_pool": 500,
     "groups": 64,
     "group_size": 4,
     "hidden": 128,
@@ -41,9 +42,12 @@ SIZES = {
     "anneal_levels": 200,
     "anneal_particles": 500,
 }
+LARGE_SIZES = {**SIZES, "steps": 2000, "pool": 1000, "evaluation_pool": 10_000}
+"""The error of an answer is that of the samples it is computed from, 0.24 kT from a pool of 1000 in 40 dimensions."""
+
 PRESETS = {
     "quick": Preset((Block(TARGET, (40,), ("bar", "ais", "dsm_diffclf")),), SIZES),
-    "standard": Preset((Block(TARGET, (40, 100), tuple(OBJECTIVES)),), {**SIZES, "steps": 2000, "pool": 1000}),
+    "standard": Preset((Block(TARGET, (40, 100), tuple(OBJECTIVES)),), LARGE_SIZES),
 }
 
 

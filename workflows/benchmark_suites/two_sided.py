@@ -213,7 +213,7 @@ def _learning_settings(choice: PathChoice, spec: RowSpec, sizes: Mapping[str, in
         checkpoint_every=max(50, sizes["steps"] // 5),
     )
     return LearningSettings(
-        levels=sizes["levels"], pool=sizes["pool"], evaluation_pool=sizes["pool"], training=training
+        levels=sizes["levels"], pool=sizes["pool"], evaluation_pool=sizes["evaluation_pool"], training=training
     )
 
 
