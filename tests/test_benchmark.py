@@ -239,8 +239,15 @@ def test_published_numbers_of_our_objectives_have_lines_of_their_own(tmp_path, m
     result = run(config)
     (table,) = (pivot(rows) for rows in by_target(result.rows))
     assert {name: cells.keys() for (name, source), cells in table.cells.items() if source} == {
-        name: {"classification", "reverse_mmd"} for name in ("dsm", "ctsm", "dsm_diffclf")
+        name: {"classification", "excess_classification.learned_f", "reverse_mmd"}
+        for name in ("dsm", "ctsm", "dsm_diffclf")
     }
+    # Every published number has one of ours of the same name in the table and in the CSV.
+    assert table.cells["dsm", MOG40.published[0].source].keys() <= table.cells["dsm", ""].keys()
+    found = {(line["metric"], bool(line["published"])) for line in lines_of(tmp_path) if line["objective"] == "dsm"}
+    assert {(one.metric, printed) for one in MOG40.published for printed in (True, False)} <= found
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(number in page for number in ("383.53 ± 35.99", "20.86 ± 4.93", "4.40 ± 1.00", "0.0199 ± 0.0035"))
     assert "energy_mode_total_variation" in table.cells["pcd", ""]
     assert table.cells["dsm", ""]["classification"] != table.cells["dsm", MOG40.published[0].source]
     assert [line.split()[2:4] for line in capsys.readouterr().out.splitlines()[1:3]] == [
