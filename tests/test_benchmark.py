@@ -142,6 +142,7 @@ def test_repeated_command_computes_nothing_and_more_rows_join_the_folder(tiny, m
         (["--suite", "crosed"], "did you mean 'crossed'"),
         (["--objectives", "dsm_difclf"], "did you mean 'dsm_diffclf'"),
         (["--dims", "19"], "did you mean 20"),
+        (["--suite", "classical", "--targets", "ring"], "did you mean 'rings'"),
         (["--seeds", "-1"], "seeds"),
         (["--seed", "1"], "--seeds"),
     ],
@@ -178,6 +179,17 @@ def test_rows_of_other_sizes_are_refused_in_the_same_folder(tiny, monkeypatch):
     monkeypatch.setitem(preset.__dict__, "sizes", {**preset.sizes, "hidden": 9})
     with pytest.raises(InputError, match="has rows of hidden = 8, now 9 is asked for"):
         run(config)
+
+
+def test_targets_are_chosen_among_the_blocks_or_for_all_of_them():
+    def chosen(suite, preset, **given):
+        rows = BenchmarkConfig(suite=suite, preset=preset, **given).rows
+        return {(spec.target, spec.dim) for spec in rows}, len(rows)
+
+    assert chosen("classical", "quick", targets=("gaussian",)) == ({("gaussian", 2)}, 8)
+    assert chosen("classical", "standard", targets=("rings",), seeds=(0,)) == ({("rings", 2)}, 8)
+    assert chosen("classical", "standard", seeds=(0,)) == ({("mixture_2d", 2), ("rings", 2)}, 16)
+    assert chosen("paths", "quick", targets=("mog40",)) == ({("mog40", 8)}, 4)
 
 
 def test_standard_rows_of_few_dimensions_are_of_the_smaller_network(tmp_path, monkeypatch):

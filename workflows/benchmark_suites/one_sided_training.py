@@ -29,6 +29,7 @@ from boltzgen_diffclf.training.objectives import named_objective
 from systems.analytic import (
     GaussianMixture,
     MixtureMarginals,
+    gaussian,
     mixture_1d,
     mixture_2d,
     mog40,
@@ -41,6 +42,7 @@ RING_WEIGHTS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 """Of the clusters, in a scale of their own: all different, so that it shows which are wrong."""
 
 ONE_SIDED_TARGETS: Mapping[str, Callable[[int], GaussianMixture]] = {
+    "gaussian": lambda dim: gaussian(dim, mean=0.5, sigma=0.8),
     "mixture_1d": lambda dim: mixture_1d(means=(-5.0, 5.0)),
     "mixture_2d": lambda dim: mixture_2d(),
     "mog40": lambda dim: standardised(mog40(dim)),
