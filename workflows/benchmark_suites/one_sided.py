@@ -75,6 +75,7 @@ def train_as(
     path: DiffusionPath,
     spec: RowSpec,
     context: RowContext,
+    layout: str | None = None,
 ) -> Trained:
     """Return what :func:`train_row` does where rows are not named by their objective, or differ in sizes or levels."""
     return train_one_sided(
@@ -86,6 +87,7 @@ def train_as(
         device=context.device,
         checkpoint=context.checkpoint(spec),
         progress=StepProgress(context).report,
+        layout=layout,
     )
 
 
