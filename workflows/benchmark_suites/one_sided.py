@@ -50,11 +50,6 @@ _ROWS = 4096
 """Configurations evaluated at once."""
 
 
-def one_sided_row(path: DiffusionPath, spec: RowSpec, context: RowContext) -> list[Metric]:
-    """Train the energy of one row and return everything measured on it."""
-    return measure(train_row(path, spec, context), path, spec.seed, OneSidedSizes(**context.sizes))
-
-
 def train_row(path: DiffusionPath, spec: RowSpec, context: RowContext) -> Trained:
     """Return the trained energy of one row; killed, the same call goes on from the row's checkpoint.
 
