@@ -263,6 +263,11 @@ class GaussianTarget(Target):
         """See :meth:`Target.energy`."""
         return 0.5 * ((x - self.mean) / self.sigma).square().sum(-1)
 
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "{n} dim"]:
+        """Return independent samples."""
+        noise = torch.randn(n, self.dimension, generator=generator, dtype=self.dtype, device=self.device)
+        return self.mean + self.sigma * noise
+
 
 @runtime_checkable
 class CoordinateMap(Protocol):

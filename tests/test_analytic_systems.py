@@ -10,6 +10,7 @@ import torch
 
 from boltzgen_diffclf.estimators import bar
 from boltzgen_diffclf.streams import named_generator
+from boltzgen_diffclf.target import GaussianTarget
 from systems.analytic import (
     PAIRS,
     TARGETS,
@@ -19,6 +20,7 @@ from systems.analytic import (
     MuellerBrown,
     crossed_mixtures,
     feat_mixtures,
+    gaussian,
     mixture_1d,
     mixture_2d,
     mog40,
@@ -211,3 +213,14 @@ def test_mixtures_move_between_precisions() -> None:
 def test_impossible_parameters_are_refused(build: object) -> None:
     with pytest.raises(ValueError, match=r"need|positive"):
         build()  # type: ignore[operator]
+
+
+def test_the_gaussian_is_the_simplest_oracle_with_more_to_ask() -> None:
+    simple, full = GaussianTarget(3, sigma=0.7, mean=0.3), gaussian(3, sigma=0.7, mean=0.3)
+    x = simple.sample(20_000, named_generator(0, "x"))
+    torch.testing.assert_close(full.energy(x), simple.energy(x))
+    torch.testing.assert_close(full.score(x), (0.3 - x) / 0.7**2)
+    assert full.log_normaliser == pytest.approx(simple.log_normaliser)
+    assert float((x - 0.3).square().mean()) == pytest.approx(0.49, rel=0.03)
+    with pytest.raises(ValueError, match="sigma > 0"):
+        gaussian(2, sigma=0.0)

@@ -150,6 +150,7 @@ def test_repeated_command_computes_nothing_and_more_rows_join_the_folder(tiny, m
         (["--suite", "crosed"], "did you mean 'crossed'"),
         (["--objectives", "dsm_difclf"], "did you mean 'dsm_diffclf'"),
         (["--dims", "19"], "did you mean 20"),
+        (["--suite", "classical", "--targets", "ring"], "did you mean 'rings'"),
         (["--seeds", "-1"], "seeds"),
         (["--seed", "1"], "--seeds"),
     ],
@@ -186,6 +187,31 @@ def test_rows_of_other_sizes_are_refused_in_the_same_folder(tiny, monkeypatch):
     monkeypatch.setitem(preset.__dict__, "sizes", {**preset.sizes, "hidden": 9})
     with pytest.raises(InputError, match="has rows of hidden = 8, now 9 is asked for"):
         run(config)
+
+
+def test_targets_are_chosen_among_the_blocks_or_for_all_of_them():
+    def chosen(suite, preset, **given):
+        rows = BenchmarkConfig(suite=suite, preset=preset, **given).rows
+        return {(spec.target, spec.dim) for spec in rows}, len(rows)
+
+    assert chosen("classical", "quick", targets=("gaussian",)) == ({("gaussian", 2)}, 8)
+    assert chosen("classical", "standard", targets=("rings",), seeds=(0,)) == ({("rings", 2)}, 8)
+    assert chosen("classical", "standard", seeds=(0,)) == ({("mixture_2d", 2), ("rings", 2)}, 16)
+    assert chosen("paths", "quick", targets=("mog40",)) == ({("mog40", 8)}, 4)
+
+
+def test_the_row_of_equal_wall_time_is_the_same_objective_in_more_steps(tmp_path, monkeypatch):
+    standard = BenchmarkConfig(suite="mog40", preset="standard", seeds=(0,)).rows
+    assert [spec.dim for spec in standard if spec.objective == "dsm_longer"] == [128]
+    seen = []
+    monkeypatch.setattr(
+        "workflows.benchmark_suites.one_sided.train_as", lambda name, sizes, *_: seen.append((name, sizes.steps))
+    )
+    monkeypatch.setattr("workflows.benchmark_suites.one_sided.measure", lambda *_: [Metric("seen", 1.0)])
+    context = RowContext(SUITES["mog40"].presets["standard"].sizes, tmp_path, lambda _: None, "cpu")
+    for objective in ("dsm", "dsm_longer"):
+        SUITES["mog40"].run_row(RowSpec("mog40", "mog40", 128, objective, 0), context)
+    assert seen == [("dsm", 4000), ("dsm", 5000)]
 
 
 def test_standard_rows_of_few_dimensions_are_of_the_smaller_network(tmp_path, monkeypatch):
@@ -247,8 +273,15 @@ def test_published_numbers_of_our_objectives_have_lines_of_their_own(tmp_path, m
     result = run(config)
     (table,) = (pivot(rows) for rows in by_target(result.rows))
     assert {name: cells.keys() for (name, source), cells in table.cells.items() if source} == {
-        name: {"classification", "reverse_mmd"} for name in ("dsm", "ctsm", "dsm_diffclf")
+        name: {"classification", "excess_classification.learned_f", "reverse_mmd"}
+        for name in ("dsm", "ctsm", "dsm_diffclf")
     }
+    # Every published number has one of ours of the same name in the table and in the CSV.
+    assert table.cells["dsm", MOG40.published[0].source].keys() <= table.cells["dsm", ""].keys()
+    found = {(line["metric"], bool(line["published"])) for line in lines_of(tmp_path) if line["objective"] == "dsm"}
+    assert {(one.metric, printed) for one in MOG40.published for printed in (True, False)} <= found
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(number in page for number in ("383.53 ± 35.99", "20.86 ± 4.93", "4.40 ± 1.00", "0.0199 ± 0.0035"))
     assert "energy_mode_total_variation" in table.cells["pcd", ""]
     assert table.cells["dsm", ""]["classification"] != table.cells["dsm", MOG40.published[0].source]
     assert [line.split()[2:4] for line in capsys.readouterr().out.splitlines()[1:3]] == [

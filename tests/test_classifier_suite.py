@@ -34,8 +34,9 @@ from boltzgen_diffclf.training.loop import TrainingResult, optimise
 from systems.analytic import GaussianMixture
 from tests.metric_names import by_name
 from workflows.benchmark import BenchmarkConfig, run
+from workflows.benchmark_suites import SUITES
 from workflows.benchmark_suites.classifier import OBJECTIVES
-from workflows.benchmark_suites.classifier_measures import measure
+from workflows.benchmark_suites.classifier_measures import density_metrics, measure
 from workflows.benchmark_suites.classifier_training import (
     ENERGY_PATH,
     ClassifierSizes,
@@ -137,6 +138,15 @@ def test_a_short_training_comes_closer_by_every_measure() -> None:
     assert plain["excess_denoising.mean"].value < 0.5 * fresh["excess_denoising.mean"].value
 
 
+@pytest.mark.slow
+def test_a_trained_classifier_in_the_plane_integrates_to_one() -> None:
+    sizes = ClassifierSizes(**SUITES["classifier"].presets["quick"].sizes)
+    trained = train_levels(classifier_target(2), "cdm", 0, sizes)
+    metrics = by_name(density_metrics(trained.model, trained.target))
+    assert metrics["integral"].value == pytest.approx(1.0, abs=0.01)
+    assert metrics["kullback_leibler"].value < 0.01
+
+
 class KilledError(Exception):
     pass
 
@@ -196,8 +206,6 @@ def test_an_objective_that_asks_for_nothing_is_refused(weights: dict[str, float]
 
 
 def test_the_suite_runs_from_the_command_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from workflows.benchmark_suites import SUITES
-
     small = {"groups": 16, "hidden": 8, "layers": 1, "levels": 6, "measured": 50, "averaged_steps": 2}
     preset = SUITES["classifier"].presets["quick"]
     monkeypatch.setitem(preset.__dict__, "sizes", {**preset.sizes, **small})
@@ -208,6 +216,15 @@ def test_the_suite_runs_from_the_command_to_the_page(tmp_path: Path, monkeypatch
         lines = {(line["dim"], line["objective"], line["metric"]): line for line in csv.DictReader(handle)}
     assert float(lines["1", "exact_posterior", "integral"]["value"]) == pytest.approx(1.0)
     assert ("1", "plain_denoiser", "integral") not in lines
+    densities = {"integral", "log_density_rms", "excess_cross_entropy"}
+    for name, wanted in {
+        **dict.fromkeys(("cdm", "cdm_cross_entropy", "cdm_denoising"), densities),
+        "plain_denoiser": set(),
+    }.items():
+        for dim in ("1", "2"):
+            assert all((dim, name, one) in lines for one in (*wanted, "excess_denoising.high_noise"))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(one in page for one in ("integral", "log density rms", "excess denoising.high noise"))
     figure = classifier_figure(result.rows)
     assert [len(axis.lines) for axis in figure.axes] == [5, 5, 5]
     alone = [row for row in result.rows if (row.dim, row.objective) == (2, "plain_denoiser")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from pathlib import Path
 
@@ -13,12 +14,17 @@ from boltzgen_diffclf.errors import InputError, TrainingDivergedError
 from boltzgen_diffclf.nets import MlpEnergyNet
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import (
+    LEVEL_LAYOUTS,
     PATHS,
+    DiffusionPath,
     VarianceExploding,
     VariancePreserving,
+    accumulated_length,
     arcsine_levels,
     gap_probabilities,
+    length_at,
     log_snr_levels,
+    path_levels,
     spaced_groups,
     uniform_levels,
 )
@@ -27,7 +33,14 @@ from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool, FreshS
 from boltzgen_diffclf.training.level_samplers import LEVEL_SAMPLERS, SPACING, TARGET_GAP
 from boltzgen_diffclf.training.noised_case import Setting
 from boltzgen_diffclf.training.noised_losses import Sizes
-from boltzgen_diffclf.training.noised_problem import NoisedProblem, NoisedSettings, energy_length, gaussian_length
+from boltzgen_diffclf.training.noised_problem import (
+    NoisedProblem,
+    NoisedSettings,
+    energy_information,
+    energy_length,
+    gaussian_length,
+)
+from boltzgen_diffclf.training.noised_training import NoisedSizes
 from boltzgen_diffclf.training.objectives import NOISED_OBJECTIVES
 from systems.analytic import (
     GaussianMixture,
@@ -41,7 +54,18 @@ from systems.analytic import (
 from workflows.benchmark import BenchmarkConfig, BenchmarkResult, run
 from workflows.benchmark_suites import SUITES
 from workflows.benchmark_suites.interpolant import interpolant_metrics, interpolant_pair
-from workflows.benchmark_suites.levels import CHOICES, LOSS, MODES, conclusion, row_objective, row_sizes
+from workflows.benchmark_suites.levels import (
+    AS_GOOD,
+    CHOICES,
+    LOSS,
+    MODES,
+    RECOMMENDED,
+    conclusion,
+    findings,
+    row_objective,
+    row_sizes,
+)
+from workflows.benchmark_suites.one_sided_rows import LARGE
 from workflows.benchmark_suites.one_sided_training import OneSidedSizes
 from workflows.benchmark_suites.stability import stability_metrics
 from workflows.benchmark_suites.suite import ALL_SEEDS, TableRow
@@ -233,13 +257,16 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 
 def test_rows_of_the_levels_suite_end_in_a_recommendation(tiny, tmp_path: Path, capsys) -> None:
-    names = ("n2", "n4", "one_pass", "n2_gap_aware")
+    names = ("n2", "n4", "one_pass", "n2_gap_aware", "n4_log_snr", "n4_thermodynamic")
     result = tiny("levels", dims=(2,), objectives=names, seeds=(0,))
     spent = {row.objective: row.value for row in result.rows if row.metric == "network_evaluations"}
     assert list(spent) == list(names)
     assert max(spent.values()) < 1.1 * min(spent.values())
     assert all(math.isfinite(row.value) for row in result.rows)
     assert "Take N = " in result.conclusion
+    (taken,) = {row.value for row in result.rows if row.metric == RECOMMENDED}
+    assert f"Take N = {taken:.0f}:" in result.conclusion
+    assert f",{RECOMMENDED},{taken}," in (tmp_path / "results.csv").read_text(encoding="utf-8")
     assert result.conclusion[:20] in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Take N = " in capsys.readouterr().out
     assert len(levels_figure(result.rows).axes) == 3
@@ -266,6 +293,79 @@ def test_the_recommendation_is_what_the_errors_allow() -> None:
     single = [row for row in rows if row.seed != "1"]
     assert conclusion(single).endswith("not the scatter of trainings.")
     assert conclusion(lines(2, LOSS, {"n2": (0.1, 0.01)})) == ""
+
+
+def test_the_recommendation_is_a_line_of_the_table() -> None:
+    rows = lines(2, LOSS, {"n2": (0.10, 0.01), "n4": (0.05, 0.01), "n8": (0.04, 0.01)})
+    rows += lines(8, LOSS, {"n2": (0.30, 0.01), "n4": (0.10, 0.01), "n8": (0.20, 0.01)})
+    found = {(row.dim, row.objective, row.metric): row.value for row in findings(rows)}
+    assert {key: value for key, value in found.items() if key[2] == RECOMMENDED} == {
+        (2, "n4", RECOMMENDED): 4.0,
+        (8, "n4", RECOMMENDED): 4.0,
+    }
+    assert [found[2, name, AS_GOOD] for name in ("n2", "n4", "n8")] == [0.0, 1.0, 1.0]
+    assert [found[8, name, AS_GOOD] for name in ("n2", "n4", "n8")] == [0.0, 1.0, 0.0]
+    assert findings(lines(2, LOSS, {"n2": (0.1, 0.01)})) == []
+
+
+def test_group_size_of_the_library_is_what_the_suite_found_best() -> None:
+    """By the table of the suite that is kept with the code: its recommendation, or as good in most dimensions."""
+    file = Path(__file__).parents[1] / "benchmarks" / "results" / "levels-standard.csv"
+    if not file.exists():
+        pytest.skip(f"no table of the suite at {file}")
+    with file.open(encoding="utf-8") as handle:
+        table = list(csv.DictReader(handle))
+    name = f"n{NoisedSizes(steps=1).group_size}"
+    good = [float(line["value"]) for line in table if (line["objective"], line["metric"]) == (name, AS_GOOD)]
+    is_recommended = any((line["objective"], line["metric"]) == (name, RECOMMENDED) for line in table)
+    assert is_recommended or 2 * sum(good) > len(good) > 0
+
+
+def test_the_default_of_the_library_is_a_row_of_the_suite() -> None:
+    size = NoisedSizes(steps=1).group_size
+    assert {NoisedSettings(1).group_size, OneSidedSizes().group_size, LARGE["group_size"]} == {size}
+    assert CHOICES[f"n{size}"].level_sampler == NoisedSettings(1).level_sampler
+
+
+def test_networks_of_the_suite_are_those_of_forty_modes() -> None:
+    suite = SUITES["levels"].presets["standard"].sizes
+    for choice in CHOICES.values():
+        assert row_sizes(choice, suite).wells_from == OneSidedSizes(**row_sizes_of_forty(32)).wells_from
+
+
+def row_sizes_of_forty(dim: int) -> dict[str, int]:
+    from workflows.benchmark_suites.mog40 import MOG40, row_sizes
+
+    return row_sizes(dim, MOG40.presets["standard"].sizes)
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+@pytest.mark.parametrize("layout", LEVEL_LAYOUTS)
+def test_any_layout_lies_on_any_path(path: DiffusionPath, layout: str) -> None:
+    oracle = MixtureMarginals(standardised(mixture_1d()), path)
+    pool = FreshSamples(standardised(mixture_1d()))
+
+    def information(nodes: torch.Tensor) -> torch.Tensor:
+        return energy_information(oracle, pool, Setting(path, nodes), 200, stream())
+
+    levels = path_levels(path, 20, layout, information)
+    assert (float(levels[0]), float(levels[-1]), len(levels)) == (path.t_min, path.t_max, 20)
+    assert bool((levels.diff() > 0).all())
+    even = {"uniform": levels, "log_snr": path.log_snr(levels)}.get(layout)
+    if even is None:
+        nodes = log_snr_levels(path, 257)
+        even = length_at(levels, nodes, accumulated_length(nodes, information(nodes)))
+    steps = even.diff()
+    torch.testing.assert_close(steps, steps.mean().expand_as(steps), rtol=1e-6, atol=1e-9)
+
+
+def test_levels_lie_as_before_where_no_layout_is_named() -> None:
+    for name, path in PATHS.items():
+        assert torch.equal(path_levels(path, 9), path_levels(path, 9, "uniform" if name == "vp" else "log_snr"))
+    with pytest.raises(InputError, match="did you mean 'log_snr'"):
+        path_levels(PATHS["vp"], 9, "logsnr")
+    with pytest.raises(InputError, match="Fisher information"):
+        path_levels(PATHS["vp"], 9, "thermodynamic")
 
 
 def test_rows_of_the_paths_suite_are_measured_alike(tiny, tmp_path: Path) -> None:

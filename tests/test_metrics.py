@@ -11,6 +11,7 @@ from scipy.integrate import quad
 from scipy.stats import binom, norm
 
 from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.estimators.estimate import Measurement
 from boltzgen_diffclf.observables import (
     assigned_modes,
     energy_mode_weights,
@@ -19,6 +20,7 @@ from boltzgen_diffclf.observables import (
     level_effective_fractions,
     mode_error_floor,
     mode_errors,
+    root_discrepancy,
     root_wasserstein_1,
     sampled_mode_weights,
     sliced_kolmogorov_smirnov,
@@ -267,3 +269,11 @@ def test_floor_of_mode_errors_is_what_exact_samples_score() -> None:
     # Threshold 0.05 * 0.1 * 40 = 0.2: forgotten means never seen.
     few = mode_error_floor(np.array([0.9, 0.1]), 40)
     assert few.forgotten == pytest.approx(binom.pmf(0, 40, 0.1) + binom.pmf(0, 40, 0.9))
+
+
+def test_root_of_a_square_near_zero_has_the_error_that_reaches_it() -> None:
+    far, none = root_discrepancy(Measurement(0.25, 0.01)), root_discrepancy(Measurement(-1e-4, 4e-4))
+    assert far.value == 0.5
+    assert far.stderr == pytest.approx(0.01 / (2 * 0.5), rel=1e-3)
+    assert none.value == 0.0
+    assert none.stderr == pytest.approx(0.5 * math.sqrt(3e-4))

@@ -228,6 +228,11 @@ def test_measures_are_perfect_for_a_perfect_model() -> None:
     assert metrics["effective_fraction"].value == pytest.approx(1.0)
     assert metrics["energy_mode_total_variation"].value == pytest.approx(0.0, abs=1e-9)
     assert abs(metrics["reverse_mmd_squared"].value) < 4 * metrics["reverse_mmd_squared"].stderr
+    assert abs(metrics["kullback_leibler.model_f"].value) < 1e-9
+    root = metrics["reverse_mmd"]
+    assert root.value == pytest.approx(math.sqrt(max(metrics["reverse_mmd_squared"].value, 0.0)))
+    for name in ("reverse_w1", "reverse_w2", "reverse_sliced_ks"):
+        assert 0 < metrics[name].value < 2 * metrics[name].limit
     wrong = by_name(measure(Trained(target, model, torch.linspace(0, 3, 12).double(), 0.0, 0), PATH, 0, TINY))
     assert wrong["excess_classification.learned_f"].value > 0.05
     assert wrong["free_energy_rms.learned_f"].value > 0.5

@@ -153,16 +153,30 @@ def test_log_z_is_told_where_it_was_learned(objective: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("suite", "dims", "objectives", "pictures"),
+    ("suite", "dims", "targets", "objectives", "pictures"),
     [
-        ("rings", (), ("dsm", "nce"), ["rings"]),
-        ("two-modes", (1, 2), ("dsm_diffclf",), ["two-modes"]),
-        ("classical", (), ("nce_16", "cd_1", "dsm_diffclf"), ["classical-mixture_2d", "classical-mixture_2d-weights"]),
+        ("rings", (), (), ("dsm", "nce"), ["rings"]),
+        ("two-modes", (1, 2), (), ("dsm_diffclf",), ["two-modes"]),
+        (
+            "classical",
+            (),
+            (),
+            ("nce_16", "cd_1", "dsm_diffclf"),
+            ["classical-mixture_2d", "classical-mixture_2d-weights"],
+        ),
+        (
+            "classical",
+            (),
+            ("gaussian",),
+            ("nce_1", "dsm_diffclf"),
+            ["classical-gaussian", "classical-gaussian-weights"],
+        ),
     ],
 )
 def test_every_suite_runs_and_draws(
     suite: str,
     dims: tuple[int, ...],
+    targets: tuple[str, ...],
     objectives: tuple[str, ...],
     pictures: list[str],
     tmp_path: Path,
@@ -172,7 +186,15 @@ def test_every_suite_runs_and_draws(
     preset = SUITES[suite].presets["quick"]
     monkeypatch.setitem(preset.__dict__, "sizes", {**preset.sizes, **TINY})
     config = BenchmarkConfig(
-        suite=suite, dims=dims, objectives=objectives, seeds=(0,), steps=2, samples=100, out=tmp_path, threads=1
+        suite=suite,
+        dims=dims,
+        targets=targets,
+        objectives=objectives,
+        seeds=(0,),
+        steps=2,
+        samples=100,
+        out=tmp_path,
+        threads=1,
     )
     result = run(config)
     assert all(math.isfinite(row.value) for row in result.rows)

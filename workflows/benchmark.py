@@ -18,7 +18,7 @@ from workflows.benchmark_suites.suite import RowSpec, Suite, TableRow
 from workflows.command_line import run_command
 from workflows.shared_settings import Threads
 
-FREE_SETTINGS = frozenset({"out", "dims", "objectives", "seeds"})
+FREE_SETTINGS = frozenset({"out", "dims", "objectives", "seeds", "targets"})
 """Settings that change which rows a folder holds, and none of their numbers."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"quick": {}, "standard": {}})
@@ -39,6 +39,9 @@ class BenchmarkConfig:
     ] = "quick"
     dims: Annotated[
         tuple[int, ...], Field(description="Dimensions of the target (those of the preset where not given).")
+    ] = ()
+    targets: Annotated[
+        tuple[str, ...], Field(description="Targets, by name (those of the preset where not given).")
     ] = ()
     objectives: Annotated[
         tuple[str, ...], Field(description="Rows to compute, by name (those of the preset where not given).")
@@ -77,6 +80,10 @@ class BenchmarkConfig:
                 near = nearest_name(objective, list(suite.objectives))
                 valid = ", ".join(suite.objectives)
                 raise ValueError(f"--objectives {objective}: suite {suite.name} has none of that name ({valid}){near}")
+        for target in self.targets:
+            if target not in suite.targets:
+                near, valid = nearest_name(target, list(suite.targets)), ", ".join(suite.targets)
+                raise ValueError(f"--targets {target}: suite {suite.name} has none of that name ({valid}){near}")
         for dim in self.dims:
             if dim not in suite.dims:
                 nearest = min(suite.dims, key=lambda one: abs(one - dim))
@@ -92,7 +99,7 @@ class BenchmarkConfig:
     @property
     def rows(self) -> list[RowSpec]:
         """The rows to compute."""
-        return SUITES[self.suite].rows(self.preset, self.dims, self.objectives, self.seeds)
+        return SUITES[self.suite].rows(self.preset, self.dims, self.objectives, self.seeds, self.targets)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -107,7 +114,9 @@ class BenchmarkConfig:
     def command(self) -> str:
         """What to type to get this result again."""
         words = ["python -m workflows.benchmark", f"--suite {self.suite}", f"--preset {self.preset}"]
-        chosen = {name: getattr(self, name) for name in ("dims", "objectives", "seeds") if getattr(self, name)}
+        chosen = {
+            name: getattr(self, name) for name in ("dims", "targets", "objectives", "seeds") if getattr(self, name)
+        }
         chosen |= {name: (getattr(self, name),) for name in ("steps", "samples") if getattr(self, name) is not None}
         words += [f"--{name} {' '.join(map(str, values))}" for name, values in chosen.items()]
         return " ".join(words)

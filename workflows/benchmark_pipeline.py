@@ -40,6 +40,7 @@ def _compute(config: BenchmarkConfig, folder: RunFolder) -> BenchmarkResult:
         measured[spec] = [*found, Metric("seconds", result.seconds)]
         seconds += result.seconds
     rows = tuple(table(suite, measured))
+    rows += tuple(suite.findings(rows)) if suite.findings else ()
     write_csv(rows, folder.path / "results.csv")
     return BenchmarkResult(config, rows, folder.path, seconds)
 

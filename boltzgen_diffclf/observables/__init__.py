@@ -9,6 +9,7 @@ from boltzgen_diffclf.observables.basins import (
 )
 from boltzgen_diffclf.observables.chirality import handedness, stereocentres
 from boltzgen_diffclf.observables.discrepancy import (
+    root_discrepancy,
     root_wasserstein_1,
     sliced_kolmogorov_smirnov,
     sliced_wasserstein_2,
@@ -127,6 +128,7 @@ __all__ = [
     "ramachandran_jensen_shannon",
     "ramachandran_pmf_error",
     "reference_edges",
+    "root_discrepancy",
     "root_wasserstein_1",
     "sampled_mode_weights",
     "sliced_kolmogorov_smirnov",

@@ -6,6 +6,8 @@ sample of the same size beside the model's, and quote that floor.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist, pdist
@@ -60,6 +62,24 @@ def squared_mmd(
     second_order = _pair_variance(within) + _pair_variance(among) + 4 * _centred_square(across) / across.size
     jackknife = _jackknife(within, across) + _jackknife(among, across.T)
     return Measurement(float(value), float(np.sqrt(max(jackknife - second_order, second_order))))
+
+
+def root_discrepancy(squared: Measurement) -> Measurement:
+    """Return the maximum mean discrepancy from its unbiased square, zero where that is negative.
+
+    Unlike the square it is positive on average for equal distributions: there about the root of the square's error.
+
+    Args:
+        squared: from :func:`squared_mmd`.
+
+    Returns:
+        The standard error is half of what one standard error of the square to either side becomes under the root.
+
+    >>> root_discrepancy(Measurement(0.25, 0.0))
+    Measurement(value=0.5, stderr=0.0)
+    """
+    low, middle, high = (math.sqrt(max(squared.value + k * squared.stderr, 0.0)) for k in (-1, 0, 1))
+    return Measurement(middle, 0.5 * (high - low))
 
 
 def median_distance(reference: Reference) -> float:

@@ -28,14 +28,16 @@ from boltzgen_diffclf.paths.levels import (
     thermodynamic_levels,
     uniform_levels,
 )
-from boltzgen_diffclf.paths.named import PATHS, path_levels
+from boltzgen_diffclf.paths.named import LEVEL_LAYOUTS, PATHS, TimeInformation, path_levels
 
 __all__ = [
+    "LEVEL_LAYOUTS",
     "PATHS",
     "DiffusionPath",
     "Edm",
     "HasKernel",
     "StochasticInterpolant",
+    "TimeInformation",
     "VarianceExploding",
     "VariancePreserving",
     "accumulated_length",

@@ -18,7 +18,7 @@ from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.profile import chained_free_energies
 from boltzgen_diffclf.nets import MultiLevelNet
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
-from boltzgen_diffclf.paths import DiffusionPath, thermodynamic_length
+from boltzgen_diffclf.paths import DiffusionPath, accumulated_length, fisher_information
 from boltzgen_diffclf.streams import device_stream
 from boltzgen_diffclf.training.clean_data import CleanData, CleanSamples
 from boltzgen_diffclf.training.level_chains import N_LEAPFROG, LevelChains, LevelChainsState
@@ -295,10 +295,17 @@ def energy_length(
         pool: samples a level.
         generator: a CPU stream.
     """
+    return accumulated_length(setting.levels, energy_information(energy, data, setting, pool, generator))
+
+
+def energy_information(
+    energy: TimeEnergy, data: CleanData, setting: Setting, pool: int, generator: torch.Generator
+) -> Float[Tensor, " levels"]:
+    """Return the Fisher information ``Var[d/dt log p_t]`` at each level; arguments as of :func:`energy_length`."""
     y = _pool_of_every_level(data, setting, pool, generator)
     with torch.no_grad():
         time_scores = [-energy.time_derivative(y_t, t.expand(pool)) for y_t, t in zip(y, setting.levels, strict=True)]
-    return thermodynamic_length(setting.levels, torch.stack(time_scores))
+    return fisher_information(torch.stack(time_scores))
 
 
 def _pool_of_every_level(

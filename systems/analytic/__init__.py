@@ -7,6 +7,7 @@ from systems.analytic.harmonic import TiltedHarmonic, TiltedHarmonicPair
 from systems.analytic.marginals import InterpolatedMarginals, MixtureMarginals, interpolated, noised
 from systems.analytic.mixtures import (
     crossing_ellipses,
+    gaussian,
     mixture_1d,
     mixture_2d,
     mog40,
@@ -36,6 +37,7 @@ __all__ = [
     "crossed_mixtures",
     "crossing_ellipses",
     "feat_mixtures",
+    "gaussian",
     "interpolated",
     "mixture_1d",
     "mixture_2d",

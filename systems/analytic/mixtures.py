@@ -10,6 +10,24 @@ import torch
 from systems.analytic.gaussian_mixture import GaussianMixture
 
 
+def gaussian(dimension: int = 2, mean: float = 0.0, sigma: float = 1.0) -> GaussianMixture:
+    """Return the isotropic normal as the mixture of one, ``u = |x - mean|^2 / (2 sigma^2)``: log Z is not zero.
+
+    Args:
+        dimension: of the space.
+        mean: in every coordinate.
+        sigma: standard deviation of every coordinate.
+
+    >>> round(gaussian(dimension=2, sigma=2.0).log_normaliser, 4)
+    3.2242
+    """
+    if not (dimension >= 1 and sigma > 0):
+        raise ValueError(f"a normal needs dimension >= 1 and sigma > 0, got {dimension} and {sigma}")
+    one = torch.ones(1, dtype=torch.float64)
+    log_normaliser = 0.5 * dimension * math.log(2 * math.pi * sigma**2)
+    return GaussianMixture(one, mean * one.expand(1, dimension), sigma * one, log_normaliser)
+
+
 def mixture_1d(
     weights: Sequence[float] = (0.25, 0.75),
     means: Sequence[float] = (-2.0, 2.0),

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 
 from systems.analytic.double_well import DoubleWell, ManyWell
 from systems.analytic.exact import AnalyticTarget
-from systems.analytic.mixtures import mixture_1d, mixture_2d, mog40, ring_of_clusters, two_modes
+from systems.analytic.mixtures import gaussian, mixture_1d, mixture_2d, mog40, ring_of_clusters, two_modes
 from systems.analytic.mueller_brown import MuellerBrown
 from systems.analytic.pairs import MixturePair, crossed_mixtures, feat_mixtures
 
 TARGETS: Mapping[str, Callable[..., AnalyticTarget]] = {
     "double_well": DoubleWell,
+    "gaussian": gaussian,
     "many_well": ManyWell,
     "mixture_1d": mixture_1d,
     "mixture_2d": mixture_2d,

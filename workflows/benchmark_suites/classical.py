@@ -62,5 +62,6 @@ CLASSICAL = Suite(
     run_row=run_row,
     figures=figures,
     combine=over_seeds,
+    more_targets=("gaussian",),
     headline="kullback_leibler.normalised",
 )

@@ -28,6 +28,9 @@ TARGET = "mog40"
 DIMS = (2, 8, 32)
 LOSS = "excess_classification.profiled_f"
 MODES = "energy_mode_total_variation"
+RECOMMENDED = "recommended_group_size"
+AS_GOOD = "as_good_as_the_best"
+"""1 where two standard errors do not tell the loss from the least one of that dimension, else 0."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,14 @@ class LevelChoice:
         group_size: levels a group.
         level_sampler: how they are chosen.
         objective: what is learned from them.
+        layout: how all levels lie on the path, one of ``LEVEL_LAYOUTS``; None is even in time, as are those at which
+            all rows are measured.
     """
 
     group_size: int
     level_sampler: str = "spaced"
     objective: str = "dsm_diffclf"
+    layout: str | None = None
 
 
 NUMBERS: Mapping[str, LevelChoice] = {f"n{n}": LevelChoice(n) for n in (2, 4, 8, 16, 32)}
@@ -55,8 +61,10 @@ CHOICES: Mapping[str, LevelChoice] = {
     "n2_gap_aware": LevelChoice(2, "gap_aware"),
     "n4_neighbours": LevelChoice(4, "neighbours"),
     "n4_scattered": LevelChoice(4, "scattered"),
+    "n4_log_snr": LevelChoice(4, layout="log_snr"),
+    "n4_thermodynamic": LevelChoice(4, layout="thermodynamic"),
 }
-PLACED = ("n2", "n2_gap_aware", "n4", "n4_neighbours", "n4_scattered")
+PLACED = ("n2", "n2_gap_aware", "n4", "n4_neighbours", "n4_scattered", "n4_log_snr", "n4_thermodynamic")
 """Rows to compare by how the levels of a group are chosen."""
 
 OBJECTIVES = {
@@ -65,11 +73,14 @@ OBJECTIVES = {
         "about two units of thermodynamic length apart"
         for name, one in NUMBERS.items()
     },
-    ONE_PASS: "the same among all levels, from one pass of a network whose trunk does not see the level",
+    ONE_PASS: "the same among all levels, from one pass of a network whose trunk does not see the level, and has no "
+    "wells in any dimension",
     "n2_gap_aware": "pairs of levels about one unit of thermodynamic length apart, the length that of the exact "
     "densities",
     "n4_neighbours": "groups of four neighbours",
     "n4_scattered": "groups of four from all over the path",
+    "n4_log_snr": "n4, all levels laid out evenly in the log signal-to-noise ratio",
+    "n4_thermodynamic": "n4, all levels laid out evenly in the thermodynamic length of the exact densities",
 }
 SIZES = {
     "samples": 60_000,
@@ -78,14 +89,13 @@ SIZES = {
     "averaged_steps": 60,
     "hidden": 128,
     "layers": 3,
-    "wells_from": 64,
     "levels": 128,
     "level_pool": 16,
     "measured": 1024,
     "particles": 512,
 }
-"""``evaluations`` are those of the network in one step: four groups of 32 levels, or 544 pairs. No row has wells: that
-of one pass cannot."""
+"""``evaluations`` are those of the network in one step: four groups of 32 levels, or 544 pairs. Networks are those of
+the other suites, with wells where modes are far apart; that of one pass cannot have any."""
 
 FULL_SIZES = {"steps": 4000, "averaged_steps": 400, "level_pool": 32, "measured": 2048}
 PRESETS = {
@@ -125,25 +135,54 @@ def run_row(spec: RowSpec, context: RowContext) -> list[Metric]:
 
     choice = CHOICES[spec.objective]
     sizes = row_sizes(choice, context.sizes)
-    trained = train_as(row_objective(choice), sizes, PATHS["vp"], spec, context)
+    trained = train_as(row_objective(choice), sizes, PATHS["vp"], spec, context, choice.layout)
     return measure(trained, PATHS["vp"], spec.seed, sizes)
 
 
 def conclusion(rows: Sequence[TableRow]) -> str:
     """Return which N is best in which dimension, how surely, and which to take."""
-    dims = sorted({row.dim for row in rows})
-    losses = {dim: lines for dim in dims if len(lines := numbered(rows, dim, LOSS)) > 1}
+    losses = _losses(rows)
     if not losses:
         return ""
     as_good = {dim: _as_good(lines) for dim, lines in losses.items()}
     sentences = [_of_dimension(rows, dim, losses[dim], as_good[dim]) for dim in losses]
-    votes = {n: sum(n in good for good in as_good.values()) for n in {n for lines in losses.values() for n in lines}}
-    taken = min(votes, key=lambda n: (-votes[n], sum(_rank(n, lines) for lines in losses.values()), n))
-    sentences.append(f"Take N = {taken}: it is among the best in {votes[taken]} of {len(losses)} dimensions.")
+    taken, votes = _taken(losses)
+    sentences.append(f"Take N = {taken}: it is among the best in {votes} of {len(losses)} dimensions.")
     seeds = {row.seed for row in rows if row.seed not in (ALL_SEEDS, "")}
     if len(seeds) == 1:
         sentences.append("With one seed the errors are those of the samples, not the scatter of trainings.")
     return " ".join(sentences)
+
+
+def findings(rows: Sequence[TableRow]) -> list[TableRow]:
+    """Return the recommended N as a line of each dimension, and whether each N is as good as the best one there."""
+    losses = _losses(rows)
+    if not losses:
+        return []
+    taken, _ = _taken(losses)
+    found = []
+    for lines in losses.values():
+        good = _as_good(lines)
+        numbers = [(n, AS_GOOD, float(n in good)) for n in lines]
+        numbers += [(taken, RECOMMENDED, float(taken))] if taken in lines else []
+        found += [
+            replace(lines[n], metric=metric, value=value, stderr=None, limit=None) for n, metric, value in numbers
+        ]
+    return found
+
+
+def _losses(rows: Sequence[TableRow]) -> dict[int, dict[int, TableRow]]:
+    """Return the losses by dimension and N, where there is more than one N to compare."""
+    dims = sorted({row.dim for row in rows})
+    return {dim: lines for dim in dims if len(lines := numbered(rows, dim, LOSS)) > 1}
+
+
+def _taken(losses: Mapping[int, Mapping[int, TableRow]]) -> tuple[int, int]:
+    """Return the N to take, and in how many dimensions it is among the best."""
+    as_good = [_as_good(lines) for lines in losses.values()]
+    votes = {n: sum(n in good for good in as_good) for n in {n for lines in losses.values() for n in lines}}
+    taken = min(votes, key=lambda n: (-votes[n], sum(_rank(n, lines) for lines in losses.values()), n))
+    return taken, votes[taken]
 
 
 def numbered(rows: Sequence[TableRow], dim: int, metric: str) -> dict[int, TableRow]:
@@ -213,4 +252,5 @@ LEVELS = Suite(
     combine=over_seeds,
     headline=LOSS,
     conclusion=conclusion,
+    findings=findings,
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from workflows.benchmark_suites.one_sided_objectives import ALL, FOREMOST
-from workflows.benchmark_suites.one_sided_rows import LARGE, LARGE_FULL, variance_preserving_row
+from workflows.benchmark_suites.one_sided_rows import LARGE, LARGE_FULL, LONGER, variance_preserving_row
 from workflows.benchmark_suites.seeds import over_seeds
 from workflows.benchmark_suites.suite import (
     Block,
@@ -21,7 +21,25 @@ from workflows.benchmark_suites.suite import (
 )
 
 TARGET = "mog40"
-SOURCE = "arXiv:2601.21025"
+SOURCE = "arXiv:2601.21025, MMD kernel not stated"
+BEST_LOSS = 3.18
+"""Classification loss [nats] of the exact densities in 128 dimensions, among 128 levels even in time; to 0.02."""
+
+PUBLISHED = {
+    objective: {
+        "classification": (loss, error),
+        # Its level free energies are as learned; DSM and CtSM do not learn any.
+        "excess_classification.learned_f": (round(loss - BEST_LOSS, 2), error),
+        "reverse_mmd": (mmd, mmd_error),
+    }
+    for objective, loss, error, mmd, mmd_error in (
+        ("dsm", 383.53, 35.99, 0.0199, 0.0035),
+        ("ctsm", 20.86, 4.93, 0.0520, 0.0034),
+        ("dsm_diffclf", 4.40, 1.00, 0.0354, 0.0134),
+    )
+}
+"""What others printed in 128 dimensions: of the discrepancy a hundred times itself, called MMD and not its square."""
+
 DIMS = (2, 8, 32, 128)
 OTHERS = tuple(name for name in ALL if name not in FOREMOST)
 """Objectives that run in 2 and 8 dimensions with one seed."""
@@ -35,7 +53,11 @@ FEW = 8
 PRESETS = {
     "quick": Preset((Block(TARGET, (2, 8), ("dsm", "dsm_ctsm", "dsm_diffclf"), (0,)),), LARGE | IN_THE_PLANE),
     "standard": Preset(
-        (Block(TARGET, DIMS, FOREMOST), Block(TARGET, (2, 8), OTHERS, (0,))),
+        (
+            Block(TARGET, DIMS, FOREMOST),
+            Block(TARGET, (2, 8), OTHERS, (0,)),
+            Block(TARGET, DIMS[-1:], tuple(LONGER)),
+        ),
         LARGE_FULL | IN_THE_PLANE | {"steps": 4000, "few_hidden": 128, "few_layers": 3},
     ),
 }
@@ -60,7 +82,9 @@ def figures(rows: Sequence[TableRow]) -> list[SuiteFigure]:
     caption = (
         "Left: classification loss [nats] less that of the exact densities, with the level free energies profiled "
         "out. Right: total variation between the mode weights of exp(-U) at the least noise and the exact ones; what "
-        "as many exact samples would score is dashed. Linear below the smallest tick, logarithmic above."
+        "as many exact samples would score is dashed. Linear below the smallest tick, logarithmic above. The published "
+        f"excess in 128 dimensions is the printed loss less {BEST_LOSS} nats, that of the exact densities among 128 "
+        "levels."
     )
     return [SuiteFigure("mog40", caption, dimensions_figure(rows))]
 
@@ -69,20 +93,19 @@ MOG40 = Suite(
     name="mog40",
     question="Forty modes under noise: which objective learns an energy whose levels, scores and mode weights are all "
     "right, and in how many dimensions?",
-    objectives=ALL,
+    objectives={
+        **ALL,
+        "dsm_longer": "denoising score matching in a quarter more steps, for its wall time beside others",
+    },
     dims=DIMS,
     presets=PRESETS,
     run_row=run_row,
     figures=figures,
     combine=over_seeds,
-    # The kernel of the published discrepancy is not stated: it is another number than our reverse_mmd_squared.
-    published=(
-        Published(TARGET, 128, "dsm", "classification", 383.53, 35.99, SOURCE),
-        Published(TARGET, 128, "ctsm", "classification", 20.86, 4.93, SOURCE),
-        Published(TARGET, 128, "dsm_diffclf", "classification", 4.40, 1.00, SOURCE),
-        Published(TARGET, 128, "dsm", "reverse_mmd", 0.0199, 0.0035, SOURCE),
-        Published(TARGET, 128, "ctsm", "reverse_mmd", 0.0520, 0.0034, SOURCE),
-        Published(TARGET, 128, "dsm_diffclf", "reverse_mmd", 0.0354, 0.0134, SOURCE),
+    published=tuple(
+        Published(TARGET, 128, objective, metric, value, stderr, SOURCE)
+        for objective, numbers in PUBLISHED.items()
+        for metric, (value, stderr) in numbers.items()
     ),
     headline="excess_classification.profiled_f",
 )

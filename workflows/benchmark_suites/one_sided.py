@@ -21,21 +21,17 @@ from boltzgen_diffclf.estimators.profile import (
 )
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.observables import (
-    ModeWeights,
     energy_mode_weights,
     fisher_divergence,
     kullback_leibler,
     level_effective_fractions,
     mode_error_floor,
     mode_errors,
-    sampled_mode_weights,
-    sliced_wasserstein_2,
-    squared_mmd,
 )
 from boltzgen_diffclf.paths import DiffusionPath, path_levels
-from boltzgen_diffclf.samplers import sample_reverse, sample_reverse_weighted
+from boltzgen_diffclf.samplers import sample_reverse_weighted
 from boltzgen_diffclf.samplers.diffusion_smc import EnergyAndGradient
-from boltzgen_diffclf.streams import named_generator, split_seed
+from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.noised_problem import NoisedObjective, neighbour_energies
 from systems.analytic import GaussianMixture, MixtureMarginals
 from workflows.benchmark_suites.one_sided_training import (
@@ -44,6 +40,7 @@ from workflows.benchmark_suites.one_sided_training import (
     one_sided_target,
     train_one_sided,
 )
+from workflows.benchmark_suites.reverse_samples import distance_metrics, draw_samples, mode_metrics, sample_metrics
 from workflows.benchmark_suites.suite import Metric, RowContext, RowSpec, StepProgress
 
 SHOWN_LEVELS = 8
@@ -51,11 +48,6 @@ SHOWN_LEVELS = 8
 
 _ROWS = 4096
 """Configurations evaluated at once."""
-
-
-def one_sided_row(path: DiffusionPath, spec: RowSpec, context: RowContext) -> list[Metric]:
-    """Train the energy of one row and return everything measured on it."""
-    return measure(train_row(path, spec, context), path, spec.seed, OneSidedSizes(**context.sizes))
 
 
 def train_row(path: DiffusionPath, spec: RowSpec, context: RowContext) -> Trained:
@@ -73,9 +65,14 @@ def train_row(path: DiffusionPath, spec: RowSpec, context: RowContext) -> Traine
 
 
 def train_as(
-    objective: str | NoisedObjective, sizes: OneSidedSizes, path: DiffusionPath, spec: RowSpec, context: RowContext
+    objective: str | NoisedObjective,
+    sizes: OneSidedSizes,
+    path: DiffusionPath,
+    spec: RowSpec,
+    context: RowContext,
+    layout: str | None = None,
 ) -> Trained:
-    """Return what :func:`train_row` does where the row is not named after its objective, or sizes differ by row."""
+    """Return what :func:`train_row` does where rows are not named by their objective, or differ in sizes or levels."""
     return train_one_sided(
         one_sided_target(spec.target, spec.dim),
         path,
@@ -85,6 +82,7 @@ def train_as(
         device=context.device,
         checkpoint=context.checkpoint(spec),
         progress=StepProgress(context).report,
+        layout=layout,
     )
 
 
@@ -109,12 +107,16 @@ def measure(trained: Trained, path: DiffusionPath, seed: int, sizes: OneSidedSiz
         return [*energy_metrics(trained.target, x, energy, score), *own, *cost]
     oracle = MixtureMarginals(trained.target, path)
     levels = path_levels(path, sizes.levels)
+    samples = draw_samples(model, oracle, levels, sizes.measured, seed)
+    reverse = sample_metrics(samples, oracle.at(float(levels[0])), seed)
     return [
         *classification_metrics(model, trained.learned_curve, oracle, levels, sizes, seed),
         *level_metrics(model, oracle, levels, sizes, seed),
-        *sample_metrics(model, oracle, levels, sizes, seed),
+        *reverse,
         *annealing_metrics(model, oracle, levels, sizes, seed),
         *cost,
+        *likelihood_metrics(model, oracle, levels, sizes, seed),
+        *distance_metrics(samples, reverse, seed),
     ]
 
 
@@ -202,36 +204,30 @@ def energy_metrics(
     weights, worth = energy_mode_weights(energy.numpy(), log_density.numpy(), responsibilities)
     fraction = level_effective_fractions(log_density.numpy()[None], -energy.numpy()[None])
     return [
-        *_mode_metrics("energy_mode", weights, exact, len(y)),
+        *mode_metrics("energy_mode", weights, exact, len(y)),
         Metric("energy_mode_effective", worth.n_effective, None, float(len(y))),
         Metric("fisher", float(fisher.value[0]), float(fisher.stderr[0]), 0.0),
         Metric("effective_fraction", float(fraction[0]), None, 1.0),
     ]
 
 
-def sample_metrics(
+def likelihood_metrics(
     model: NoisedEnergyModel,
     oracle: MixtureMarginals,
     levels: Float[Tensor, " levels"],
     sizes: OneSidedSizes,
     seed: int,
 ) -> list[Metric]:
-    """Return how far samples of the reverse process are from exact ones, beside what exact ones would score."""
-    stream, numpy_stream = named_generator(seed, "reverse"), np.random.default_rng(split_seed(seed, "directions"))
-    last, exact = levels[-1:], oracle.at(float(levels[0]))
-    spread = (model.path.alpha(last).square() * model.data.variance + model.path.sigma(last).square()).sqrt()
-    noise = torch.randn(sizes.measured, oracle.dimension, generator=stream, dtype=levels.dtype)
-    start = model.path.alpha(last) * model.data.mean + spread * noise
-    y = sample_reverse(model.denoiser, oracle.path, levels, start, stream)
-    reference, other = (exact.sample(sizes.measured, stream) for _ in range(2))
-    weights = sampled_mode_weights(exact.responsibilities(y).numpy())
-    samples = [part.numpy() for part in (y, reference, other)]
-    distances = [sliced_wasserstein_2(one, samples[1], numpy_stream) for one in (samples[0], samples[2])]
-    return [
-        *_mode_metrics("reverse_mode", weights, exact, len(y)),
-        Metric("reverse_mmd_squared", *squared_mmd(samples[0], samples[1]), 0.0),
-        Metric("reverse_sliced_w2", distances[0], None, distances[1]),
-    ]
+    """Return the Kullback-Leibler divergence [nats] of the data under the least noise, by the F that the model has.
+
+    That F is the one of its energies on the training data: where the divergence is negative, F is off by more.
+    """
+    t = float(levels[0])
+    exact, stream = oracle.at(t), named_generator(seed, "likelihood")
+    y = exact.sample(sizes.measured, stream)
+    with torch.no_grad():
+        ours = torch.cat([model.log_density(part, levels.new_full((len(part),), t)) for part in y.split(_ROWS)])
+    return [Metric("kullback_leibler.model_f", *_kullback_leibler(exact, y, ours), 0.0)]
 
 
 def annealing_metrics(
@@ -285,16 +281,6 @@ def _between(model: NoisedEnergyModel, levels: Float[Tensor, " levels"]) -> Ener
         return torch.lerp(energy, other, share), torch.lerp(gradient, slope, share[:, None])
 
     return energy_and_gradient
-
-
-def _mode_metrics(name: str, weights: ModeWeights, exact: GaussianMixture, n: int) -> list[Metric]:
-    truth = exact.weights.numpy()
-    errors, floor = mode_errors(weights.log_weights, truth), mode_error_floor(truth, n)
-    spread = 0.5 * float(np.sqrt(np.square(weights.stderr).sum()))
-    return [
-        Metric(f"{name}_total_variation", errors.total_variation, spread, floor.total_variation),
-        Metric(f"{name}s_forgotten", errors.forgotten, None, floor.forgotten),
-    ]
 
 
 def _kullback_leibler(target: GaussianMixture, x: Tensor, log_density: Tensor) -> Measurement:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from workflows.benchmark_suites.suite import Metric, RowContext, RowSpec
 
 SMALL = {
@@ -59,9 +61,16 @@ LARGE_FULL = {
 """In many dimensions, what a table needs."""
 
 
+LONGER: Mapping[str, tuple[str, float]] = {"dsm_longer": ("dsm", 1.25)}
+"""Rows of another objective in more steps than the suite has, and how many times as many."""
+
+
 def variance_preserving_row(spec: RowSpec, context: RowContext) -> list[Metric]:
     """Return what one row measured under variance preserving noise."""
     from boltzgen_diffclf.paths import PATHS
-    from workflows.benchmark_suites.one_sided import one_sided_row
+    from workflows.benchmark_suites.one_sided import measure, train_as
+    from workflows.benchmark_suites.one_sided_training import OneSidedSizes
 
-    return one_sided_row(PATHS["vp"], spec, context)
+    objective, factor = LONGER.get(spec.objective, (spec.objective, 1.0))
+    sizes = OneSidedSizes(**{**context.sizes, "steps": round(factor * context.sizes["steps"])})
+    return measure(train_as(objective, sizes, PATHS["vp"], spec, context), PATHS["vp"], spec.seed, sizes)

@@ -23,12 +23,13 @@ from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
 from boltzgen_diffclf.training.data_problem import DataObjective, DataSettings
 from boltzgen_diffclf.training.loop import History, Progress, TrainingResult, optimise
 from boltzgen_diffclf.training.noised_case import Setting
-from boltzgen_diffclf.training.noised_problem import NoisedObjective, energy_length
+from boltzgen_diffclf.training.noised_problem import NoisedObjective, energy_information, energy_length
 from boltzgen_diffclf.training.noised_training import NoisedSizes, NoisedTraining, train_noised
 from boltzgen_diffclf.training.objectives import named_objective
 from systems.analytic import (
     GaussianMixture,
     MixtureMarginals,
+    gaussian,
     mixture_1d,
     mixture_2d,
     mog40,
@@ -41,6 +42,7 @@ RING_WEIGHTS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 """Of the clusters, in a scale of their own: all different, so that it shows which are wrong."""
 
 ONE_SIDED_TARGETS: Mapping[str, Callable[[int], GaussianMixture]] = {
+    "gaussian": lambda dim: gaussian(dim, mean=0.5, sigma=0.8),
     "mixture_1d": lambda dim: mixture_1d(means=(-5.0, 5.0)),
     "mixture_2d": lambda dim: mixture_2d(),
     "mog40": lambda dim: standardised(mog40(dim)),
@@ -137,10 +139,12 @@ def train_one_sided(
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
     progress: Progress | None = None,
+    layout: str | None = None,
 ) -> Trained:
     """Return the energy of ``target`` that an objective, by name or by itself, learns from a fixed pool of samples.
 
     A noised energy learns on ``device``; one of the data alone, and all that is measured later, stays on the processor.
+    The levels of its training lie on the path as ``layout`` says, see :func:`path_levels`.
 
     Raises:
         InputError: no such objective, or a checkpoint of another training.
@@ -160,6 +164,7 @@ def train_one_sided(
         {"target": split_seed(0, str(target.means.tolist() + target.weights.tolist())), "seed": seed},
         checkpoint,
         progress,
+        layout,
     )
     learned = torch.zeros(0)
     result: TrainingResult[NoisedEnergyModel] | TrainingResult[DataEnergyModel]
@@ -189,13 +194,14 @@ class _Run(NamedTuple):
     identity: Mapping[str, object]
     checkpoint: Path | None
     progress: Progress | None
+    layout: str | None
 
 
 def _train_noised(
     objective: NoisedObjective, path: DiffusionPath, run: _Run
 ) -> tuple[TrainingResult[NoisedEnergyModel], Float[Tensor, " levels"]]:
     """Return the trained model in float64, with its profiled curve, and the learned curve."""
-    sizes, levels = run.sizes, path_levels(path, run.sizes.levels)
+    sizes, levels = run.sizes, _laid_out(path, run)
     resolution = data_resolution(run.training.samples.x, named_generator(run.seed, "resolution"))
     first, last = network_factor(path, levels[[0, -1]].float(), run.data, resolution).tolist()
     net = _noised_net(objective, len(run.data.mean), run.seed, sizes, (first, last))
@@ -215,6 +221,16 @@ def _train_noised(
     )
     result, learned = train_noised(model, training)
     return replace(result, model=result.model.cpu()), learned.cpu()
+
+
+def _laid_out(path: DiffusionPath, run: _Run) -> Float[Tensor, " levels"]:
+    """Return the levels of training; their length, where it is asked for, is that of the exact densities."""
+    oracle, stream = MixtureMarginals(run.target, path), named_generator(run.seed, "layout")
+
+    def information(nodes: Float[Tensor, " nodes"]) -> Float[Tensor, " nodes"]:
+        return energy_information(oracle, run.training, Setting(path, nodes), _LENGTH_POOL, stream)
+
+    return path_levels(path, run.sizes.levels, run.layout, information)
 
 
 def _exact_length(run: _Run, setting: Setting) -> Float[Tensor, " levels"]:

@@ -106,9 +106,13 @@ class Block:
     objectives: tuple[str, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
 
-    def holds(self, dim: int | None, objective: str | None) -> bool:
-        """Return whether the block has this dimension and this objective; None is any."""
-        return (dim is None or dim in self.dims) and (objective is None or objective in self.objectives)
+    def holds(self, dim: int | None, objective: str | None, target: str | None) -> bool:
+        """Return whether the block has this dimension, this objective and this target; None is any."""
+        return (
+            (dim is None or dim in self.dims)
+            and (objective is None or objective in self.objectives)
+            and (target is None or target == self.target)
+        )
 
 
 @dataclass(frozen=True)
@@ -178,10 +182,12 @@ class Suite:
         presets: name to sizes.
         run_row: computes one row.
         figures: from all lines of the table, published ones included.
+        more_targets: that may be asked for beside those of the presets.
         published: numbers to stand beside ours.
         combine: from the metrics of each seed of a row to those of all.
         headline: the metric that the terminal and the page show first.
         conclusion: from all lines of the table to what they say, in sentences; empty where they say nothing.
+        findings: from all lines of the table to lines that only all of them together give.
     """
 
     name: str
@@ -192,9 +198,17 @@ class Suite:
     run_row: Callable[[RowSpec, RowContext], list[Metric]]
     figures: Callable[[Sequence[TableRow]], list[SuiteFigure]]
     combine: Callable[[Sequence[Sequence[Metric]]], list[Metric]]
+    more_targets: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
     headline: str = "delta_f"
     conclusion: Callable[[Sequence[TableRow]], str] | None = None
+    findings: Callable[[Sequence[TableRow]], list[TableRow]] | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Targets that may be asked for."""
+        blocks = [block for preset in self.presets.values() for block in preset.blocks]
+        return tuple(dict.fromkeys((*(block.target for block in blocks), *self.more_targets)))
 
     def rows(
         self,
@@ -202,6 +216,7 @@ class Suite:
         dims: tuple[int, ...] = (),
         objectives: tuple[str, ...] = (),
         seeds: tuple[int, ...] = (),
+        targets: tuple[str, ...] = (),
     ) -> list[RowSpec]:
         """Return the rows of a preset, each once.
 
@@ -211,9 +226,10 @@ class Suite:
         specs: dict[RowSpec, None] = {}
         blocks = self.presets[preset].blocks
         for block in blocks:
-            for dim, objective in itertools.product(dims or block.dims, objectives or block.objectives):
-                given = dim if dims else None, objective if objectives else None
-                if block.holds(dim, objective) or not any(one.holds(*given) for one in blocks):
+            choices = dims or block.dims, objectives or block.objectives, targets or (block.target,)
+            for dim, objective, target in itertools.product(*choices):
+                given = dim if dims else None, objective if objectives else None, target if targets else None
+                if block.holds(dim, objective, target) or not any(one.holds(*given) for one in blocks):
                     chosen = seeds or block.seeds
-                    specs |= {RowSpec(self.name, block.target, dim, objective, seed): None for seed in chosen}
+                    specs |= {RowSpec(self.name, target, dim, objective, seed): None for seed in chosen}
         return list(specs)
