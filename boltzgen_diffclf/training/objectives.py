@@ -25,6 +25,12 @@ NOISED_OBJECTIVES: Mapping[str, NoisedObjective] = {
     "dsm_diffclf": NoisedObjective({"denoising": 1.0, "classification": 0.5}, pretraining=0.25),
     "dsm_diffclf_chained": NoisedObjective({"denoising": 1.0, "classification_chained": 0.5}, pretraining=0.25),
     "dsm_diffclf_named": NoisedObjective({"denoising": 1.0, "classification_named": 0.5}, pretraining=0.25),
+    # The mean over pairs is twice that of the binary loss, hence half its weight.
+    "dsm_diffclf_js": NoisedObjective({"denoising": 1.0, "classification_jensen_shannon": 0.25}, pretraining=0.25),
+    # Of levels far apart the exponential of the ratio has hardly a mean: neighbours alone.
+    "dsm_diffclf_kl": NoisedObjective(
+        {"denoising": 1.0, "classification_kullback_leibler": 0.25}, level_sampler="neighbours", pretraining=0.25
+    ),
     "dsm_diffclf_all": NoisedObjective(
         {"denoising": 1.0, "classification_among_all": 0.5}, level_sampler="scattered", pretraining=0.25
     ),
