@@ -57,6 +57,10 @@ def posterior_classification_loss(
     Returns:
         Per sample [nats].
 
+    References:
+        OuYang, Grenioux & Hernandez-Lobato 2026, arXiv:2601.21025, for the loss; the averaging of labels is our own, as
+        Xu, Tong & Jaakkola 2023, arXiv:2302.00670, average scores.
+
     >>> posterior_classification_loss(torch.zeros(1, 1, 2), torch.zeros(1, 2), torch.tensor([[[0.3, 0.7]]])).item()
     ... # doctest: +ELLIPSIS
     0.693...
