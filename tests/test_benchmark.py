@@ -153,6 +153,9 @@ def test_repeated_command_computes_nothing_and_more_rows_join_the_folder(tiny, m
         (["--suite", "classical", "--targets", "ring"], "did you mean 'rings'"),
         (["--seeds", "-1"], "seeds"),
         (["--seed", "1"], "--seeds"),
+        (["--suite", "mixture-1d", "--objectives", "cd_0"], "behind cd_ stands how many steps its chains take"),
+        (["--suite", "mog40", "--objectives", "nce_x"], "behind nce_ stands how many noise samples"),
+        (["--suite", "crossed", "--objectives", "nce_2"], "suite crossed has none of that name"),
     ],
 )
 def test_names_that_match_nothing_are_refused_with_the_nearest(words, near, capsys):
@@ -400,3 +403,34 @@ def test_straight_line_moves_its_mass_at_one_point():
     assert right[0] < 0.1
     assert right[1] == pytest.approx(0.5, abs=0.02)
     assert right[2] > 0.9
+
+
+def test_rows_of_any_size_are_found_again_in_their_folder(tmp_path, monkeypatch):
+    shrink(monkeypatch)
+    config = BenchmarkConfig(
+        suite="mixture-1d", objectives=("nce_0.5", "cd_3"), seeds=(0,), steps=2, samples=50, out=tmp_path, threads=1
+    )
+    result = run(config)
+    assert list(dict.fromkeys(row.objective for row in result.rows)) == ["nce_0.5", "cd_3"]
+    assert run(config).rows == result.rows
+    checkpoints = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert "mixture-1d-mixture_1d-d1-nce_0.5-seed0.safetensors" in checkpoints
+
+
+@pytest.mark.parametrize("suite", ["crossed", "ratios"])
+def test_exact_ends_are_a_row_with_the_difference_that_training_learned(suite, tmp_path, monkeypatch):
+    shrink(monkeypatch)
+    config = BenchmarkConfig(
+        suite=suite,
+        dims=(2,),
+        objectives=("dsm_diffclf_ends",),
+        seeds=(0,),
+        steps=4,
+        samples=200,
+        out=tmp_path,
+        threads=1,
+    )
+    found = {row.metric: row for row in run(config).rows if row.seed == "all"}
+    assert {"delta_f", "delta_f_exact_ends", "delta_f_classifier", "held_out_classification"} <= set(found)
+    assert found["delta_f_classifier"].limit == found["delta_f"].limit
+    assert math.isfinite(found["delta_f_classifier"].value)

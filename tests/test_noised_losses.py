@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from boltzgen_diffclf.data_gaussian import DataGaussian
-from boltzgen_diffclf.losses import clean_sample_by_force, level_classification_loss
+from boltzgen_diffclf.losses import (
+    clean_sample_by_force,
+    jensen_shannon_ratio_loss,
+    kullback_leibler_ratio_loss,
+    level_classification_loss,
+)
 from boltzgen_diffclf.nets import MlpEnergyNet
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import VariancePreserving, uniform_levels
@@ -102,7 +110,9 @@ def test_energies_that_come_with_the_denoiser_teach_what_energies_alone_teach() 
         ("denoising",),
         ("classification",),
         ("classification_chained",),
+        ("classification_jensen_shannon",),
         ("conditional_noise",),
+        ("denoising", "classification_kullback_leibler"),
         ("denoising", "classification_chained"),
         ("denoising", "classification"),
         ("denoising", "classification_named", "conditional_noise"),
@@ -176,3 +186,41 @@ def test_targets_by_force_have_the_same_mean_as_clean_samples_and_do_not_vary_in
     assert bool((error.mean(0).abs() <= 4 * error.std(0) / n**0.5 + 1e-12).all())
     assert float(error[:, 1].std()) < 0.6 * float(plain[:, 1].std())
     torch.testing.assert_close(clean_sample_by_force(x, y, x, (alpha, sigma), torch.tensor(0.0).double()), x)
+
+
+def test_jensen_shannon_of_pairs_is_twice_the_classification_of_two_levels() -> None:
+    model, given = moved_model(), batch()
+    pair = given._replace(**{name: getattr(given, name)[:, :2] for name in PAIRED})
+    ratio, plain = (
+        NOISED_LOSSES[name].mean(Case(model, pair, SETTING))
+        for name in ("classification_jensen_shannon", "classification")
+    )
+    torch.testing.assert_close(ratio, 2 * plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "of_ratios"),
+    [
+        ("classification_jensen_shannon", jensen_shannon_ratio_loss),
+        ("classification_kullback_leibler", kullback_leibler_ratio_loss),
+    ],
+)
+def test_bregman_losses_of_a_group_are_the_mean_over_its_pairs(
+    name: str, of_ratios: Callable[[Tensor, Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where labels name the level that made a sample, each pair is the published loss, from the noisier level."""
+
+    def named(x: Tensor, *_: object) -> Tensor:
+        return torch.eye(2, dtype=x.dtype).expand(len(x), 2, 2)
+
+    model, given = moved_model(), batch()
+    expected = []
+    for i, j in itertools.combinations(range(SIZE), 2):
+        ratios = [
+            (model.free_energy(given.t[:, i]) - model.energy(given.y[:, k], given.t[:, i]))
+            - (model.free_energy(given.t[:, j]) - model.energy(given.y[:, k], given.t[:, j]))
+            for k in (j, i)
+        ]
+        expected.append(of_ratios(*ratios).mean())
+    monkeypatch.setattr("boltzgen_diffclf.training.noised_losses.level_posterior", named)
+    torch.testing.assert_close(NOISED_LOSSES[name].mean(Case(model, given, SETTING)), torch.stack(expected).mean())

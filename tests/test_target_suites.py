@@ -12,10 +12,15 @@ from torch import Tensor
 
 from boltzgen_diffclf.data_energy import DataEnergyModel
 from boltzgen_diffclf.data_gaussian import DataGaussian
+from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.losses import contrastive_divergence_loss, noise_contrastive_loss
+from boltzgen_diffclf.nets import MlpEnergyNet
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import PATHS, DiffusionPath, path_levels
-from boltzgen_diffclf.training.data_problem import DataSettings
-from boltzgen_diffclf.training.objectives import DATA_OBJECTIVES
+from boltzgen_diffclf.streams import named_generator
+from boltzgen_diffclf.training.clean_data import FreshSamples
+from boltzgen_diffclf.training.data_problem import ContrastiveDivergence, DataObjective, DataSettings, NoiseContrast
+from boltzgen_diffclf.training.objectives import DATA_OBJECTIVES, named_objective
 from systems.analytic import GaussianMixture, MixtureMarginals
 from tests.metric_names import by_name
 from workflows.benchmark import BenchmarkConfig, run
@@ -29,6 +34,7 @@ from workflows.benchmark_suites.one_sided_training import (
     train_one_sided,
 )
 from workflows.benchmark_suites.plane_density import likelihood_metrics, plane_density, quadrature_metrics
+from workflows.benchmark_suites.suite import RowSpec
 from workflows.report.plane_figures import costs_figure, mode_weights_figure
 
 TINY = {"groups": 8, "hidden": 8, "layers": 1, "levels": 9, "level_pool": 8, "measured": 200, "particles": 40}
@@ -138,6 +144,67 @@ def test_names_that_state_a_size_have_it() -> None:
     settled = {name: objective.settled(settings) for name, objective in DATA_OBJECTIVES.items()}
     assert [settled[name].draws for name in ("nce", "nce_1", "nce_16")] == [7, 1, 16]
     assert [settled[name].chain_steps for name in ("cd", "cd_1", "cd_10", "pcd")] == [5, 1, 10, 5]
+    assert all(one.noise_ratio is None for one in settled.values())
+
+
+def test_any_noise_ratio_and_any_length_of_chains_have_a_name() -> None:
+    settings = DataSettings(1, draws=7, chain_steps=5)
+    objectives = {name: named_objective(name) for name in ("nce_2", "nce_0.5", "nce_2.5", "cd_3", "cd_25")}
+    settled = {name: one.settled(settings) for name, one in objectives.items() if isinstance(one, DataObjective)}
+    assert [(settled[name].draws, settled[name].noise_ratio) for name in ("nce_2", "nce_0.5", "nce_2.5")] == [
+        (2, 2.0),
+        (1, 0.5),
+        (3, 2.5),
+    ]
+    assert [settled[name].chain_steps for name in ("cd_3", "cd_25")] == [3, 25]
+
+
+@pytest.mark.parametrize("ratio", [0.5, 4.0])
+def test_a_stated_noise_ratio_is_the_odds_of_the_loss_not_the_number_of_draws(ratio: float) -> None:
+    target = one_sided_target("mixture_2d", 2)
+    data = FreshSamples(target)
+    gaussian = DataGaussian(target.mean, target.variance)
+    model = DataEnergyModel(MlpEnergyNet(2, named_generator(0, "w"), hidden=8, layers=1), gaussian).double()
+    like = target.mean
+    problem = NoiseContrast(like, data, data, DataSettings(1, groups=32, draws=4, noise_ratio=ratio))
+    batch = problem.draw(model, named_generator(0, "draw"))
+    expected = noise_contrastive_loss(
+        model.energy, model.gaussian_log_density, batch.x, batch.other, model.log_normaliser, ratio
+    )
+    torch.testing.assert_close(problem.losses(model, batch)[0], expected.mean())
+    unstated = NoiseContrast(like, data, data, DataSettings(1, groups=32, draws=4))
+    same = torch.equal(unstated.losses(model, batch), problem.losses(model, batch))
+    assert same == (ratio == 4.0)
+
+
+def test_contrastive_divergence_is_regularised_as_its_settings_say() -> None:
+    target = one_sided_target("mixture_2d", 2)
+    data, like = FreshSamples(target), target.mean
+    net = MlpEnergyNet(2, named_generator(0, "w"), hidden=8, layers=1)
+    model = DataEnergyModel(net, DataGaussian(target.mean, target.variance)).double()
+    settings = DataSettings(1, groups=32, chain_steps=1, regulariser=0.3)
+    problem = ContrastiveDivergence(like, data, data, settings)
+    batch = problem.draw(model, named_generator(0, "draw"))
+    expected = contrastive_divergence_loss(model.energy, batch.x, batch.other[:, 0], 0.3).mean()
+    torch.testing.assert_close(problem.losses(model, batch)[0], expected)
+
+
+@pytest.mark.parametrize("name", ["cd_0", "cd_1.5", "cd_-1", "cd_", "nce_x", "nce_0", "nce_0.0", "nce_-2", "nce_04"])
+def test_sizes_that_make_no_sense_are_refused(name: str) -> None:
+    base = name.partition("_")[0]
+    with pytest.raises(InputError, match=f"no objective '{name}': behind {base}_ stands how many"):
+        named_objective(name)
+
+
+def test_sized_rows_stand_behind_their_like_where_the_suite_has_it() -> None:
+    suite = SUITES["mixture-1d"]
+    names = ["cd_3", "pcd", "nce_20", "nce", "nce_0.5", "cd"]
+    places = {name: suite.place(name) for name in names}
+    assert sorted(names, key=lambda name: places[name]) == ["nce", "nce_0.5", "nce_20", "cd", "cd_3", "pcd"]
+    assert SUITES["classical"].place("nce_4") == (1, 0.0)
+    assert SUITES["crossed"].place("nce_2") is None
+    spec = RowSpec("mixture-1d", "mixture_1d", 1, "nce_0.5", 0)
+    assert RowSpec.from_stage("mixture-1d", spec.stage) == spec
 
 
 @pytest.mark.parametrize("objective", ["nce_1", "cd_1"])

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from boltzgen_diffclf.errors import nearest_name
+from boltzgen_diffclf.errors import InputError, nearest_name
 from workflows.benchmark_suites import SUITES
 from workflows.benchmark_suites.suite import RowSpec, Suite, TableRow
 from workflows.command_line import run_command
@@ -44,7 +44,11 @@ class BenchmarkConfig:
         tuple[str, ...], Field(description="Targets, by name (those of the preset where not given).")
     ] = ()
     objectives: Annotated[
-        tuple[str, ...], Field(description="Rows to compute, by name (those of the preset where not given).")
+        tuple[str, ...],
+        Field(
+            description="Rows to compute, by name (those of the preset where not given); suites of nce and cd take "
+            "nce_RATIO and cd_STEPS of any size."
+        ),
     ] = ()
     seeds: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...],
@@ -76,7 +80,7 @@ class BenchmarkConfig:
     def _known_rows(self) -> BenchmarkConfig:
         suite = SUITES[self.suite]
         for objective in self.objectives:
-            if objective not in suite.objectives:
+            if _place(suite, objective) is None:
                 near = nearest_name(objective, list(suite.objectives))
                 valid = ", ".join(suite.objectives)
                 raise ValueError(f"--objectives {objective}: suite {suite.name} has none of that name ({valid}){near}")
@@ -120,6 +124,14 @@ class BenchmarkConfig:
         chosen |= {name: (getattr(self, name),) for name in ("steps", "samples") if getattr(self, name) is not None}
         words += [f"--{name} {' '.join(map(str, values))}" for name, values in chosen.items()]
         return " ".join(words)
+
+
+def _place(suite: Suite, objective: str) -> tuple[int, float] | None:
+    """Return where a suite has an objective, in the errors of settings."""
+    try:
+        return suite.place(objective)
+    except InputError as error:
+        raise ValueError(f"--objectives {objective}: {error}") from error
 
 
 @plain_dataclass(frozen=True)

@@ -59,9 +59,8 @@ def _require_same_sizes(config: BenchmarkConfig, folder: RunFolder) -> None:
 def finished_rows(suite: Suite, folder: RunFolder) -> list[RowSpec]:
     """Return the rows of a suite that the folder holds, asked for now or before, in the order of the suite."""
     found = [RowSpec.from_stage(suite.name, stage) for stage in folder.finished_stages()]
-    rank = {objective: place for place, objective in enumerate(suite.objectives)}
-    known = [spec for spec in found if spec is not None and spec.objective in rank]
-    return sorted(known, key=lambda spec: (spec.target, spec.dim, rank[spec.objective], spec.seed))
+    places = {spec: place for spec in found if spec is not None and (place := suite.place(spec.objective)) is not None}
+    return sorted(places, key=lambda spec: (spec.target, spec.dim, places[spec], spec.seed))
 
 
 def _compute_row(suite: Suite, spec: RowSpec, config: BenchmarkConfig, folder: RunFolder, device: str) -> StageResult:

@@ -20,7 +20,7 @@ from boltzgen_diffclf.free_energy.evaluation import Cost, cast, level_energies, 
 from boltzgen_diffclf.free_energy.path_pool import PathSpace, build_path_data
 from boltzgen_diffclf.paths import arcsine_levels
 from boltzgen_diffclf.streams import named_generator
-from boltzgen_diffclf.training import PathData, TrainingResult, TrainingSettings, train
+from boltzgen_diffclf.training import PathData, TrainingResult, TrainingSettings, TwoSidedProblem, train
 from boltzgen_diffclf.training.loop import Progress
 
 MakeModel = Callable[[Float[Tensor, " levels"], torch.Generator], EnergyModel]
@@ -101,6 +101,7 @@ def train_replicate(
     settings: LearningSettings,
     seed: int,
     *,
+    problem: type[TwoSidedProblem] = TwoSidedProblem,
     checkpoint: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -113,6 +114,7 @@ def train_replicate(
         cast(pools.training, torch.float32),
         cast(pools.evaluation, torch.float32),
         replace(settings.training, seed=seed),
+        problem=problem,
         checkpoint=checkpoint,
         identity=identity,
         progress=progress,

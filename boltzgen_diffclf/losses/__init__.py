@@ -3,8 +3,6 @@
 from boltzgen_diffclf.losses.classification import (
     binary_classification_loss,
     exact_end_classification_loss,
-    jensen_shannon_ratio_loss,
-    kullback_leibler_ratio_loss,
     level_classification_loss,
     level_posterior,
     posterior_classification_loss,
@@ -16,6 +14,13 @@ from boltzgen_diffclf.losses.classification_diffusion import (
 )
 from boltzgen_diffclf.losses.conditional_nce import conditional_noise_contrastive_loss
 from boltzgen_diffclf.losses.contrastive_divergence import ReplayBuffer, contrastive_divergence_loss, run_negatives
+from boltzgen_diffclf.losses.density_ratio import (
+    RatioTerms,
+    jensen_shannon_ratio_loss,
+    jensen_shannon_terms,
+    kullback_leibler_ratio_loss,
+    kullback_leibler_terms,
+)
 from boltzgen_diffclf.losses.fokker_planck import (
     fokker_planck_loss,
     fokker_planck_residual,
@@ -40,6 +45,7 @@ from boltzgen_diffclf.losses.time_score import time_score, time_score_matching_l
 
 __all__ = [
     "CleanPosterior",
+    "RatioTerms",
     "ReplayBuffer",
     "binary_classification_loss",
     "classification_diffusion_loss",
@@ -55,8 +61,10 @@ __all__ = [
     "fokker_planck_residual",
     "forward_step",
     "jensen_shannon_ratio_loss",
+    "jensen_shannon_terms",
     "kernel_ratio_loss",
     "kullback_leibler_ratio_loss",
+    "kullback_leibler_terms",
     "level_classification_loss",
     "level_posterior",
     "noise_contrastive_loss",

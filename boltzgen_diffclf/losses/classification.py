@@ -6,8 +6,6 @@ whose density is known, fixes ``c``.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float, Int, Real
 from torch import Tensor
@@ -58,6 +56,10 @@ def posterior_classification_loss(
 
     Returns:
         Per sample [nats].
+
+    References:
+        OuYang, Grenioux & Hernandez-Lobato 2026, arXiv:2601.21025, for the loss; the averaging of labels is our own, as
+        Xu, Tong & Jaakkola 2023, arXiv:2302.00670, average scores.
 
     >>> posterior_classification_loss(torch.zeros(1, 1, 2), torch.zeros(1, 2), torch.tensor([[[0.3, 0.7]]])).item()
     ... # doctest: +ELLIPSIS
@@ -120,7 +122,7 @@ def binary_classification_loss(
 def exact_end_classification_loss(
     end_energies: Float[Tensor, "samples 2"],
     inner_energies: Float[Tensor, "samples inner"],
-    free_energies: Float[Tensor, " levels"],
+    free_energies: Float[Tensor, "*each levels"],
     origin: Int[Tensor, " samples"],
     counts: Real[Tensor, " levels"],
 ) -> Float[Tensor, " samples"]:
@@ -133,7 +135,8 @@ def exact_end_classification_loss(
     Args:
         end_energies: ``u_A(y)`` and ``u_B(y)`` [kT] of every sample; ``+inf`` in the end that excludes it is fine.
         inner_energies: ``U(y, t_j)`` [kT] at the levels between.
-        free_energies: ``F`` of all levels in order, A first and B last, defined up to one constant.
+        free_energies: ``F`` of all levels in order, A first and B last, defined up to one constant; of those of each
+            sample, where these are told apart among levels of their own.
         origin: index of the level that made each sample.
         counts: samples that each level gives, or their shares; the levels need not give equally many.
 
@@ -144,44 +147,3 @@ def exact_end_classification_loss(
     energies = torch.cat([end_energies[:, :1], inner_energies, end_energies[:, 1:]], dim=1)
     logits = counts.to(energies.dtype).log() + free_energies - energies
     return torch.nn.functional.cross_entropy(logits, origin.long(), reduction="none")
-
-
-def jensen_shannon_ratio_loss(
-    log_ratio_at_start: Float[Tensor, "*batch"], log_ratio_at_end: Float[Tensor, "*batch"]
-) -> Float[Tensor, "*batch"]:
-    r"""Bregman loss of the Jensen-Shannon divergence, ``E_s softplus(g) + E_t softplus(-g)``.
-
-    Its least value is ``2 log 2 - 2 JS(p_s, p_t)``, at the true log ratio ``g = log p_t - log p_s``. It is twice the
-    mean of :func:`binary_classification_loss`.
-
-    Args:
-        log_ratio_at_start: ``g(y) = l_t(y) - l_s(y)`` [nats] at ``y ~ p_s``, with ``l = F - U``.
-        log_ratio_at_end: the same ``g`` at ``y ~ p_t``.
-
-    References:
-        Menon & Ong 2016, Linking losses for density ratio and class-probability estimation.
-    """
-    softplus = torch.nn.functional.softplus
-    return softplus(log_ratio_at_start) + softplus(-log_ratio_at_end)
-
-
-def kullback_leibler_ratio_loss(
-    log_ratio_at_start: Float[Tensor, "*batch"], log_ratio_at_end: Float[Tensor, "*batch"], ceiling: float = 20.0
-) -> Float[Tensor, "*batch"]:
-    r"""Bregman loss of the Kullback-Leibler divergence, ``E_s exp(g) - E_t g``, with a bounded slope.
-
-    Its least value is ``1 - KL(p_t, p_s)``, at the true log ratio ``g = log p_t - log p_s``. Above ``ceiling`` the
-    exponential goes on along its tangent: held constant there, as is also seen, the loss has no minimum, for it falls
-    forever as ``g`` grows on the samples of ``p_t``. True ratios above the ceiling are out of reach either way.
-
-    Args:
-        log_ratio_at_start: ``g(y) = l_t(y) - l_s(y)`` [nats] at ``y ~ p_s``, with ``l = F - U``.
-        log_ratio_at_end: the same ``g`` at ``y ~ p_t``.
-        ceiling: largest ``g`` whose exponential is taken.
-
-    References:
-        Nguyen, Wainwright & Jordan 2010, IEEE Trans. Inf. Theory 56, 5847.
-    """
-    below = log_ratio_at_start.clamp(max=ceiling).exp()
-    above = math.exp(ceiling) * (log_ratio_at_start - ceiling).clamp(min=0)
-    return below + above - log_ratio_at_end

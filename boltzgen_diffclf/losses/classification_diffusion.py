@@ -18,6 +18,9 @@ def noise_level_cross_entropy_loss(
         logits: unnormalised ``log P(t | y)``.
         label: the level that made ``y``.
 
+    References:
+        Yadin, Elata & Michaeli 2024, arXiv:2402.10095, section Method.
+
     >>> noise_level_cross_entropy_loss(torch.zeros(1, 4), torch.tensor([3])).item()  # doctest: +ELLIPSIS
     1.386...
     """
@@ -35,6 +38,9 @@ def noise_prediction_loss(
     Args:
         denoised: what the model finds, differentiable in its parameters.
         noise: the ``eps`` that made ``y_t``.
+
+    References:
+        Yadin, Elata & Michaeli 2024, arXiv:2402.10095, theorem 3.1: the denoiser from the gradient of the logits.
     """
     return (denoised - noise).square().mean(-1)
 

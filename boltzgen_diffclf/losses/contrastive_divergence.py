@@ -33,7 +33,8 @@ def contrastive_divergence_loss(
         energy: ``U`` [kT], one value a configuration.
         data: samples of the density to be learned.
         negatives: samples of the model, held fixed.
-        regulariser: pull of the energies to zero [1/kT]; it fixes the constant and bends the minimum in proportion.
+        regulariser: pull of the energies to zero [1/kT]; it fixes the constant and bends the minimum: where samples
+            come, energies are drawn to within ``1 / (2 regulariser)`` of zero.
 
     References:
         Hinton 2002, Neural Comput. 14, 1771; the regulariser: Du & Mordatch 2019, arXiv:1903.08689.
@@ -53,6 +54,9 @@ def run_negatives(
 
     Started from the data this gives the negatives of CD-k. The kernel should be Metropolised (MALA, HMC): the error of
     an unadjusted time step is learned as if it belonged to the data.
+
+    References:
+        Hinton 2002, Neural Comput. 14, 1771.
     """
     ladder = SingleLevel(_PresentEnergy(energy, start))
     level = torch.zeros(len(start), dtype=torch.long, device=start.device)

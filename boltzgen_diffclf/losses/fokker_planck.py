@@ -64,6 +64,10 @@ def fokker_planck_loss(
     """Return the squared residual per squared degree of freedom, with the same weight at every time.
 
     Any positive weight in (y, t) keeps the minimum. Arguments are those of :func:`fokker_planck_residual`.
+
+    References:
+        Lai et al. 2023, arXiv:2210.04296, who square the residual of the scores; here that of the log density, as in
+        Plainer et al. 2025, arXiv:2506.17139.
     """
     return (fokker_planck_residual(model, path, y, t, dimension) / dimension).square()
 

@@ -68,7 +68,7 @@ def kernel_ratio_loss(
         dimension: degrees of freedom of the noise.
 
     References:
-        He, Hernandez-Lobato, Du & Vargas 2025, arXiv:2506.05668.
+        He, Hernandez-Lobato, Du & Vargas 2025, arXiv:2506.05668: the Radon-Nikodym estimator as a regulariser.
     """
     log_density_t = model.free_energy(t) - model.energy(y_t, t)
     log_density_s = model.free_energy(s) - model.energy(y_s, s)

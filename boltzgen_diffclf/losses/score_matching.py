@@ -54,7 +54,7 @@ def endpoint_target_score_matching_loss(
         dimension: degrees of freedom.
 
     References:
-        De Bortoli et al. 2024, arXiv:2402.08667, here at both ends of an interpolant.
+        De Bortoli et al. 2024, arXiv:2402.08667, target score identity, here at both ends of an interpolant.
     """
     time = t.unsqueeze(-1)
     near_start = (time < 0.5).to(gradient.dtype)
@@ -130,6 +130,6 @@ def target_score_matching_loss(
         dimension: degrees of freedom.
 
     References:
-        De Bortoli et al. 2024, arXiv:2402.08667.
+        De Bortoli et al. 2024, arXiv:2402.08667, target score identity and target score matching.
     """
     return (alpha[:, None] * gradient + data_score).square().sum(-1) / dimension

@@ -41,7 +41,7 @@ def time_score_matching_loss(
         dimension: degrees of freedom.
 
     References:
-        Yu, Klami, Hyvarinen, Korba & Chehab 2025, arXiv:2502.02300.
+        Yu, Klami, Hyvarinen, Korba & Chehab 2025, arXiv:2502.02300: conditional time score matching.
     """
     # The target is infinite at an exact end, and infinity times a weight of zero would be NaN.
     target = torch.where(gamma > 0, conditional_time_score, 0.0)

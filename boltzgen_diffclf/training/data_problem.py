@@ -48,12 +48,17 @@ class DataSettings(LoopSettings):
         draws: noise samples or probes for each.
         chain_steps: steps of the chains that give negatives.
         chains: that persist.
+        noise_ratio: odds of noise in noise contrast; None takes as many as there are draws.
+        regulariser: of contrastive divergence, see :func:`contrastive_divergence_loss`. The customary weight of one
+            belongs to chains far below the temperature of the energy: at that of ours, hardly a density is left.
     """
 
     groups: int = 512
     draws: int = 4
     chain_steps: int = 10
     chains: int = 2048
+    noise_ratio: float | None = None
+    regulariser: float = 0.0
 
 
 class DataProblem(Problem[DataEnergyModel, DataBatch]):
@@ -108,7 +113,7 @@ class DataProblem(Problem[DataEnergyModel, DataBatch]):
 
 
 class NoiseContrast(DataProblem):
-    """Noise contrast against the Gaussian of the data, with as large odds of noise as there are draws."""
+    """Noise contrast against the Gaussian of the data; where no odds of noise are given, there are draws for them."""
 
     names = ("noise_contrast",)
     learns_normaliser = True
@@ -122,7 +127,8 @@ class NoiseContrast(DataProblem):
 
     def losses(self, model: DataEnergyModel, batch: DataBatch) -> Float[Tensor, " losses"]:
         """See :meth:`Problem.losses`."""
-        noise_density, ratio = model.gaussian_log_density, float(self.settings.draws)
+        noise_density, given = model.gaussian_log_density, self.settings.noise_ratio
+        ratio = float(self.settings.draws if given is None else given)
         loss = noise_contrastive_loss(model.energy, noise_density, batch.x, batch.other, model.log_normaliser, ratio)
         return loss.mean()[None]
 
@@ -177,7 +183,8 @@ class ContrastiveDivergence(DataProblem):
 
     def losses(self, model: DataEnergyModel, batch: DataBatch) -> Float[Tensor, " losses"]:
         """See :meth:`Problem.losses`."""
-        return contrastive_divergence_loss(model.energy, batch.x, batch.other[:, 0]).mean()[None]
+        loss = contrastive_divergence_loss(model.energy, batch.x, batch.other[:, 0], self.settings.regulariser)
+        return loss.mean()[None]
 
     def evaluations(self, model: DataEnergyModel) -> int:
         """See :meth:`Problem.evaluations`: the chains take an energy and a gradient a step, and at their start."""
@@ -252,13 +259,19 @@ class DataObjective:
         problem: what is minimised.
         draws: noise samples or probes for each datum; None leaves it to the settings.
         chain_steps: of the chains that give negatives; None leaves it to the settings.
+        noise_ratio: odds of noise in noise contrast; None leaves it to the settings.
     """
 
     problem: type[DataProblem]
     draws: int | None = None
     chain_steps: int | None = None
+    noise_ratio: float | None = None
 
     def settled(self, settings: DataSettings) -> DataSettings:
         """Return the settings with the sizes that the objective has."""
-        draws, chain_steps = self.draws or settings.draws, self.chain_steps or settings.chain_steps
-        return replace(settings, draws=draws, chain_steps=chain_steps)
+        return replace(
+            settings,
+            draws=settings.draws if self.draws is None else self.draws,
+            chain_steps=settings.chain_steps if self.chain_steps is None else self.chain_steps,
+            noise_ratio=settings.noise_ratio if self.noise_ratio is None else self.noise_ratio,
+        )

@@ -33,10 +33,12 @@ class LevelSampler:
     Attributes:
         draw: from the thermodynamic length at each level, levels a group, groups and a CPU stream to the groups.
         needs_length: whether that length must have been measured; where not, that of the data's Gaussian will do.
+        is_even: whether every level is as frequent as any other, as classes among all levels have to be.
     """
 
     draw: Callable[[Float[Tensor, " levels"], int, int, torch.Generator], LevelIndices]
     needs_length: bool = False
+    is_even: bool = False
 
 
 def neighbours(place: Float[Tensor, " levels"], size: int, groups: int, generator: torch.Generator) -> LevelIndices:
@@ -73,7 +75,7 @@ def gap_aware(place: Float[Tensor, " levels"], size: int, groups: int, generator
 
 LEVEL_SAMPLERS: Mapping[str, LevelSampler] = {
     "neighbours": LevelSampler(neighbours),
-    "scattered": LevelSampler(scattered),
+    "scattered": LevelSampler(scattered, is_even=True),
     "spaced": LevelSampler(spaced),
     "gap_aware": LevelSampler(gap_aware, needs_length=True),
 }

@@ -11,12 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boltzgen_diffclf.losses import (
+    RatioTerms,
     clean_sample_by_force,
     conditional_noise_contrastive_loss,
     contrastive_divergence_loss,
     denoiser_matching_loss,
     forward_step,
+    jensen_shannon_terms,
     kernel_ratio_loss,
+    kullback_leibler_terms,
     level_classification_loss,
     level_posterior,
     posterior_classification_loss,
@@ -82,10 +85,42 @@ def classification_named(case: Case) -> Float[Tensor, ""]:
     return level_classification_loss(_group_energies(case), case.model.free_energy(case.batch.t)).mean()
 
 
+def classification_jensen_shannon(case: Case) -> Float[Tensor, ""]:
+    """The Jensen-Shannon loss of every two levels of a group, a pair: with groups of two, twice ``classification``."""
+    return _pairwise(case, jensen_shannon_terms)
+
+
+def classification_kullback_leibler(case: Case) -> Float[Tensor, ""]:
+    """The Kullback-Leibler loss of every two levels of a group, a pair.
+
+    Its exponential is taken at the noisier level of a pair: there the ratio hardly varies. At the other, in the tails,
+    it has no variance where the noisier level is more than twice as wide.
+    """
+    return _pairwise(case, kullback_leibler_terms)
+
+
+def _pairwise(case: Case, terms: Callable[[Tensor], RatioTerms]) -> Float[Tensor, ""]:
+    """Return the mean Bregman loss of the pairs of levels of a group, from the noisier to the other, labels averaged.
+
+    ``E_s a(g) + E_t b(g)`` is twice the mean of ``P(s | y) a(g) + P(t | y) b(g)`` over samples of both, whatever
+    ``P(s | y)`` is averaged over: which of the two made ``y`` only has to be as likely as that.
+    """
+    batch, path = case.batch, case.setting.path
+    pair = torch.combinations(torch.arange(batch.t.shape[1], device=batch.t.device))
+    x, z, t = (value[:, pair].flatten(0, 1) for value in (batch.x, batch.z, batch.t))
+    levels = coefficients(path, t)
+    posterior = level_posterior(x, z, levels, levels, case.rows.others)
+    energies = _group_energies(case)[:, pair[:, :, None], pair[:, None]].flatten(0, 1)
+    log_density = case.model.free_energy(t).unsqueeze(-2) - energies
+    at_start, at_end = terms(log_density[..., 0] - log_density[..., 1])
+    return 2 * (posterior[..., 1] * at_start + posterior[..., 0] * at_end).mean()
+
+
 def classification_among_all(case: Case) -> Float[Tensor, ""]:
     """The diffusive classification loss among all levels; one pass where the network gives them together.
 
-    Kernels of many others at all levels would cost more than the network, and few make a step noisier: none here.
+    Kernels of many others at all levels would cost more than the network, and few make a step noisier: none here. The
+    levels of the samples must be drawn evenly: the classes have no prior.
     """
     model, batch, levels = case.model, case.batch, case.setting.levels
     energies = model.level_energies(case.rows.y, levels).unflatten(0, batch.level.shape)
@@ -216,6 +251,8 @@ NOISED_LOSSES: Mapping[str, NoisedLoss] = {
     "classification": NoisedLoss(classification, lambda sizes: sizes.group_size**2),
     "classification_chained": NoisedLoss(classification_chained, lambda sizes: 3 * sizes.group_size - 2),
     "classification_named": NoisedLoss(classification_named, lambda sizes: sizes.group_size**2),
+    "classification_jensen_shannon": NoisedLoss(classification_jensen_shannon, lambda sizes: sizes.group_size**2),
+    "classification_kullback_leibler": NoisedLoss(classification_kullback_leibler, lambda sizes: sizes.group_size**2),
     "classification_among_all": NoisedLoss(classification_among_all, lambda sizes: sizes.group_size * sizes.all_levels),
     "time_score": NoisedLoss(time_score, lambda sizes: 2 * sizes.group_size),
     "fokker_planck": NoisedLoss(fokker_planck, lambda sizes: 7 * sizes.group_size),
@@ -235,8 +272,19 @@ BY_FORCE = frozenset({"denoising_by_force", "target_score"})
 BY_CHAINS = frozenset({"contrastive_divergence"})
 """Those that ask for chains of the model's own."""
 
-COMPARING = frozenset({"classification", "classification_named", "classification_chained"})
+COMPARING = frozenset(
+    {
+        "classification",
+        "classification_named",
+        "classification_chained",
+        "classification_jensen_shannon",
+        "classification_kullback_leibler",
+    }
+)
 """Those that compare the levels of a group."""
+
+AMONG_ALL = frozenset({"classification_among_all"})
+"""Those that compare all levels, which then have to be drawn evenly."""
 
 
 def price_together(names: Collection[str], sizes: Sizes) -> int:

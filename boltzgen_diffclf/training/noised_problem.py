@@ -22,10 +22,11 @@ from boltzgen_diffclf.paths import DiffusionPath, accumulated_length, fisher_inf
 from boltzgen_diffclf.streams import device_stream
 from boltzgen_diffclf.training.clean_data import CleanData, CleanSamples
 from boltzgen_diffclf.training.level_chains import N_LEAPFROG, LevelChains, LevelChainsState
-from boltzgen_diffclf.training.level_samplers import named_level_sampler
+from boltzgen_diffclf.training.level_samplers import LEVEL_SAMPLERS, named_level_sampler
 from boltzgen_diffclf.training.loop import LoopSettings
 from boltzgen_diffclf.training.noised_case import Case, NoisedBatch, Setting
 from boltzgen_diffclf.training.noised_losses import (
+    AMONG_ALL,
     BY_CHAINS,
     COMPARING,
     NOISED_LOSSES,
@@ -96,8 +97,9 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
             Else :func:`gaussian_length` stands in for it.
 
     Raises:
-        InputError: groups of more levels than there are, an unknown level sampler, one that lacks the length, or a
-            reference batch smaller than the configurations a step.
+        InputError: groups of more levels than there are, an unknown level sampler, one that lacks the length, one that
+            favours levels where a loss compares all of them, or a reference batch smaller than the configurations a
+            step.
     """
 
     undivided = frozenset({"others", "others_score"})
@@ -129,6 +131,13 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
             )
         if self.group_size > len(levels):
             raise InputError(f"groups of {self.group_size} levels need as many, and there are {len(levels)}")
+        uneven = AMONG_ALL & objective.weights.keys()
+        if uneven and not self._sampler.is_even:
+            even = ", ".join(name for name, one in LEVEL_SAMPLERS.items() if one.is_even)
+            raise InputError(
+                f"{next(iter(uneven))} takes all levels as equally frequent, and level sampler {self.level_sampler} "
+                f"favours some of them; take {even}"
+            )
         if self._sampler.needs_length and length is None:
             raise InputError(
                 f"level sampler {self.level_sampler} needs the length of the path; give it, or take spaced"

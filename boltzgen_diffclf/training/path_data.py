@@ -74,6 +74,24 @@ class PathData:
         member = torch.randint(self.y.shape[1], level.shape, generator=generator)
         return self.take(level.to(self.y.device), member.to(self.y.device))
 
+    def draw_with_ends(
+        self, n_groups: int, group_size: int, generator: torch.Generator, *, neighbours: bool = True
+    ) -> PathBatch:
+        """Draw groups whose first and last level are the ends of the path, the others from between, see :meth:`draw`.
+
+        Args:
+            n_groups: groups in the batch.
+            group_size: levels a group, both ends counted.
+            generator: a CPU stream, the same on every process of a distributed run.
+            neighbours: as in :meth:`draw`, of the levels between.
+        """
+        draw_levels, last = neighbour_groups if neighbours else scattered_groups, len(self.levels) - 1
+        between = 1 + draw_levels(last - 1, group_size - 2, n_groups, generator)
+        start = torch.zeros_like(between[:, :1])
+        level = torch.cat([start, between, start + last], dim=1)
+        member = torch.randint(self.y.shape[1], level.shape, generator=generator)
+        return self.take(level.to(self.y.device), member.to(self.y.device))
+
     def at_levels(self, index: Tensor) -> PathData:
         """Return the pools of the levels at ``index`` alone."""
         fields = {

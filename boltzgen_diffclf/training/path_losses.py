@@ -13,6 +13,7 @@ from boltzgen_diffclf.energy import Ends, EnergyModel
 from boltzgen_diffclf.losses import (
     denoising_score_matching_loss,
     endpoint_target_score_matching_loss,
+    exact_end_classification_loss,
     level_classification_loss,
 )
 from boltzgen_diffclf.training.path_data import PathBatch
@@ -63,6 +64,34 @@ def path_losses(model: EnergyModel, batch: PathBatch, dimension: int) -> PathLos
     classification = level_classification_loss(energies, free_energies)
     target_score = endpoint_target_score_matching_loss(
         gradient, batch.end_force[:, :, 0], batch.end_force[:, :, 1], batch.t, batch.gamma, dimension
+    )
+    return PathLosses(denoising.mean(), classification.mean(), target_score.mean())
+
+
+def exact_end_path_losses(model: EnergyModel, batch: PathBatch, dimension: int) -> PathLosses:
+    """Evaluate every objective on groups whose first and last level are the true end states, as classes too.
+
+    The model says nothing of the energies of those two: its curve ends in the free energies of the states themselves,
+    whatever it learns between. Score matching takes the levels between; at exact ends there is nothing to match.
+    """
+    groups, size, dim = batch.y.shape
+    inner = PathBatch(*(value[:, 1:-1] for value in batch))
+    y_rows = batch.y[:, :, None].expand(-1, -1, size - 2, -1).reshape(-1, dim)
+    t_columns = inner.t[:, None].expand(-1, size, -1).reshape(-1)
+    end_rows = batch.end_energy[:, :, None].expand(-1, -1, size - 2, -1).reshape(-1, 2)
+    energies = model.energy(y_rows, t_columns, end_rows).reshape(groups * size, size - 2)
+    classification = exact_end_classification_loss(
+        batch.end_energy.flatten(0, 1),
+        energies,
+        model.free_energy(batch.t).repeat_interleave(size, dim=0),
+        torch.arange(size, device=batch.y.device).repeat(groups),
+        batch.t.new_ones(size),
+    )
+    gradient = model.gradient(inner.y.reshape(-1, dim), inner.t.reshape(-1), _ends(inner)).reshape(inner.y.shape)
+    denoising = denoising_score_matching_loss(gradient, inner.noise, inner.gamma, dimension)
+    denoising = denoising * clash_weight(model, inner, dimension)
+    target_score = endpoint_target_score_matching_loss(
+        gradient, inner.end_force[:, :, 0], inner.end_force[:, :, 1], inner.t, inner.gamma, dimension
     )
     return PathLosses(denoising.mean(), classification.mean(), target_score.mean())
 

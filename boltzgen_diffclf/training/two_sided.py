@@ -16,7 +16,7 @@ from boltzgen_diffclf.energy import EnergyModel
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.training.loop import LoopSettings, Progress, TrainingResult, optimise
 from boltzgen_diffclf.training.path_data import PathBatch, PathData
-from boltzgen_diffclf.training.path_losses import ObjectiveWeights, PathLosses, path_losses
+from boltzgen_diffclf.training.path_losses import ObjectiveWeights, PathLosses, exact_end_path_losses, path_losses
 from boltzgen_diffclf.training.problem import Problem
 
 
@@ -83,12 +83,49 @@ class TwoSidedProblem(Problem[EnergyModel, PathBatch]):
         return data.draw(*size, generator, neighbours=self.settings.neighbours)
 
 
+class ExactEndsProblem(TwoSidedProblem):
+    """The same with both ends of the path in every group, classes whose energies are the true ones.
+
+    Args:
+        data: what is learned from; its end energies are those of the states, also for a model that does not use them.
+        held_out: see :class:`TwoSidedProblem`.
+        settings: see there; the ends count among the levels of a group.
+
+    Raises:
+        InputError: groups without a level between the ends, or a path that holds no end energies.
+    """
+
+    def __init__(self, data: PathData, held_out: PathData, settings: TrainingSettings) -> None:
+        super().__init__(data, held_out, settings)
+        if settings.group_size < 3:
+            raise InputError(
+                f"groups of {settings.group_size} have no level between the exact ends; take a group size of 3 or more"
+            )
+        if not bool(data.end_energy.any()):
+            raise InputError("exact ends as classes need the energies of both states, and this path holds none")
+        self._losses = fuse(exact_end_path_losses, data.y.device)
+
+    def evaluations(self, model: EnergyModel) -> int:
+        """See :meth:`Problem.evaluations`: energies and gradients of the levels between alone."""
+        return self.settings.groups * (self.settings.group_size - 2) * (self.settings.group_size + 2)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """See :attr:`Problem.identity`."""
+        return {"classes": "exact ends"}
+
+    def _draw(self, data: PathData, generator: torch.Generator) -> PathBatch:
+        size = self.settings.groups, self.settings.group_size
+        return data.draw_with_ends(*size, generator, neighbours=self.settings.neighbours)
+
+
 def train(
     model: EnergyModel,
     data: PathData,
     held_out: PathData,
     settings: TrainingSettings,
     *,
+    problem: type[TwoSidedProblem] = TwoSidedProblem,
     checkpoint: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -100,6 +137,7 @@ def train(
         data: what it learns from.
         held_out: other frames of the same path, to see overfitting; never learned from.
         settings: see :class:`TrainingSettings`.
+        problem: what is minimised.
         checkpoint: where the state is kept; None keeps none.
         identity: what else must be the same when resuming: the system, the data, the network.
         progress: called with step, steps and the newest record.
@@ -108,5 +146,5 @@ def train(
         InputError: the checkpoint is broken or of another training.
         RunFailedError: the loss became NaN, or the disk refuses.
     """
-    problem = TwoSidedProblem(data, held_out, settings)
-    return optimise(model, problem, settings, checkpoint=checkpoint, identity=identity, progress=progress)
+    chosen = problem(data, held_out, settings)
+    return optimise(model, chosen, settings, checkpoint=checkpoint, identity=identity, progress=progress)

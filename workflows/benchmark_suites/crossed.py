@@ -17,6 +17,8 @@ OBJECTIVES = {
     "diffclf": "thermodynamic integration of an energy learned by the classification loss alone",
     "dsm_diffclf": "thermodynamic integration of an energy learned by both; delta_f_exact_ends is the classifier with "
     "frozen energies and the exact ends as classes",
+    "dsm_diffclf_ends": "the same, both exact ends among the classes of every step; delta_f_classifier is the "
+    "F_B - F_A that training learned",
 }
 SIZES = {
     "samples": 10_000,

@@ -12,6 +12,8 @@ NOISED = {
     "dsm_diffclf": "denoising score matching, and classification among a group of levels",
     "dsm_diffclf_chained": "the same between neighbouring levels of a group alone, which costs less",
     "dsm_diffclf_named": "the same, the label of a sample being the level that made it, as published",
+    "dsm_diffclf_js": "denoising score matching, and the Jensen-Shannon loss of every two levels of a group",
+    "dsm_diffclf_kl": "denoising score matching, and the Kullback-Leibler loss of every two of a group of neighbours",
     "dsm_diffclf_all": "denoising score matching, and classification among all levels from one pass",
     "ctsm": "conditional time score matching",
     "dsm_ctsm": "denoising and conditional time score matching",
@@ -46,7 +48,8 @@ SIZED = {
     "cd_1": "contrastive divergence, chains of one step from the data",
     "cd_10": "contrastive divergence, chains of ten steps from the data",
 }
-"""Of an energy of the data alone, with the size in the name that :data:`NOISELESS` leaves to the settings."""
+"""Of an energy of the data alone, with the size in the name that :data:`NOISELESS` leaves to the settings; suites of
+``nce`` and ``cd`` take any size, see :meth:`Suite.place`."""
 
 FOREMOST = (
     "dsm",

@@ -27,6 +27,8 @@ OBJECTIVES = {
     "both ends",
     "dsm_diffclf": "the same, trained by score matching and the classification loss; delta_f_exact_ends chains the "
     "classifiers of neighbouring levels, the true states as end classes",
+    "dsm_diffclf_ends": "dsm_diffclf with both true ends among the classes of every step; delta_f_classifier is the "
+    "F_B - F_A that training learned",
     "dsm_diffclf_mlp": "a plain network, its energies anchored to the true ones at both ends, pairs by transport",
 }
 SIZES = {

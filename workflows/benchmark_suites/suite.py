@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from boltzgen_diffclf.objective_names import sized_name
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -41,7 +43,7 @@ class RowSpec:
     @classmethod
     def from_stage(cls, suite: str, stage: str) -> RowSpec | None:
         """Return the row of a suite that a stage is named after; None where it is no row of it."""
-        match = re.fullmatch(rf"{re.escape(suite)}-(\w+)-d(\d+)-(\w+)-seed(\d+)", stage)
+        match = re.fullmatch(rf"{re.escape(suite)}-(\w+)-d(\d+)-([\w.]+)-seed(\d+)", stage)
         return match and cls(suite, match[1], int(match[2]), match[3], int(match[4]))
 
 
@@ -209,6 +211,18 @@ class Suite:
         """Targets that may be asked for."""
         blocks = [block for preset in self.presets.values() for block in preset.blocks]
         return tuple(dict.fromkeys((*(block.target for block in blocks), *self.more_targets)))
+
+    def place(self, objective: str) -> tuple[int, float] | None:
+        """Return where an objective comes in the table, one of any size right behind its like; None: there is none.
+
+        Raises:
+            InputError: a size that makes no sense, in the name of an objective that the suite has.
+        """
+        names = list(self.objectives)
+        if objective in self.objectives:
+            return names.index(objective), 0.0
+        sized = sized_name(objective) if objective.partition("_")[0] in self.objectives else None
+        return sized and (names.index(sized.base), sized.size)
 
     def rows(
         self,

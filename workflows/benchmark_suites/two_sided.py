@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ from boltzgen_diffclf.free_energy.step_sizes import mala_family
 from boltzgen_diffclf.free_energy.vector_space import VectorSpace
 from boltzgen_diffclf.nets import MlpEnergyNet, WellPairsEnergyNet, find_wells
 from boltzgen_diffclf.streams import named_generator, split_seed
-from boltzgen_diffclf.training import ObjectiveWeights, PathData, TrainingSettings
+from boltzgen_diffclf.training import ExactEndsProblem, ObjectiveWeights, PathData, TrainingSettings, TwoSidedProblem
 from systems.analytic import MixturePair
 from workflows.benchmark_suites.suite import Metric, RowContext, RowSpec, StepProgress
 
@@ -43,8 +43,12 @@ WEIGHTS: Mapping[str, ObjectiveWeights] = {
     # Score matching is a mean over coordinates, classification a sum: with equal weights the noisier drowns it.
     "dsm_diffclf": ObjectiveWeights(denoising=20.0, classification=1.0),
     "dsm_diffclf_mlp": ObjectiveWeights(denoising=20.0, classification=1.0),
+    "dsm_diffclf_ends": ObjectiveWeights(denoising=20.0, classification=1.0),
 }
 """What the learned rows are trained with."""
+
+EXACT_ENDS = "dsm_diffclf_ends"
+"""The row that has the true ends among the classes of its training."""
 
 EXACT_END_STRIDE = 4
 """Levels that the exact-ends classifier skips: MBAR grows with the square of their number."""
@@ -151,12 +155,17 @@ def _learned(
     # Half the samples are for the integral: what the network has seen would flatter it.
     seen, unseen = zip(samples_a.chunk(2), samples_b.chunk(2), strict=True)
     pools = build_pools(space, seen, unseen, settings, spec.seed)
+    exact_ends = spec.objective == EXACT_ENDS
+    if exact_ends and wells:
+        training, evaluation = (_with_end_energies(pair, data) for data in (pools.training, pools.evaluation))
+        pools = replace(pools, training=training, evaluation=evaluation)
     make_model = _wells(space, *seen) if wells else _anchored_mlp(space, choice, context.sizes)
     result, training_cost = train_replicate(
         make_model,
         pools,
         settings,
         spec.seed,
+        problem=ExactEndsProblem if exact_ends else TwoSidedProblem,
         checkpoint=context.checkpoint(spec),
         identity={"row": spec.stage, "sizes": dict(context.sizes)},
         progress=StepProgress(context).report,
@@ -164,9 +173,19 @@ def _learned(
     integral, classes = _answers(pair, result.model, pools.evaluation, anchored=not wells)
     metrics = _metrics(pair, integral, pools.cost + training_cost)
     metrics.append(Metric("delta_f_exact_ends", classes.value, classes.stderr, pair.delta_f))
+    if exact_ends:
+        first, final = result.model.free_energy(pools.evaluation.levels[[0, -1]]).tolist()
+        metrics.append(Metric("delta_f_classifier", final - first, None, pair.delta_f))
     last = result.history[-1]
     metrics += [Metric(f"held_out_{name}", last[f"held_out.{name}"]) for name in ("denoising", "classification")]
     return metrics
+
+
+def _with_end_energies(pair: MixturePair, data: PathData) -> PathData:
+    """Return a pool of a model that is not anchored, with the true energies of both ends all the same."""
+    y = data.y.flatten(0, 1)
+    ends = torch.stack([state.energy(y) for state in (pair.state_a, pair.state_b)], dim=-1)
+    return replace(data, end_energy=ends.unflatten(0, data.y.shape[:2]))
 
 
 def _anchored_mlp(space: VectorSpace, choice: PathChoice, sizes: Mapping[str, int]) -> MakeModel:

@@ -15,7 +15,8 @@ from workflows.report.figures import BLUE, GREY, INK, ORANGE, SERIES, STYLE
 DASHES = ("-", "--", ":")
 DASHED = (0, (4, 2))
 METHOD_COLOURS = {"dsm": ORANGE, "dsm_diffclf": BLUE, "diffclf": GREY}
-FAMILIES = {"Energies of noised data, at the least noise": NOISED, "Energies of the data alone": NOISELESS}
+OF_DATA = "Energies of the data alone"
+FAMILIES = {"Energies of noised data, at the least noise": NOISED, OF_DATA: NOISELESS}
 PANELS = {
     "excess_classification.profiled_f": "Excess classification loss [nats]",
     "energy_mode_total_variation": "Error of the energy's mode weights",
@@ -31,6 +32,8 @@ def densities_figure(rows: Sequence[TableRow]) -> Figure:
     """Return the densities exp(-U) of the first seed of each objective beside the exact one, a panel a family."""
     curves = first_curves(rows, "density")
     panels = {title: [name for name in family if name in curves] for title, family in FAMILIES.items()}
+    # Sizes in names are without number, and all of them are of the data alone.
+    panels[OF_DATA] += [name for name in curves if not any(name in family for family in FAMILIES.values())]
     panels = {title: names for title, names in panels.items() if names}
     figure = Figure(figsize=(4.2 * len(panels), 3.0), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
