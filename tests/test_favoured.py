@@ -151,6 +151,15 @@ def test_a_model_of_a_favoured_state_is_sampled_as_any_other(tmp_path: Path) -> 
     assert samples["reverse"].provenance.state == "vacuum-favoured"
 
 
+def test_runs_with_other_biases_have_other_folders() -> None:
+    folders = {
+        config(favour=favour, favour_kt=depth).folder
+        for config in (ReferenceConfig, TrainConfig, RamachandranConfig)
+        for favour, depth in (("phi > 0", 2.5), ("phi > 0", 3.5), ("helical", 2.5), (None, 2.5))
+    }
+    assert len(folders) == 12
+
+
 def test_the_command_samples_the_favoured_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str]] = []
 

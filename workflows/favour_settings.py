@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, model_validator
@@ -48,3 +49,15 @@ class FavourSettings(SystemSettings):
     def sampled_state(self) -> str:
         """The state whose frames are sampled and learned from."""
         return self.state if self.favour is None else f"{self.state}-favoured"
+
+    @property
+    def sampled_name(self) -> str:
+        """Name of that state in those of folders: what is favoured, and how much, is part of it.
+
+        >>> FavourSettings(favour="phi-ALA2 > 0", favour_kt=3.0).sampled_name
+        'implicit-favoured-phi-ALA2-0-3'
+        """
+        if self.favour is None:
+            return self.state
+        basin = re.sub(r"[^A-Za-z0-9]+", "-", self.favour).strip("-")
+        return f"{self.sampled_state}-{basin}-{self.favour_kt:g}"

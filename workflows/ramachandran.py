@@ -108,7 +108,7 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        name = f"ramachandran-{self.system_name}-{self.sampled_state}-{self.beads}-{self.path}-{self.preset}"
+        name = f"ramachandran-{self.system_name}-{self.sampled_name}-{self.beads}-{self.path}-{self.preset}"
         if self.overweight is not None:
             name += "-overweight"
         return self.out or Path("runs") / name

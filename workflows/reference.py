@@ -123,8 +123,7 @@ class ReferenceConfig(FavourSettings):
     def folder(self) -> Path:
         """Folder of the run."""
         return (
-            self.out
-            or Path("runs") / f"reference-{self.system_name}-{self.sampled_state}-{self.preset}-seed{self.seed}"
+            self.out or Path("runs") / f"reference-{self.system_name}-{self.sampled_name}-{self.preset}-seed{self.seed}"
         )
 
 

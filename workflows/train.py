@@ -48,7 +48,7 @@ class TrainConfig(MoleculeSettings):
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        name = f"train-{self.system_name}-{self.sampled_state}-{self.beads}-{self.objective}-{self.path}-{self.preset}"
+        name = f"train-{self.system_name}-{self.sampled_name}-{self.beads}-{self.objective}-{self.path}-{self.preset}"
         return self.out or Path("runs") / f"{name}-seed{self.seed}"
 
 
