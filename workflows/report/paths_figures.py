@@ -18,7 +18,7 @@ SHOWN = {
     "energy_mode_total_variation": ("error of the energy's mode weights", 0.01),
     "gradient_burst.denoising": ("largest over median gradient norm", 1.0),
 }
-"""Metrics, their names, and where their axis becomes logarithmic."""
+"""Metrics, their names, and where their axis becomes logarithmic, if it goes on for more than ten times that."""
 
 
 @mpl.rc_context(STYLE)
@@ -32,7 +32,8 @@ def summary_figure(rows: Sequence[TableRow]) -> Figure:
         own = [row for row in rows if row.target == target]
         for axis, (metric, (name, threshold)) in zip(axes, SHOWN.items(), strict=True):
             draw_estimates(axis, own, dim, metric)
-            axis.set_xscale("symlog", linthresh=threshold)
+            if axis.get_xlim()[1] > 10 * threshold:
+                axis.set_xscale("symlog", linthresh=threshold)
             # Nothing is below zero but the noise of a loss at its best.
             axis.set_xlim(left=max(axis.get_xlim()[0], -threshold))
             axis.set_xlabel(name)
