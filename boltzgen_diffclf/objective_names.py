@@ -21,6 +21,9 @@ class SizedName(NamedTuple):
     size: float
 
 
+LARGEST = 10_000
+"""Of the sizes: a step costs as many evaluations."""
+
 _WHOLE = r"[1-9]\d*"
 _FORMS: Mapping[str, tuple[str, str]] = {
     "nce": (
@@ -47,4 +50,6 @@ def sized_name(name: str) -> SizedName | None:
     form, meaning = _FORMS[base]
     if not re.fullmatch(form, size, re.ASCII):
         raise InputError(f"there is no objective {name!r}: behind {base}_ stands {meaning}")
+    if float(size) > LARGEST:
+        raise InputError(f"objective {name[:40]!r} is too large: behind {base}_ stands a number up to {LARGEST}")
     return SizedName(base, float(size))

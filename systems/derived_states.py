@@ -14,7 +14,7 @@ from boltzgen_diffclf.composition import ComposedTarget, Product
 from boltzgen_diffclf.confinement import ConfinedTarget, Region
 from boltzgen_diffclf.coordinates import TorsionArc
 from boltzgen_diffclf.coordinates.arc import EDGE
-from boltzgen_diffclf.favouring import ArcBias
+from boltzgen_diffclf.favouring import EDGE_WIDTH, ArcBias, share_of_arc
 from boltzgen_diffclf.target import Target
 
 
@@ -108,7 +108,12 @@ class FavouredState(DerivedState):
         ones = torch.ones(2, dtype=sources[0].dtype, device=sources[0].device)
         return ComposedTarget([sources[0], bias], Product(ones))
 
+    def log_weights_without(self, x: Float[Tensor, "frames atoms 3"]) -> Float[Tensor, " frames"]:
+        """Return the log weights that make frames of this state, in any unit of length, frames without the bias."""
+        return -self.depth * share_of_arc(self.favoured, x)
+
     @property
     def fingerprint(self) -> str:
         """See :attr:`DerivedState.fingerprint`."""
-        return f"favoured {self.favoured.atoms} {self.favoured.arc.low!r} {self.favoured.arc.high!r} {self.depth!r}"
+        arc = self.favoured.arc
+        return f"favoured {self.favoured.atoms} {arc.low!r} {arc.high!r} {self.depth!r} {EDGE_WIDTH!r}"

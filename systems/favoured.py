@@ -18,10 +18,8 @@ from boltzgen_diffclf.coordinates import Arc, TorsionArc
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.favouring import share_of_arc
 from systems.derived_states import FavouredState
+from systems.loading import FAVOURED
 from systems.molecular import MolecularSystem
-
-SUFFIX = "-favoured"
-"""What the name of a state with the bias ends with."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,14 @@ def favoured(system: MolecularSystem, favour: Favour) -> MolecularSystem:
     """
     region = _region(system, favour)
     for state in system.states:
-        system = system.with_derived(f"{state}{SUFFIX}", FavouredState((state,), region, favour.depth_kt))
+        system = system.with_derived(f"{state}{FAVOURED}", FavouredState((state,), region, favour.depth_kt))
     return system
+
+
+def bias_of(system: MolecularSystem, state: str) -> FavouredState | None:
+    """Return a state with a bias, with the name of the one without it among its sources; None for any other."""
+    made = system.derived.get(state)
+    return made if isinstance(made, FavouredState) else None
 
 
 def log_weights_without(

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 FORCE_FIELD, SOLVENT = "amber99sb-ildn", "obc2"
 """Where none is named."""
 
+FAVOURED = "-favoured"
+"""What the name of a state ends with that has a bias on a basin, see :mod:`systems.favoured`."""
+
 _TORSION = re.compile(r"(phi|psi|omega|chi1|chi2):([0-9]+)=([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)")
 
 

@@ -154,6 +154,7 @@ def test_repeated_command_computes_nothing_and_more_rows_join_the_folder(tiny, m
         (["--seeds", "-1"], "seeds"),
         (["--seed", "1"], "--seeds"),
         (["--suite", "mixture-1d", "--objectives", "cd_0"], "behind cd_ stands how many steps its chains take"),
+        (["--suite", "mog40", "--objectives", "cd_" + "9" * 400], "behind cd_ stands a number up to 10000"),
         (["--suite", "mog40", "--objectives", "nce_x"], "behind nce_ stands how many noise samples"),
         (["--suite", "crossed", "--objectives", "nce_2"], "suite crossed has none of that name"),
     ],

@@ -13,7 +13,7 @@ import systems
 from boltzgen_diffclf.coordinates import Arc, TorsionArc
 from boltzgen_diffclf.errors import InputError, NotTrustworthyError, RunFailedError
 from boltzgen_diffclf.favouring import EDGE_WIDTH, ArcBias, share_of_arc
-from systems.favoured import Favour, favoured, log_weights_without
+from systems.favoured import Favour, bias_of, favoured, log_weights_without
 from systems.loading import SystemSource
 from systems.molecular import MolecularSystem
 from tests.small_reference import small_reference
@@ -92,6 +92,8 @@ def test_a_favoured_molecule_is_kept_in_plain_values() -> None:
         (["--favour", "phi > 0", "--favour-kt", "0"], "favours nothing"),
         (["--favour", "phi > 0", "--overweight", "phi > 0"], "give one of them"),
         (["--favour", "phi > 1"], "has no basin 'phi > 1'"),
+        (["--favour", "phi > 0", "--favour-kt", "1e9"], "favour-kt"),
+        (["--favour", "phi > 0", "--state", "implicit-favoured"], "name the state without -favoured"),
         (["--favour", "phi > 0", "--beads", "ca", "--peptide", "ACE-ALA-ALA-NME"], "has no basin 'phi > 0'"),
         (["--favour", "phi-ALA2 > 0", "--beads", "ca", "--peptide", "ACE-ALA-ALA-NME"], "--beads ca does not have"),
     ],
@@ -135,9 +137,10 @@ def test_what_is_learned_with_a_bias_is_judged_without_it(tmp_path: Path, monkey
 
 def test_mirror_images_and_the_bias_go_into_the_weights(molecule: MolecularSystem) -> None:
     positions = molecule.positions[None].numpy() * np.array([[[1.0, 1.0, 1.0]], [[-1.0, 1.0, 1.0]]])
-    change = change_of_weights(molecule, (HELICAL.basin, HELICAL.depth_kt), positions)
+    change = change_of_weights(molecule, bias_of(molecule, "implicit-favoured"), positions)
     assert change[0] == log_weights_without(molecule, HELICAL, positions)[0]
     assert change[1] == -np.inf
+    assert bias_of(molecule, "implicit") is None
     assert change_of_weights(molecule, None, positions).tolist() == [0.0, -np.inf]
 
 
@@ -149,6 +152,12 @@ def test_a_model_of_a_favoured_state_is_sampled_as_any_other(tmp_path: Path) -> 
     assert model.model.origin["state"] == "vacuum-favoured"
     samples = sample.samples_of(SampleConfig(model=model.file, samplers=("reverse",), samples=4, reverse_levels=4))
     assert samples["reverse"].provenance.state == "vacuum-favoured"
+
+
+def test_a_training_refuses_a_bias_that_its_beads_do_not_see(tmp_path: Path) -> None:
+    config = TrainConfig(favour="phi-ALA2 > 0", peptide="ACE-ALA-ALA-NME", beads="ca", out=tmp_path / "run")
+    with pytest.raises(InputError, match="--beads ca does not have"):
+        train.run(config)
 
 
 def test_runs_with_other_biases_have_other_folders() -> None:

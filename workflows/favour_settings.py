@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from systems.loading import SystemSource
+from systems.loading import FAVOURED, SystemSource
 from workflows.shared_settings import STATES
 from workflows.system_settings import SystemSettings
 
@@ -29,7 +29,9 @@ class FavourSettings(SystemSettings):
             "'helical'; weights take the bias away again. The state sampled is then STATE-favoured."
         ),
     ] = None
-    favour_kt: Annotated[float, Field(description="By how much the bias of --favour makes it deeper [kT].")] = FAVOUR_KT
+    favour_kt: Annotated[
+        float, Field(ge=-20, le=20, description="By how much the bias of --favour makes it deeper [kT].")
+    ] = FAVOUR_KT
 
     @model_validator(mode="after")
     def _a_depth(self) -> FavourSettings:
@@ -37,6 +39,8 @@ class FavourSettings(SystemSettings):
             raise ValueError("--favour-kt 0 favours nothing: give another number, or leave --favour out")
         if self.favour is None and self.favour_kt != FAVOUR_KT:
             raise ValueError(f"--favour-kt {self.favour_kt:g} is of a basin: name it with --favour")
+        if self.favour is not None and self.state.endswith(FAVOURED):
+            raise ValueError(f"--favour adds the bias to --state {self.state}: name the state without {FAVOURED}")
         return self
 
     @property
@@ -48,7 +52,7 @@ class FavourSettings(SystemSettings):
     @property
     def sampled_state(self) -> str:
         """The state whose frames are sampled and learned from."""
-        return self.state if self.favour is None else f"{self.state}-favoured"
+        return self.state if self.favour is None else f"{self.state}{FAVOURED}"
 
     @property
     def sampled_name(self) -> str:

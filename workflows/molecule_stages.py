@@ -55,6 +55,14 @@ def sampled_frames(settings: MoleculeSettings, file: Path | None) -> ReferenceEn
         InputError: the file, the state or the basin is wrong.
         RunFailedError: the sampling could not go on.
     """
+    if (
+        settings.favour is not None
+        and settings.favour not in bead_system(settings.source.load(), settings.beads).basins
+    ):
+        raise InputError(
+            f"--favour '{settings.favour}' is of a torsion that --beads {settings.beads} does not have: the bias could "
+            "not be taken away again; choose other beads"
+        )
     favour = {"favour": settings.favour, "favour_kt": settings.favour_kt}
     return _frames(settings, file, settings.sampled_state, favour)
 
@@ -64,7 +72,7 @@ def _frames(settings: MoleculeSettings, file: Path | None, state: str, favour: d
     from workflows.reference import ReferenceConfig, ensemble_of
 
     system = settings.source.load()
-    system.require_state(state)
+    system.require_state(settings.state)
     if file is not None:
         return read_user_trajectory(file, system, state, settings.temperature_kelvin)
     return ensemble_of(

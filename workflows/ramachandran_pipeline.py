@@ -14,7 +14,6 @@ import torch
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.files import atomic_path
 from boltzgen_diffclf.streams import named_generator
-from systems.beads import bead_system
 from systems.conformers import overweighted
 from systems.ensemble import ReferenceEnsemble
 from systems.user_trajectory import read_user_trajectory
@@ -47,11 +46,6 @@ def frames_given(config: RamachandranConfig) -> ReferenceEnsemble | None:
     if config.overweight is not None:
         system.require_basin(config.overweight)
     if config.favour is not None:
-        if config.favour not in bead_system(system, config.beads).basins:
-            raise InputError(
-                f"--favour '{config.favour}' is of a torsion that --beads {config.beads} does not have: the bias could "
-                "not be taken away again; choose other beads"
-            )
         return sampled_frames(config, config.frames)
     if config.frames is None:
         return None

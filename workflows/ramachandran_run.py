@@ -183,7 +183,7 @@ class JudgedRun:
         config, stages = self.config, self.stages
         sizes = WeightedSizes(config.particles, config.reverse_levels, config.bridge_keeps)
         learned_from = stages.positions(stages.training)
-        sampling = WeightedSampling(model, stages.system, config.state, learned_from, sizes, self.seed, stages.device)
+        sampling = WeightedSampling(model, stages.system, learned_from, sizes, self.seed, stages.device)
         found = sampling.run(stages.folder, self.name)
         found.save(stages.folder.path / "samples", self.name, stages.system)
         return found

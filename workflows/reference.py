@@ -170,7 +170,7 @@ def ensemble_of(config: ReferenceConfig) -> ReferenceEnsemble:
     from workflows.run_start import FREE_SETTINGS, open_run_folder
 
     system = config.source.load()
-    system.require_state(config.sampled_state)
+    system.require_state(config.state)
     free, status = FREE_SETTINGS | {LENGTH}, config.folder / "status.json"
     with open_run_folder(config.folder, config, free) as folder, Progress(status) as progress:
         keep_system(folder, system)
@@ -224,9 +224,11 @@ def _sample(
 
 def summary(ensemble: ReferenceEnsemble, path: Path) -> list[str]:
     """Return the lines that tell what was sampled and how far to believe it."""
+    from systems.loading import FAVOURED
     from workflows.trust import worst
 
     made, measured = ensemble.provenance, ensemble.diagnostics
+    bias = " with the bias" if made.state.endswith(FAVOURED) else ""
     lines = [
         f"{path}: {len(ensemble)} frames of {made.system}, state {made.state}, {made.temperature_kelvin:g} K, "
         f"{ensemble.frame_interval_ps:g} ps apart, from {ensemble.n_groups} independent groups, seed {made.seed}"
@@ -239,7 +241,7 @@ def summary(ensemble: ReferenceEnsemble, path: Path) -> list[str]:
         )
     for name, found in measured.get("populations", {}).items():
         lines.append(
-            f"population of {name}: {found['population']:.4f} ± {found['stderr']:.4f} "
+            f"population of {name}{bias}: {found['population']:.4f} ± {found['stderr']:.4f} "
             f"(groups from {found['smallest']:.4f} to {found['largest']:.4f})"
             if found["largest"] > 0
             else f"population of {name}: no walker has been there, which says little of how large it is"

@@ -174,10 +174,15 @@ def plain_counts(diagnostics: Mapping[str, object]) -> dict[str, int]:
 
 def summary(ensemble: ReferenceEnsemble, file: Path) -> list[str]:
     """Return the lines that tell what was sampled and how far to believe it."""
+    from systems.loading import FAVOURED
     from workflows.trust import worst
 
     made, measured = ensemble.provenance, ensemble.diagnostics
-    lines = [f"{file}: {len(ensemble)} frames of {made.system}, {made.settings['sampler']}, seed {made.seed}"]
+    bias = " with the bias" if made.state.endswith(FAVOURED) else ""
+    lines = [
+        f"{file}: {len(ensemble)} frames of {made.system}, state {made.state}, {made.settings['sampler']}, "
+        f"seed {made.seed}"
+    ]
     if "chains" in measured:
         each_ps = len(ensemble) / measured["chains"] * ensemble.frame_interval_ps
         lines.append(
@@ -187,7 +192,7 @@ def summary(ensemble: ReferenceEnsemble, file: Path) -> list[str]:
     else:
         lines.append(f"samples: {measured['samples']}, of which {measured['broken_samples']} are broken and left out")
     for name, found in measured.get("populations", {}).items():
-        lines.append(f"population of {name}: {found['population']:.4f} ± {found['stderr']:.4f}")
+        lines.append(f"population of {name}{bias}: {found['population']:.4f} ± {found['stderr']:.4f}")
     if "split_r_hat" in measured:
         strange = worst(measured["split_r_hat"])
         lines.append(f"largest split R-hat: {measured['split_r_hat'][strange]:.3f} ({strange}); below 1.01 is mixed")

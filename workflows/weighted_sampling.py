@@ -23,9 +23,9 @@ from boltzgen_diffclf.samplers import Bridge, BridgeState, ReverseSmcState
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.target import InBatches, Target, TransformedTarget
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of
+from systems.derived_states import FavouredState
 from systems.ensemble import Provenance, ReferenceEnsemble, evaluate
-from systems.favoured import Favour, log_weights_without
-from systems.loading import SystemSource
+from systems.favoured import bias_of
 from systems.molecular import MolecularSystem
 from systems.store import write_ensemble
 from workflows.molecule_sampling import least_noise
@@ -107,13 +107,11 @@ def stages_of(name: str) -> tuple[str, str]:
 
 
 class WeightedSampling:
-    """One trained model on its way to the true energy of its state.
+    """One trained model on its way to the true energy of its state, whose bias, if it has one, weights take away.
 
     Args:
         model: of all atoms.
         system: the molecule.
-        state: whose ensemble is wanted; where the model has learned it with a bias, so is the bridge, and weights take
-            the bias away at the end.
         frames: positions [nm] that it has learned from; they tell where its energy has no business to be.
         sizes: of the sampling.
         seed: of the noise and the moves.
@@ -124,14 +122,13 @@ class WeightedSampling:
         self,
         model: MoleculeModel,
         system: MolecularSystem,
-        state: str,
         frames: Float[Tensor, "frames atoms 3"],
         sizes: WeightedSizes,
         seed: int,
         device: torch.device,
     ) -> None:
-        self.model, self.system, self.state, self.sizes = model, system, state, sizes
-        self.seed, self.device = seed, device
+        self.model, self.system, self.sizes, self.seed, self.device = model, system, sizes, seed, device
+        self._bias = bias_of(system, model.origin["state"])
         self._data = frames[:: -(-len(frames) // FRAMES)]
         self._identity: dict[str, object] = {"model": model.fingerprint, "seed": seed, **asdict(sizes)}
 
@@ -209,21 +206,21 @@ class WeightedSampling:
     def _of_the_state(self, particles: WeightedParticles) -> WeightedParticles:
         """Return the particles with the weights that they have in the state that is wanted."""
         positions = self.model.coordinates.positions(particles.position.cpu()).numpy()
-        favour = SystemSource.from_plain(self.model.origin["source"]).favour
-        change = torch.from_numpy(change_of_weights(self.system, favour, positions))
+        change = torch.from_numpy(change_of_weights(self.system, self._bias, positions))
         return replace(particles, log_weights=particles.log_weights + change.to(particles.log_weights))
 
     def _ensemble(self, particles: WeightedParticles, before: Float[np.ndarray, " roots"]) -> WeightedEnsemble:
         particles = self._of_the_state(particles)
         origin = self.model.origin
+        state = origin["state"] if self._bias is None else self._bias.sources[0]
         positions = self.model.coordinates.positions(particles.position.cpu()).float()
-        target = self.system.target(self.state, origin["temperature_kelvin"], torch.float64)
+        target = self.system.target(state, origin["temperature_kelvin"], torch.float64)
         frames = ReferenceEnsemble(
             provenance=Provenance(
                 system=self.system.name,
-                state=self.state,
+                state=state,
                 temperature_kelvin=origin["temperature_kelvin"],
-                system_hash=self.system.system_hash(self.state),
+                system_hash=self.system.system_hash(state),
                 seed=self.seed,
                 settings={"sampler": "reverse process and bridge, weighted", **asdict(self.sizes)},
             ),
@@ -236,7 +233,7 @@ class WeightedSampling:
 
 
 def change_of_weights(
-    system: MolecularSystem, favour: tuple[str, float] | None, positions: Float[np.ndarray, "frames atoms 3"]
+    system: MolecularSystem, bias: FavouredState | None, positions: Float[np.ndarray, "frames atoms 3"]
 ) -> Float[np.ndarray, " frames"]:
     """Return what the log weights of frames at their true energy lack.
 
@@ -244,11 +241,13 @@ def change_of_weights(
 
     Args:
         system: the molecule.
-        favour: basin and depth [kT] of the bias in their energy; None where there is none.
+        bias: in their energy; None where there is none.
         positions: [nm].
     """
     found = integrity(positions, system.positions.numpy(), system.elements, system.bonds)
-    without = np.zeros(len(positions)) if favour is None else log_weights_without(system, Favour(*favour), positions)
+    without = (
+        np.zeros(len(positions)) if bias is None else bias.log_weights_without(torch.from_numpy(positions)).numpy()
+    )
     return np.where(found.mirrored, -np.inf, without)
 
 

@@ -73,13 +73,13 @@ def root_discrepancy(squared: Measurement) -> Measurement:
         squared: from :func:`squared_mmd`.
 
     Returns:
-        The standard error is half of what one standard error of the square to either side becomes under the root.
+        The standard error is what one standard error more of the square becomes under the root.
 
     >>> root_discrepancy(Measurement(0.25, 0.0))
     Measurement(value=0.5, stderr=0.0)
     """
-    low, middle, high = (math.sqrt(max(squared.value + k * squared.stderr, 0.0)) for k in (-1, 0, 1))
-    return Measurement(middle, 0.5 * (high - low))
+    least = max(squared.value, 0.0)
+    return Measurement(math.sqrt(least), math.sqrt(least + squared.stderr) - math.sqrt(least))
 
 
 def median_distance(reference: Reference) -> float:
