@@ -61,8 +61,12 @@ LARGE_FULL = {
 """In many dimensions, what a table needs."""
 
 
-LONGER: Mapping[str, tuple[str, float]] = {"dsm_longer": ("dsm", 1.25)}
-"""Rows of another objective in more steps than the suite has, and how many times as many."""
+LONGER: Mapping[str, tuple[str, float]] = {"dsm_longer": ("dsm", 1.375)}
+"""Rows of another objective in more steps than the suite has, and how many times as many.
+
+In 128 dimensions a step of ``dsm_diffclf_chained`` takes 1.5 times as long as one of ``dsm``, and a quarter of them are
+those of ``dsm``.
+"""
 
 
 def variance_preserving_row(spec: RowSpec, context: RowContext) -> list[Metric]:
