@@ -30,8 +30,16 @@ def share_of_arc(region: TorsionArc, x: Float[Tensor, "batch atoms 3"]) -> Float
     return ((from_middle - math.cos(half)) / (EDGE_WIDTH * math.sin(half))).sigmoid()
 
 
+def arc_bias(region: TorsionArc, depth: float, x: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, " batch"]:
+    """Return ``-depth s(x)`` [kT], where ``s`` is :func:`share_of_arc`.
+
+    It is the energy of the bias, and the log weight that takes the bias away again.
+    """
+    return -depth * share_of_arc(region, x)
+
+
 class ArcBias(Target):
-    """``u(x) = -depth s(x)``, where ``s`` is :func:`share_of_arc`.
+    """``u(x)`` of :func:`arc_bias`.
 
     Args:
         region: the arc and its torsion.
@@ -46,4 +54,4 @@ class ArcBias(Target):
 
     def energy(self, x: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, " batch"]:
         """See :meth:`Target.energy`."""
-        return -self.depth * share_of_arc(self.region, x)
+        return arc_bias(self.region, self.depth, x)

@@ -14,7 +14,7 @@ from boltzgen_diffclf.composition import ComposedTarget, Product
 from boltzgen_diffclf.confinement import ConfinedTarget, Region
 from boltzgen_diffclf.coordinates import TorsionArc
 from boltzgen_diffclf.coordinates.arc import EDGE
-from boltzgen_diffclf.favouring import EDGE_WIDTH, ArcBias, share_of_arc
+from boltzgen_diffclf.favouring import EDGE_WIDTH, ArcBias, arc_bias
 from boltzgen_diffclf.target import Target
 
 
@@ -110,7 +110,7 @@ class FavouredState(DerivedState):
 
     def log_weights_without(self, x: Float[Tensor, "frames atoms 3"]) -> Float[Tensor, " frames"]:
         """Return the log weights that make frames of this state, in any unit of length, frames without the bias."""
-        return -self.depth * share_of_arc(self.favoured, x)
+        return arc_bias(self.favoured, self.depth, x)
 
     @property
     def fingerprint(self) -> str:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from boltzgen_diffclf.coordinates import Arc, TorsionArc
 from boltzgen_diffclf.errors import InputError
-from boltzgen_diffclf.favouring import share_of_arc
+from boltzgen_diffclf.favouring import arc_bias
 from systems.derived_states import FavouredState
 from systems.loading import FAVOURED
 from systems.molecular import MolecularSystem
@@ -71,9 +71,9 @@ def log_weights_without(
     Raises:
         InputError: the beads have no such basin.
     """
-    region = _region(system, favour)
-    log_w: Float[np.ndarray, " frames"] = -favour.depth_kt * share_of_arc(region, torch.from_numpy(positions)).numpy()
-    return log_w
+    found: Float[np.ndarray, " frames"]
+    found = arc_bias(_region(system, favour), favour.depth_kt, torch.from_numpy(positions)).numpy()
+    return found
 
 
 def _region(system: MolecularSystem, favour: Favour) -> TorsionArc:

@@ -45,7 +45,7 @@ def state_frames(settings: MoleculeSettings) -> ReferenceEnsemble:
         InputError: the file or the state is wrong.
         RunFailedError: the sampling could not go on.
     """
-    return _frames(settings, settings.reference, settings.state, {})
+    return _frames(settings, settings.source.load(), settings.reference, settings.state, {})
 
 
 def sampled_frames(settings: MoleculeSettings, file: Path | None) -> ReferenceEnsemble:
@@ -55,23 +55,22 @@ def sampled_frames(settings: MoleculeSettings, file: Path | None) -> ReferenceEn
         InputError: the file, the state or the basin is wrong.
         RunFailedError: the sampling could not go on.
     """
-    if (
-        settings.favour is not None
-        and settings.favour not in bead_system(settings.source.load(), settings.beads).basins
-    ):
+    system = settings.source.load()
+    if settings.favour is not None and settings.favour not in bead_system(system, settings.beads).basins:
         raise InputError(
             f"--favour '{settings.favour}' is of a torsion that --beads {settings.beads} does not have: the bias could "
             "not be taken away again; choose other beads"
         )
     favour = {"favour": settings.favour, "favour_kt": settings.favour_kt}
-    return _frames(settings, file, settings.sampled_state, favour)
+    return _frames(settings, system, file, settings.sampled_state, favour)
 
 
-def _frames(settings: MoleculeSettings, file: Path | None, state: str, favour: dict[str, Any]) -> ReferenceEnsemble:
+def _frames(
+    settings: MoleculeSettings, system: MolecularSystem, file: Path | None, state: str, favour: dict[str, Any]
+) -> ReferenceEnsemble:
     from systems.user_trajectory import read_user_trajectory
     from workflows.reference import ReferenceConfig, ensemble_of
 
-    system = settings.source.load()
     system.require_state(settings.state)
     if file is not None:
         return read_user_trajectory(file, system, state, settings.temperature_kelvin)
