@@ -247,7 +247,7 @@ def test_a_rate_of_later_steps_is_refused_where_nothing_is_prepared(capsys: pyte
     assert "and dsm with --pretraining 0.75 has none: leave --later-rate out" in told
     assert "and dsm_diffclf with --pretraining 0 has none: leave --later-rate out" in told
     assert "and dsm, dsm_tsm with --pretraining 0.75 has none: leave --later-rate out" in told
-    molecule_stages.check_later_rate(TrainConfig(later_rate=0.25), ["dsm", "dsm_diffclf"])
+    molecule_stages.check_training(TrainConfig(later_rate=0.25), ["dsm", "dsm_diffclf"])
 
 
 @pytest.mark.parametrize(

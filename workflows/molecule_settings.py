@@ -87,6 +87,13 @@ class MoleculeSettings(FavourSettings):
         float,
         Field(ge=0, lt=1, description="Share of the steps in which denoising alone prepares a classification."),
     ] = 0.75
+    begin_with: Annotated[
+        Path | None,
+        Field(
+            description="Trained model to go on from, of the same atoms and size, perhaps of another state or "
+            "objective; there is then no preparation."
+        ),
+    ] = None
     later_rate: Annotated[
         float,
         Field(

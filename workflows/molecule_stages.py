@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from torch import Tensor
 
 from boltzgen_diffclf.coordinates import remove_mean
 from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.molecule_model import (
     MoleculeModel,
     MoleculeSpec,
+    MoleculeStatistics,
     build_molecule_model,
     coordinates_of,
     load_molecule_model,
@@ -87,6 +90,38 @@ def _frames(
     )
 
 
+def layout(settings: MoleculeSettings, system: MolecularSystem) -> MoleculeSpec:
+    """Return the layout of a model of some atoms of a molecule."""
+    return MoleculeSpec(
+        types=bead_types(system, settings.beads),
+        bonds=bead_system(system, settings.beads).bonds,
+        path=settings.path,
+        levels=settings.levels,
+        network=settings.network,
+        hidden=settings.hidden,
+        layers=settings.layers,
+    )
+
+
+def earlier_model(settings: MoleculeSettings) -> MoleculeModel | None:
+    """Return the model of ``--begin-with``, where there is one.
+
+    Raises:
+        InputError: it cannot be read, or is laid out for other atoms, another noising or another network.
+    """
+    file = settings.begin_with
+    if file is None:
+        return None
+    model = load_molecule_model(file)
+    for name, wanted in asdict(layout(settings, settings.source.load())).items():
+        found = asdict(model.spec)[name]
+        if found != wanted and name in ("types", "bonds"):
+            raise InputError(f"--begin-with {file} is of other atoms or bonds: give a model of these --beads of it")
+        if found != wanted:
+            raise InputError(f"--begin-with {file} has --{name} {found}, not {wanted}: give --{name} {found}")
+    return model
+
+
 FORCE_BATCH = 4096
 """Frames whose forces are computed at once."""
 
@@ -118,16 +153,12 @@ class MoleculeStages:
     @cached_property
     def spec(self) -> MoleculeSpec:
         """The layout of the model."""
-        settings = self.settings
-        return MoleculeSpec(
-            types=bead_types(self.system, settings.beads),
-            bonds=self.beads.bonds,
-            path=settings.path,
-            levels=settings.levels,
-            network=settings.network,
-            hidden=settings.hidden,
-            layers=settings.layers,
-        )
+        return layout(self.settings, self.system)
+
+    @cached_property
+    def earlier(self) -> MoleculeModel | None:
+        """The model to go on from, where there is one."""
+        return earlier_model(self.settings)
 
     def trained(self, objective: str, seed: int, file: Path) -> tuple[MoleculeModel, StageResult]:
         """Return the energy that an objective learns, from the folder or by training, and the stage's record."""
@@ -139,8 +170,7 @@ class MoleculeStages:
         begun = time.monotonic()
         settings = self.settings
         training, held_out = self.positions(self.training), self.positions(self.held_out)
-        statistics = measure_molecule(training, self.beads.bonds, named_generator(seed, "resolution"))
-        model = build_molecule_model(self.spec, statistics, named_generator(seed, "weights")).to(self.device)
+        model, statistics = self._begun(seed, training)
         coordinates, origin = coordinates_of(model), self._origin(objective, seed)
         chosen = named_objective(objective)
         if not isinstance(chosen, NoisedObjective):
@@ -171,6 +201,7 @@ class MoleculeStages:
                         settings.learning_rate,
                         later_rate=settings.later_rate,
                     ),
+                    is_prepared=self.earlier is not None,
                     identity={**origin, "frames": self._content},
                     checkpoint=file.with_name(f"{file.stem}-training{file.suffix}"),
                     progress=progress,
@@ -179,6 +210,16 @@ class MoleculeStages:
         MoleculeModel(result.model.cpu(), self.spec, statistics, origin).save(file)
         facts = {"training_seconds": time.monotonic() - begun, "network_evaluations": result.network_evaluations}
         return StageResult(facts={**facts, "last": result.history[-1]}, files=[file])
+
+    def _begun(
+        self, seed: int, training: Float[Tensor, "frames beads 3"]
+    ) -> tuple[NoisedEnergyModel, MoleculeStatistics]:
+        """Return a model to train, fresh or the earlier one in the units of its own frames, and its statistics."""
+        if self.earlier is not None:
+            model = copy.deepcopy(self.earlier.model).float().requires_grad_(True).train()
+            return model.to(self.device), self.earlier.statistics
+        statistics = measure_molecule(training, self.beads.bonds, named_generator(seed, "resolution"))
+        return build_molecule_model(self.spec, statistics, named_generator(seed, "weights")).to(self.device), statistics
 
     def _forces(self, frames: ReferenceEnsemble, objective: NoisedObjective) -> Float[Tensor, "frames beads 3"] | None:
         """Return the forces on the beads [kT/nm] where the objective asks for them."""
@@ -208,21 +249,25 @@ class MoleculeStages:
             "system_hash": self.system.system_hash(settings.sampled_state),
             "objective": objective,
             "seed": seed,
+            **({} if self.earlier is None else {"begun_with": self.earlier.fingerprint}),
         }
 
 
-def check_later_rate(settings: MoleculeSettings, objectives: Sequence[str]) -> None:
-    """Check that a learning rate of later steps says something to one of the objectives.
+def check_training(settings: MoleculeSettings, objectives: Sequence[str]) -> None:
+    """Check, before anything is sampled, what a training begins with and that its later learning rate has a use.
 
     Raises:
-        InputError: none of them has a preparation before these steps.
+        InputError: the model of ``--begin-with`` cannot be gone on from, or ``--later-rate`` has no steps after a
+            preparation.
     """
+    earlier_model(settings)
     chosen = [named_objective(name) for name in objectives]
     prepared = any(isinstance(one, NoisedObjective) and one.pretraining for one in chosen) and settings.pretraining
-    if settings.later_rate != 1 and not prepared:
+    if settings.later_rate != 1 and (settings.begin_with or not prepared):
+        without = "--begin-with" if settings.begin_with else f"--pretraining {settings.pretraining:g}"
         raise InputError(
             f"--later-rate {settings.later_rate} is of the steps after a preparation, and {', '.join(objectives)} with "
-            f"--pretraining {settings.pretraining:g} has none: leave --later-rate out"
+            f"{without} has none: leave --later-rate out"
         )
 
 

@@ -193,14 +193,14 @@ def run(config: RamachandranConfig) -> RamachandranResult:
     import os
 
     from boltzgen_diffclf.errors import NotTrustworthyError
-    from workflows.molecule_stages import MoleculeStages, check_later_rate, state_frames
+    from workflows.molecule_stages import MoleculeStages, check_training, state_frames
     from workflows.processor import processor_settings
     from workflows.ramachandran_pipeline import compute, frames_given, frames_to_learn, unlearned
     from workflows.report.ramachandran_page import print_table, write_page
     from workflows.run_start import open_run_folder
     from workflows.solvation_pipeline import choose_device
 
-    check_later_rate(config, config.objectives)
+    check_training(config, config.objectives)
     device = choose_device(config.device)
     given = frames_given(config)
     reference = state_frames(config)

@@ -78,13 +78,13 @@ def run(config: TrainConfig) -> TrainResult:
     """
     import os
 
-    from workflows.molecule_stages import MoleculeStages, check_later_rate, sampled_frames, stage_of_training
+    from workflows.molecule_stages import MoleculeStages, check_training, sampled_frames, stage_of_training
     from workflows.processor import processor_settings
     from workflows.reference import disagreement
     from workflows.run_start import open_run_folder
     from workflows.solvation_pipeline import choose_device
 
-    check_later_rate(config, [config.objective])
+    check_training(config, [config.objective])
     device = choose_device(config.device)
     frames = sampled_frames(config, config.reference)
     reason = disagreement(frames)

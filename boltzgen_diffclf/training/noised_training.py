@@ -75,6 +75,7 @@ class NoisedTraining:
         identity: what else must be the same when resuming.
         checkpoint: where the state is kept; a second phase has a file of its own beside it.
         progress: told of every step, those of both phases counted together.
+        is_prepared: the model was trained before: its curve is profiled first, and there is no preparation.
     """
 
     objective: NoisedObjective
@@ -88,6 +89,7 @@ class NoisedTraining:
     identity: Mapping[str, object] = field(default_factory=dict)
     checkpoint: Path | None = None
     progress: Progress | None = None
+    is_prepared: bool = False
 
     def state(self, steps: range) -> dict[str, Any]:
         """Return how the loop is to keep its state and to tell of it, in these of all steps."""
@@ -114,7 +116,7 @@ def train_noised(
     """
     objective = training.objective.balanced(training.dimension)
     steps = training.sizes.steps
-    early = min(round(objective.pretraining * steps), steps - 1)
+    early = 0 if training.is_prepared else min(round(objective.pretraining * steps), steps - 1)
     prepared = 0
     levels = model.curve.levels.double().cpu()
     model.set_levels(close_levels(levels, lambda times: gaussian_length(model, times), LARGEST_GAP))
@@ -122,6 +124,7 @@ def train_noised(
         denoising = replace(objective, weights=dict.fromkeys(DENOISING & set(objective.weights), 1.0))
         result = _phase(model, denoising, training, range(early))
         model, prepared = result.model.requires_grad_(True).train(), result.network_evaluations
+    if early or training.is_prepared:
         _profile(model, training)
     result = _phase(model, objective, training, range(early, steps))
     model = result.model.double()
