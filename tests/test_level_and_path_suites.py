@@ -30,16 +30,11 @@ from boltzgen_diffclf.paths import (
 )
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool, FreshSamples
+from boltzgen_diffclf.training.level_curves import energy_information, energy_length, gaussian_length
 from boltzgen_diffclf.training.level_samplers import LEVEL_SAMPLERS, SPACING, TARGET_GAP
 from boltzgen_diffclf.training.noised_case import Setting
 from boltzgen_diffclf.training.noised_losses import Sizes
-from boltzgen_diffclf.training.noised_problem import (
-    NoisedProblem,
-    NoisedSettings,
-    energy_information,
-    energy_length,
-    gaussian_length,
-)
+from boltzgen_diffclf.training.noised_problem import NoisedProblem, NoisedSettings
 from boltzgen_diffclf.training.noised_training import NoisedSizes
 from boltzgen_diffclf.training.objectives import NOISED_OBJECTIVES
 from systems.analytic import (

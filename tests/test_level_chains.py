@@ -12,9 +12,9 @@ from boltzgen_diffclf.paths import VariancePreserving, uniform_levels
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
 from boltzgen_diffclf.training.level_chains import Contrast, LevelChains
-from boltzgen_diffclf.training.noised_case import Case, Setting
+from boltzgen_diffclf.training.noised_case import Case, Setting, noised_batch
 from boltzgen_diffclf.training.noised_losses import NOISED_LOSSES
-from boltzgen_diffclf.training.noised_problem import NoisedProblem, NoisedSettings, noised_batch
+from boltzgen_diffclf.training.noised_problem import NoisedProblem, NoisedSettings
 from boltzgen_diffclf.training.objectives import NOISED_OBJECTIVES
 
 DIM, MOVED = 2, 1024

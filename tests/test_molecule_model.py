@@ -28,6 +28,7 @@ from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import PATHS
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.checkpoint import load_checkpoint, save_checkpoint
+from boltzgen_diffclf.training.level_curves import gaussian_length
 from boltzgen_diffclf.training.molecule_model import (
     FORMAT,
     KIND,
@@ -40,7 +41,7 @@ from boltzgen_diffclf.training.molecule_model import (
     measure_molecule,
     molecule_pool,
 )
-from boltzgen_diffclf.training.noised_problem import NoisedObjective, gaussian_length
+from boltzgen_diffclf.training.noised_problem import NoisedObjective
 from boltzgen_diffclf.training.noised_training import LARGEST_GAP, NoisedSizes, NoisedTraining, train_noised
 from boltzgen_diffclf.training.objectives import NOISED_OBJECTIVES
 from workflows.molecule_settings import OBJECTIVES

@@ -21,9 +21,8 @@ from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import VariancePreserving, uniform_levels
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.clean_data import CleanSamples
-from boltzgen_diffclf.training.noised_case import Case, NoisedBatch, Setting
+from boltzgen_diffclf.training.noised_case import Case, NoisedBatch, Setting, noised_batch
 from boltzgen_diffclf.training.noised_losses import NOISED_LOSSES, Sizes, price_together
-from boltzgen_diffclf.training.noised_problem import noised_batch
 
 DIM, GROUPS, SIZE = 3, 5, 4
 PAIRED = ("level", "t", "x", "score", "z", "y", "spare", "uniform")

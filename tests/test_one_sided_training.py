@@ -24,9 +24,10 @@ from boltzgen_diffclf.paths import VariancePreserving, path_levels, uniform_leve
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool, FreshSamples
 from boltzgen_diffclf.training.data_problem import DataObjective, DataSettings, PersistentContrastiveDivergence
+from boltzgen_diffclf.training.level_curves import profile_curve
 from boltzgen_diffclf.training.loop import LoopSettings, Progress, TrainingResult, optimise
 from boltzgen_diffclf.training.noised_case import Setting
-from boltzgen_diffclf.training.noised_problem import NoisedObjective, NoisedProblem, NoisedSettings, profile_curve
+from boltzgen_diffclf.training.noised_problem import NoisedObjective, NoisedProblem, NoisedSettings
 from boltzgen_diffclf.training.objectives import DATA_OBJECTIVES, NOISED_OBJECTIVES, named_objective
 from systems.analytic import GaussianMixture, MixtureMarginals, mixture_1d
 from tests.metric_names import by_name

@@ -16,8 +16,8 @@ from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training import parallel
 from boltzgen_diffclf.training.clean_data import CleanSamples, FreshSamples
 from boltzgen_diffclf.training.loop import optimise
-from boltzgen_diffclf.training.noised_case import Case, NoisedBatch, Setting, coefficients
-from boltzgen_diffclf.training.noised_problem import NoisedObjective, NoisedProblem, NoisedSettings, noised_batch
+from boltzgen_diffclf.training.noised_case import Case, NoisedBatch, Setting, coefficients, noised_batch
+from boltzgen_diffclf.training.noised_problem import NoisedObjective, NoisedProblem, NoisedSettings
 from systems.analytic import MixtureMarginals, mixture_2d
 
 PATHS = [VariancePreserving(), Edm()]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.losses import CleanPosterior, clean_posterior
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import DiffusionPath
+from boltzgen_diffclf.streams import device_stream
+from boltzgen_diffclf.training.clean_data import CleanSamples
 
 
 class NoisedBatch(NamedTuple):
@@ -65,6 +68,37 @@ class Setting(NamedTuple):
 
     path: DiffusionPath
     levels: Float[Tensor, " levels"]
+
+
+def noised_batch(
+    clean: CleanSamples,
+    level: Int[Tensor, "groups size"],
+    setting: Setting,
+    generator: torch.Generator,
+    others: CleanSamples | None = None,
+) -> NoisedBatch:
+    """Return every clean sample at its level, under independent noise that follows from a CPU stream.
+
+    Args:
+        clean: samples, as many as levels.
+        level: those of each group.
+        setting: path and levels.
+        generator: a CPU stream.
+        others: a reference batch, see :class:`NoisedBatch`.
+    """
+    like, shape = setting.levels, (*level.shape, clean.x.shape[1])
+    stream = device_stream(generator, like.device)
+    level = level.to(like.device)
+    t = like[level]
+    x, score = (value.to(like).reshape(shape) for value in clean)
+    shapes = (shape, (*level.shape, 2, shape[-1]))
+    z, spare = (torch.randn(wanted, generator=stream, device=like.device).to(like) for wanted in shapes)
+    y = setting.path.sample(x.flatten(0, 1), t.flatten(), z.flatten(0, 1)).reshape(shape)
+    uniform = torch.rand(level.shape, generator=stream, device=like.device).to(like)
+    nobody, no_chains = y[:0, :1], y[:, :0]
+    other, other_score = (nobody, nobody) if others is None else (value.to(like)[:, None] for value in others)
+    chains = no_chains[..., 0], no_chains, no_chains
+    return NoisedBatch(level, t, x, score, z, y, spare, uniform, other, other_score, *chains)
 
 
 class Case:

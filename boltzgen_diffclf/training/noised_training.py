@@ -14,17 +14,12 @@ from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import DiffusionPath, close_levels
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.clean_data import CleanData
+from boltzgen_diffclf.training.level_curves import gaussian_length, profile_curve
 from boltzgen_diffclf.training.level_samplers import named_level_sampler
 from boltzgen_diffclf.training.loop import Progress, TrainingResult, optimise
 from boltzgen_diffclf.training.noised_case import Setting
 from boltzgen_diffclf.training.noised_losses import DENOISING
-from boltzgen_diffclf.training.noised_problem import (
-    NoisedObjective,
-    NoisedProblem,
-    NoisedSettings,
-    gaussian_length,
-    profile_curve,
-)
+from boltzgen_diffclf.training.noised_problem import NoisedObjective, NoisedProblem, NoisedSettings
 
 LARGEST_GAP = 1.0
 """Longest thermodynamic length between neighbouring levels in training, so that each learns from the next."""

@@ -32,7 +32,8 @@ from boltzgen_diffclf.paths import DiffusionPath, path_levels
 from boltzgen_diffclf.samplers import sample_reverse_weighted
 from boltzgen_diffclf.samplers.diffusion_smc import EnergyAndGradient
 from boltzgen_diffclf.streams import named_generator
-from boltzgen_diffclf.training.noised_problem import NoisedObjective, neighbour_energies
+from boltzgen_diffclf.training.level_curves import neighbour_energies
+from boltzgen_diffclf.training.noised_problem import NoisedObjective
 from systems.analytic import GaussianMixture, MixtureMarginals
 from workflows.benchmark_suites.one_sided_training import (
     OneSidedSizes,

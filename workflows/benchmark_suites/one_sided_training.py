@@ -21,9 +21,10 @@ from boltzgen_diffclf.paths import DiffusionPath, path_levels
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
 from boltzgen_diffclf.training.data_problem import DataObjective, DataSettings
+from boltzgen_diffclf.training.level_curves import energy_information, energy_length
 from boltzgen_diffclf.training.loop import History, Progress, TrainingResult, optimise
 from boltzgen_diffclf.training.noised_case import Setting
-from boltzgen_diffclf.training.noised_problem import NoisedObjective, energy_information, energy_length
+from boltzgen_diffclf.training.noised_problem import NoisedObjective
 from boltzgen_diffclf.training.noised_training import NoisedSizes, NoisedTraining, train_noised
 from boltzgen_diffclf.training.objectives import named_objective
 from systems.analytic import (
