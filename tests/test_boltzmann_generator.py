@@ -106,6 +106,16 @@ class Holed(Target):
         return with_a_hole(x, TIMES[:1].expand(len(x)))[0]
 
 
+def test_one_sample_in_a_hole_does_not_sink_the_floor() -> None:
+    clean = LEARNED.sample(256, named_generator(1, "clean"))
+    found = []
+    for first in (clean[0], HOLE):
+        data = torch.cat([first[None], clean[1:]])
+        found.append(energy_floors(with_a_hole, PATH, TIMES[:1], data, named_generator(1, "floors")))
+    assert float(with_a_hole(HOLE[None], TIMES[:1])[0]) < -9e3
+    torch.testing.assert_close(found[1], found[0], atol=0.5, rtol=0)
+
+
 def test_holes_of_a_learned_energy_are_passed_by() -> None:
     stream = named_generator(1, "floors")
     floors = energy_floors(learned, PATH, TIMES, LEARNED.sample(256, stream), stream)

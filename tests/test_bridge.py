@@ -119,6 +119,20 @@ def test_particles_that_the_target_does_not_know_have_no_weight() -> None:
     assert float(weights @ state.position[:, 0]) == pytest.approx(math.sqrt(2 / math.pi), abs=0.15)
 
 
+def test_particles_without_weight_do_not_shorten_the_steps_of_the_others() -> None:
+    steps = {}
+    for dead in (0, 120):
+        stream = named_generator(5, "dead")
+        bridge = Bridge(GaussianTarget(2), Walled(), first_step_size=0.1, resample_below=None)
+        position = torch.randn(400, 2, generator=stream, dtype=DTYPE)
+        position[:, 0] = position[:, 0].abs() + 0.2
+        position[:dead, 0] = -1e4  # from where no proposal ever leads to the others
+        weights = torch.where(torch.arange(400) < dead, -torch.inf, 0.0).double()
+        state = bridge.init(position, weights, stream)
+        steps[dead] = float(state.step_size)
+    assert steps[120] == pytest.approx(steps[0], rel=0.25)
+
+
 def test_particles_saved_on_the_bridge_arrive_as_they_would_have(tmp_path: Path) -> None:
     bridge, stream = Bridge(ORIGIN, TARGET, first_step_size=0.1), named_generator(3, "saved")
     state = bridge.init(ORIGIN.sample(100, stream), torch.zeros(100, dtype=DTYPE), stream)

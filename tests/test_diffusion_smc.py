@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from boltzgen_diffclf.errors import RunFailedError
+from boltzgen_diffclf.errors import InputError, RunFailedError
 from boltzgen_diffclf.paths import DiffusionPath, VarianceExploding, VariancePreserving, log_snr_levels
 from boltzgen_diffclf.samplers import (
     MarginalProposal,
@@ -172,6 +172,12 @@ def test_spaced_times_hold_the_fraction_and_lie_where_the_steps_are_hard() -> No
     gaussian = GaussianMixture(torch.ones(1).double(), torch.zeros(1, 2).double(), torch.tensor([0.3]).double())
     ends = spaced_times(exact_energy(path, gaussian), path, start, stream, proposal=MarginalProposal(0.3))
     assert ends.tolist() == [path.t_min, path.t_max]
+
+
+def test_times_are_not_spaced_from_where_there_is_no_noise() -> None:
+    path, stream = VariancePreserving(t_min=0.0), named_generator(6, "noiseless")
+    with pytest.raises(InputError, match="from time 0 to 1 the log signal-to-noise ratio is not finite"):
+        spaced_times(exact_energy(path), path, torch.zeros(4, 2, dtype=torch.float64), stream)
 
 
 def test_times_that_do_not_grow_and_broken_energies_are_refused() -> None:

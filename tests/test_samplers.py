@@ -568,6 +568,28 @@ def test_work_follows_the_line_of_ancestors_through_resampling() -> None:
     torch.testing.assert_close(result.work, energies[:, -1] - energies[:, 0])
 
 
+class Walls(Ladder):
+    """Three levels of a normal, impossible beyond a wall at all but the first."""
+
+    n_levels, event_shape, dimension = 3, (1,), 1
+
+    def energy(self, x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        normal = 0.5 * x.square().sum(-1)
+        return torch.where((level > 0) & (x[:, 0] > 0.5), torch.inf, normal)
+
+    def energy_and_force(self, x: torch.Tensor, level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.energy(x, level), -x
+
+
+def test_particles_behind_a_wall_keep_the_weight_zero_at_every_level_after_it() -> None:
+    x = torch.linspace(-2, 2, 50, dtype=torch.float64)[:, None]
+    result = anneal(Annealing(mala(), [0, 1, 2], steps_per_level=0), Walls(), x, named_generator(0, "walls"))
+    behind = x[:, 0] > 0.5
+    assert torch.equal(result.log_weights, torch.where(behind, -torch.inf, 0.0))
+    assert torch.equal(result.work, torch.where(behind, torch.inf, 0.0))
+    assert result.delta_f == pytest.approx(-math.log(float((~behind).double().mean())))
+
+
 def test_annealing_weights_are_double_whatever_the_positions() -> None:
     ladder = LinearLadder(
         TiltedHarmonic(1.0, [0.0], torch.float32), TiltedHarmonic(2.0, [1.0], torch.float32), [0.0, 0.5, 1.0]

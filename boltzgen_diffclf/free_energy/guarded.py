@@ -15,7 +15,10 @@ from boltzgen_diffclf.samplers.diffusion_smc import EnergyAndGradient
 from boltzgen_diffclf.target import Target
 
 BELOW = 6.0
-"""Standard deviations below the mean energy of the data at which the floor lies."""
+"""Standard deviations below the median energy of the data at which the floor lies."""
+
+MEDIAN_DEVIATION = 0.6745
+"""Median distance from the median of a normal variable, in standard deviations."""
 
 HIGHEST = 1e6
 """Above the floor [kT]: an energy that lies higher, or is no number, counts as this and has no slope."""
@@ -43,7 +46,10 @@ def energy_floors(
             noise = torch.randn(data.shape, generator=generator, dtype=data.dtype, device=data.device)
             y = path.alpha(t) * data + path.sigma(t) * noise
             energy = energy_and_gradient(y, t.expand(len(y)))[0].double()
-            floors.append(energy.mean() - BELOW * energy.std())
+            # Medians, for a single sample that has fallen into a hole would sink a floor of mean and deviation there.
+            middle = energy.median()
+            deviation = (energy - middle).abs().median() / MEDIAN_DEVIATION
+            floors.append(middle - BELOW * deviation)
     return torch.stack(floors)
 
 

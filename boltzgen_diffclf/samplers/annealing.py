@@ -24,7 +24,8 @@ class AnnealingState(TensorState, Generic[State]):
         particles: state of the kernel at the level ``order[stage]``.
         stage: position in the order of levels.
         log_weights: since the last resampling.
-        work: ``sum_k u_(k+1)(x_k) - u_k(x_k)`` along each particle's line of ancestors [kT].
+        work: ``sum_k u_(k+1)(x_k) - u_k(x_k)`` along each particle's line of ancestors [kT]; infinite, and the weight
+            zero, from where an energy is no number.
         log_normaliser: log ratio of normalisers banked by the resamplings so far.
     """
 
@@ -109,7 +110,7 @@ class Annealing(Generic[State]):
         level = torch.full(state.log_weights.shape, self.order[stage], device=state.log_weights.device)
         previous = torch.full_like(level, self.order[stage - 1])
         arrived = relevel(ladder, state.particles, previous, level)
-        increment = arrived.energy.double() - state.particles.energy.double()
+        increment = _increment(state.particles.energy, arrived.energy)
         chosen = select(state.log_weights - increment, self.resample_below, self.resampling, generator)
         start = arrived.select(chosen.ancestors)
         particles, kernel_info = self.kernel.run(ladder, start, level, self.steps_per_level, generator)
@@ -121,6 +122,12 @@ class Annealing(Generic[State]):
             log_normaliser=state.log_normaliser + chosen.banked,
         )
         return moved, AnnealingInfo(chosen.effective_sample_size, chosen.banked, kernel_info)
+
+
+def _increment(before: Float[Tensor, " batch"], after: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """Return ``after - before`` [kT]; infinite, as of a particle without weight, where either is no number."""
+    increment = after.double() - before.double()
+    return torch.where(increment.isfinite(), increment, torch.inf)
 
 
 @dataclass(frozen=True, eq=False)

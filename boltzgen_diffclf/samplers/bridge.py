@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.samplers.kernels import HamiltonianMonteCarlo, tune_step_size
@@ -62,7 +62,7 @@ class BridgeInfo:
 
     Attributes:
         effective_sample_size: of the weights on arrival, before any resampling.
-        acceptance: mean of the moves.
+        acceptance: mean of the moves of particles that have weight.
     """
 
     effective_sample_size: Float[Tensor, ""]
@@ -117,10 +117,10 @@ class Bridge:
             log_weights: with respect to ``exp(-u_A)``.
             generator: on the device of ``position``.
         """
-        step_size = position.new_full((1,), self.first_step_size)
+        step_size, counted = position.new_full((1,), self.first_step_size), log_weights.isfinite()
         for index in range(self.warm_up):
             rate = 3.0 * (1 - index / self.warm_up)
-            position, step_size, _ = self._moved(position, 0.0, 1, step_size, rate, generator)
+            position, step_size, _ = self._moved(position, counted, 0.0, 1, step_size, rate, generator)
         return BridgeState(
             position=position,
             difference=self.difference(position),
@@ -144,8 +144,9 @@ class Bridge:
         there = next_lambda(state.difference, state.log_weights, here, self.wanted, self.least_step)
         log_weights = state.log_weights - (there - here) * state.difference
         chosen = select(log_weights, self.resample_below, self.resampling, generator)
+        counted = chosen.log_weights.isfinite()
         position, step_size, acceptance = self._moved(
-            state.position[chosen.ancestors], there, self.moves, state.step_size, 1.0, generator
+            state.position[chosen.ancestors], counted, there, self.moves, state.step_size, 1.0, generator
         )
         after = BridgeState(
             position=position,
@@ -161,6 +162,7 @@ class Bridge:
     def _moved(
         self,
         position: Float[Tensor, "batch *event"],
+        counted: Bool[Tensor, " batch"],
         progress: float,
         n_moves: int,
         step_size: Float[Tensor, " 1"],
@@ -173,8 +175,10 @@ class Bridge:
         kernel = HamiltonianMonteCarlo(step_size, self.n_leapfrog, position.new_ones(()))
         particles = kernel.init(ladder, position, level, generator)
         particles, info = kernel.run(ladder, particles, level, n_moves, generator)
-        tuned = tune_step_size(step_size, info.acceptance, level, target_acceptance=_WANTED_ACCEPTANCE, rate=rate)
-        return particles.position, tuned, info.acceptance.mean()
+        # A particle that has no weight may refuse all steps: it must not shorten those of the others.
+        acceptance = torch.where(counted, info.acceptance, _WANTED_ACCEPTANCE)
+        tuned = tune_step_size(step_size, acceptance, level, target_acceptance=_WANTED_ACCEPTANCE, rate=rate)
+        return particles.position, tuned, info.acceptance[counted].mean()
 
     def _between(self, progress: float) -> Ladder:
         # At its ends the line would multiply an energy by zero that may be infinite.

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.paths import DiffusionPath
 from boltzgen_diffclf.samplers.annealing import Annealing, anneal
 from boltzgen_diffclf.samplers.diffusion_smc import (
@@ -146,8 +147,16 @@ def spaced_times(
         wanted: :func:`conditional_fraction` of every step.
         proposal: of the moves.
         least_step: in the log signal-to-noise ratio; where even that loses more, the step is made all the same.
+
+    Raises:
+        InputError: there is no noise at the first time, or no signal at the last.
     """
     ends = start.new_tensor([path.t_min if t_first is None else t_first, path.t_max if t_last is None else t_last])
+    if not path.log_snr(ends).isfinite().all():
+        raise InputError(
+            f"from time {float(ends[0]):g} to {float(ends[1]):g} the log signal-to-noise ratio is not finite at an end: "
+            "give a first time with noise, and a last one with signal"
+        )
     times, y = ends, start
     while True:
         # Resampled at every time, so that the pilot has no weights.
