@@ -142,13 +142,13 @@ def test_samples_are_trajectories_with_learned_energies(trained: Path, tmp_path:
 
 def test_samples_of_an_energy_with_holes_are_not_trusted(trained: Path, tmp_path: Path) -> None:
     config = SampleConfig(model=trained, out=tmp_path, samplers=("langevin",), threads=1, **SAMPLES)
-    what, lost, total = sample.lost_of(sample.samples_of(config)["langevin"])
+    what, lost, total = sample.lost_of(sample.samples_of(config)["langevin"].diagnostics)
     assert (what, total) == ("chains", 10)
     assert lost > 0
     with pytest.raises(NotTrustworthyError, match=f"{lost} of the 10 chains of langevin were lost .* in {tmp_path}"):
         sample.run(config)
     config = SampleConfig(model=trained, out=tmp_path / "reverse", samplers=("reverse",), threads=1, **SAMPLES)
-    assert sample.lost_of(sample.run(config)["reverse"]) == ("samples", 0, 40)
+    assert sample.lost_of(sample.run(config)["reverse"].diagnostics) == ("samples", 0, 40)
 
 
 @pytest.mark.parametrize("begin", ["one", "samples"])
@@ -283,7 +283,7 @@ def test_maps_of_every_objective_and_seed_come_with_their_noise_floor(reference:
     with (tmp_path / "results.csv").open(encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     assert list(rows[0]) == [
-        "system", "beads", "objective", "seed", "metric", "value", "noise_floor", "published", "stderr",
+        "system", "beads", "objective", "seed", "metric", "value", "noise_floor", "published", "stderr", "n_seeds",
     ]  # fmt: skip
     found = {(row["objective"], row["seed"], row["metric"]): row for row in rows}
     for objective in ("dsm", "dsm_diffclf"):
@@ -291,8 +291,9 @@ def test_maps_of_every_objective_and_seed_come_with_their_noise_floor(reference:
             row = found[objective, "0", metric]
             assert float(row["value"]) > 0
             assert float(row["noise_floor"]) > 0
-            assert float(row["published"]) > 0
             assert float(row["stderr"]) > 0
+            # The limits of the published JS are those of the pooled range.
+            assert (row["published"] == "") == metric.endswith("_js")
         assert float(found[objective, "0", "iid_js_pooled_range"]["published"]) > 0
         assert float(found[objective, "0", "iid_tica_js"]["noise_floor"]) > 0
         assert found[objective, "0", "iid_tica_js"]["published"] == ""
@@ -313,21 +314,48 @@ def vars_of(config: RamachandranConfig) -> dict[str, object]:
     return {name: getattr(config, name) for name in config.__dataclass_fields__}
 
 
-def test_an_energy_whose_particles_all_fall_into_a_hole_is_a_row_and_not_the_end_of_the_table(
+@pytest.mark.parametrize(
+    ("sampler", "label", "metric"), [("smc_samples", "smc", "families"), ("langevin_samples", "langevin", "js")]
+)
+def test_samples_that_all_fall_into_a_hole_are_a_row_and_not_the_end_of_the_table(
+    reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, label: str, metric: str
+) -> None:
+    whole, calls = getattr(molecule_sampling, sampler), []
+
+    def fall(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise FallenApartError("40 of 40 samples of the model have fallen apart: train for more steps")
+        return whole(*arguments)
+
+    monkeypatch.setattr(molecule_sampling, sampler, fall)
+    result = ramachandran.run(
+        RamachandranConfig(reference=reference, out=tmp_path, objectives=("dsm",), seeds=(0, 1), **NETWORK, **SAMPLES)
+    )
+    found = {row.metric: row.value for row in result.rows if row.seed == "0"}
+    assert found[f"{label}_broken"] == 1
+    assert f"{label}_js" not in found
+    assert "iid_js" in found
+    assert any(f"no samples of dsm-seed0, {label}: 40 of 40" in told for told in result.warnings)
+    # The mean is that of the other seed, and says so.
+    together = {row.metric: row for row in result.rows if row.seed == "all"}
+    assert (together[f"{label}_{metric}"].n_seeds, together["iid_js"].n_seeds) == (1, 2)
+    assert any(told.startswith(f"not all of the 2 seeds of dsm have {label}_") for told in result.warnings)
+
+
+def test_chains_that_begin_again_are_told_on_the_page(
     reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fall(*arguments: object) -> None:
-        raise FallenApartError("40 of 40 samples of the model have fallen apart: train for more steps")
-
-    monkeypatch.setattr(molecule_sampling, "smc_samples", fall)
+    monkeypatch.setattr(molecule_sampling, "REACH", 1e-3)
+    monkeypatch.setattr(molecule_sampling, "_whole", lambda model, positions, energies: torch.arange(len(positions)))
     result = ramachandran.run(
         RamachandranConfig(reference=reference, out=tmp_path, objectives=("dsm",), seeds=(0,), **NETWORK, **SAMPLES)
     )
+    assert any("10 of the 10 chains of dsm-seed0, langevin were lost to holes" in told for told in result.warnings)
     found = {row.metric: row.value for row in result.rows if row.seed == "0"}
-    assert found["smc_broken"] == 1
-    assert "smc_js" not in found
-    assert "iid_js" in found
-    assert any("no samples of dsm-seed0, smc: 40 of 40" in told for told in result.warnings)
+    assert found["langevin_broken"] == 1
+    assert found["langevin_chain_ps"] == pytest.approx(4 * 5 * 3e-3)
+    assert found["langevin_aggregate_ns"] == pytest.approx(10 * 4 * 5 * 3e-6)
 
 
 def test_settings_are_read_without_heavy_imports() -> None:

@@ -27,6 +27,7 @@ from workflows.ramachandran import RamachandranConfig
 from workflows.ramachandran_measures import Judge, Measured
 from workflows.ramachandran_pipeline import mean, unlearned
 from workflows.ramachandran_planes import torsion_planes
+from workflows.ramachandran_run import JudgedRun, Shown
 from workflows.ramachandran_samples import Sample
 from workflows.report.ramachandran_figure import Frame, maps_figure
 from workflows.weighted_sampling import WeightedEnsemble
@@ -107,17 +108,23 @@ def test_weights_of_mirror_images_go_into_every_number(frames: ReferenceEnsemble
     whole = {row.metric: row for row in judge.measure(weighted, findings)}
     assert whole["reweighted_mirrored"].value == 0.0
     assert isinstance(findings.conformers["phi > 0"], str)
-    low = frames.energies - 12.0 * (torch.arange(len(frames)) % 4 == 0) * (
-        frames.energies.max() - frames.energies.min()
-    )
-    below = {row.metric: row.value for row in judge.measure(Sample("low", replace(frames, energies=low)), findings)}
-    assert found["reference_sunken"] == 0.0
-    share = float((low < frames.energies.min() - 10.0).double().mean())
-    assert below["low_sunken"] == pytest.approx(share)
-    assert share > 0.2
+    assert "reference_sunken" not in found  # nobody has said what a network makes of them
     kept = Sample("kept", frames.select(torch.arange(1, len(frames), 2)))
     expected = judge.look_at(kept).surfaces[0].probability
     np.testing.assert_allclose(findings.surfaces[0].probability, expected, atol=1e-12)
+
+
+def test_what_lies_in_a_hole_is_told_by_the_learned_energies(frames: ReferenceEnsemble) -> None:
+    judge, reference = judge_of(frames)
+    judge = replace(judge, reference=replace(reference, learned=frames.energies))
+    low = torch.where(torch.arange(len(frames)) % 4 == 0, frames.energies.min() - 11.0, frames.energies)
+    sample = Sample("low", frames, learned=low)
+    found = {row.metric: row.value for row in judge.measure(sample, judge.look_at(sample))}
+    assert found["low_sunken"] == pytest.approx(0.25)
+    half = sample.select(np.arange(0, len(frames), 2))
+    assert {row.metric: row.value for row in judge.measure(half, judge.look_at(half))}["low_sunken"] == pytest.approx(
+        0.5
+    )
 
 
 def turned(frames: ReferenceEnsemble) -> ReferenceEnsemble:
@@ -154,6 +161,45 @@ def test_what_a_network_says_of_conformers_has_the_error_of_what_it_learned_from
     for few in (two_sided.group % 2 == 1, two_sided.group == 0):  # walkers of one side, and one walker
         never = found(network, Sample("learned_from", two_sided.select(few.nonzero()[:, 0])))
         assert (never.value, never.error) == (own.value, math.inf)
+
+
+def test_weighted_samples_have_to_be_those_of_the_reference(frames: ReferenceEnsemble) -> None:
+    two_sided = turned(frames)
+    judge, reference = judge_of(two_sided)
+    config = RamachandranConfig(system="aldp", beads="all")
+    run = JudgedRun(config, None, two_sided, judge.planes, None, "dsm", 3)  # type: ignore[arg-type]
+    right = (two_sided.group % 2 == 0).numpy()
+    families = np.zeros(len(frames))
+
+    def told(log_w: np.ndarray) -> dict[str, str]:
+        weighted = WeightedEnsemble(two_sided, log_w, families, families, 0.0)
+        sample = Sample("reweighted", two_sided, log_w=log_w, independent=True)
+        seen = {"reference": reference, "reweighted": sample}
+        findings = {label: judge.look_at(one) for label, one in seen.items()}
+        shown = Shown(judge, seen, findings, weighted, None, {}, {})
+        return {check.name: check.sentence for check in run.checks(shown) if not check.passed}
+
+    assert told(families) == {}
+    one_side = told(np.where(right, -np.inf, 0.0))
+    assert list(one_side) == ["coverage of dsm-seed3", "conformer phi > 0 of dsm-seed3", "map of dsm-seed3"]
+    assert "50.0 % of the reference is where no weighted sample" in one_side["coverage of dsm-seed3"]
+    assert "one was never visited" in one_side["map of dsm-seed3"]
+    # Walkers stay on one side, so that the reference knows its own free energy to within a kT; 8 kT are too many.
+    wrong = told(np.where(right, 8.0, 0.0))
+    assert "differs from that of the reference by -8.00 kT" in wrong["conformer phi > 0 of dsm-seed3"]
+
+
+def test_weights_learned_wrong_are_not_put_right_without_a_true_energy(
+    frames: ReferenceEnsemble, tmp_path: Path
+) -> None:
+    file = tmp_path / "two-sided.h5"
+    write_ensemble(file, turned(frames), systems.load("aldp").topology)
+    sizes = {**SIZES, "beads": "backbone", "objectives": ("dsm",), "steps": 2, "overweight": "phi > 0"}
+    told = "dsm-seed0 has learned 'phi > 0' too likely and it cannot be corrected"
+    with pytest.raises(NotTrustworthyError, match=told):
+        ramachandran.run(RamachandranConfig(**sizes, state="vacuum", reference=file, out=tmp_path / "run"))
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "nothing here can put it right" in page
 
 
 def test_seeds_that_share_their_frames_do_not_lessen_the_error_of_these() -> None:
@@ -193,7 +239,7 @@ def test_weighted_frames_are_saved_with_their_weights_and_nothing_else(
     aldp = systems.load("aldp")
     log_w = np.where(np.arange(len(frames)) % 2 == 0, -np.inf, frames.energies.numpy() * 0.01)
     families = family_log_weights(log_w, frames.group.numpy(), 8)
-    found = WeightedEnsemble(frames, log_w, families, families)
+    found = WeightedEnsemble(frames, log_w, families, families, 0.0)
     assert found.n_families == 4
     found.save(tmp_path, "model", aldp)
     with np.load(tmp_path / "model-u_kn.npz") as file:
@@ -205,7 +251,7 @@ def test_weighted_frames_are_saved_with_their_weights_and_nothing_else(
     np.testing.assert_allclose(u_kn[1], kept.energies.numpy())
     expected = normalised_weights(log_w)[1::2]
     np.testing.assert_allclose(normalised_weights(u_kn[0] - u_kn[1]), expected)
-    nothing = WeightedEnsemble(frames, np.full(400, -np.inf), families, np.full(8, -np.inf))
+    nothing = WeightedEnsemble(frames, np.full(400, -np.inf), families, np.full(8, -np.inf), 0.0)
     nothing.save(tmp_path, "none", aldp)
     assert list(nothing.worth) == ["before"]
     assert not list(tmp_path.glob("none*"))

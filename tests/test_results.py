@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.estimators.estimate import Estimate
 from boltzgen_diffclf.estimators.reweighting import diagnose_weights
+from boltzgen_diffclf.observables.ramachandran import SurfaceAgreement
 from tests.report_example import result
 from workflows import results, trust
 from workflows.results import EstimatorRow, SolvationResult, judged, most_precise
@@ -210,9 +212,28 @@ def test_a_missing_conformer_fails():
 
 
 def test_a_conformer_without_a_free_energy_fails():
-    assert trust.failures([trust.check_conformer("generator", "phi > 0", None)]) == ()
-    (sentence,) = trust.failures([trust.check_conformer("generator", "phi > 0", "it was never seen")])
+    reference = Estimate(4.0, 0.3, None, 100.0, "population")
+    (sentence,) = trust.failures([trust.check_conformer("generator", "phi > 0", "it was never seen", reference)])
     assert sentence == "generator gives no free energy of the conformer 'phi > 0': it was never seen"
+
+
+def test_a_conformer_has_to_weigh_what_it_does_in_the_reference():
+    reference, near, far = (
+        Estimate(4.0, 0.3, None, 100.0, "population"),
+        Estimate(5.4, 0.4, None, 100.0, "population"),
+        Estimate(5.6, 0.4, None, 100.0, "population"),
+    )
+    assert trust.failures([trust.check_conformer("generator", "phi > 0", near, reference)]) == ()
+    assert trust.failures([trust.check_conformer("generator", "phi > 0", far, "it was never seen")]) == ()
+    (sentence,) = trust.failures([trust.check_conformer("generator", "phi > 0", far, reference)])
+    assert "5.60 ± 0.40 kT, differs from that of the reference by +1.60 kT, 3.2 combined" in sentence
+
+
+def test_a_weighted_map_has_to_be_that_of_the_reference():
+    for good in (SurfaceAgreement(200, 0.9, 4.5), SurfaceAgreement(200, 0.96, 3.0)):
+        assert trust.failures([trust.check_map("map of generator", good)]) == ()
+    for bad in (SurfaceAgreement(200, 0.89, 3.0), SurfaceAgreement(200, 0.97, 4.6), SurfaceAgreement(9, 1.0, math.inf)):
+        assert len(trust.failures([trust.check_map("map of generator", bad)])) == 1
 
 
 def test_a_generator_without_weights_fails():

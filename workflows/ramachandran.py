@@ -147,6 +147,7 @@ class RamachandranRow:
         published: what others print for this metric and objective; divergences are of other frames of aldp-ildn.
         stderr: standard error of the value, or of what it is above its floor where it has one. What a network says of
             conformers and of a fold has that of the frames which it learned from in it.
+        n_seeds: how many seeds have the metric, of which ``all`` is the mean; None for the reference.
     """
 
     system: str
@@ -158,6 +159,7 @@ class RamachandranRow:
     noise_floor: float | None
     published: float | None
     stderr: float | None
+    n_seeds: int | None
 
 
 @plain_dataclass(frozen=True)

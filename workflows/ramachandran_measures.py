@@ -30,6 +30,7 @@ from boltzgen_diffclf.observables.ramachandran import FreeEnergySurface
 from boltzgen_diffclf.streams import split_seed
 from systems.beads import bead_stereocentres
 from systems.conformers import basin_free_energy
+from systems.ensemble import ReferenceEnsemble
 from systems.molecular import MolecularSystem
 from workflows.ramachandran_folding import Folding, deviation, folding_of
 from workflows.ramachandran_planes import Plane, Points, TorsionPlane
@@ -37,7 +38,7 @@ from workflows.ramachandran_samples import Sample
 from workflows.ramachandran_slow import SlowPlane
 
 SUNKEN_KT = 10.0
-"""How far [kT] below every frame of the reference an energy has to be to lie in a hole, where no frame is."""
+"""How far [kT] below every frame of the reference a learned energy has to be to lie in a hole, where no frame is."""
 
 
 class Measured(NamedTuple):
@@ -141,8 +142,9 @@ class Judge:
             )
         for told in own_metrics(sample, findings):
             yield self._as_learned(sample, told)
-        lowest = self.reference.frames.energies.min() - SUNKEN_KT
-        yield Measured(f"{sample.label}_sunken", float(sample.weights @ (sample.frames.energies < lowest).numpy()))
+        if sample.learned is not None and self.reference.learned is not None:
+            sunken = sample.learned < self.reference.learned.min() - SUNKEN_KT
+            yield Measured(f"{sample.label}_sunken", float(sample.weights @ sunken.numpy()))
 
     @cached_property
     def learned(self) -> dict[str, Measured]:
@@ -268,9 +270,20 @@ def folding_metrics(label: str, found: Folding) -> Iterator[Measured]:
         yield Measured(f"{label}_folding_delta_f", found.free_energy.value, None, found.free_energy.stderr)
 
 
+def chain_metrics(label: str, frames: ReferenceEnsemble) -> Iterator[Measured]:
+    """Yield how long chains are, together and each, and how far they agree about what is slowest (split R-hat)."""
+    whole_ps = len(frames) * frames.frame_interval_ps
+    yield Measured(f"{label}_aggregate_ns", 1e-3 * whole_ps)
+    yield Measured(f"{label}_chain_ps", whole_ps / frames.n_groups)
+    mixing = frames.diagnostics.get("split_r_hat")
+    if mixing:
+        yield Measured(f"{label}_r_hat", max(mixing.values()))
+
+
 def weight_metrics(when: str, worth: WeightDiagnostics) -> Iterator[Measured]:
     """Yield what weights of families are worth, before or after the bridge."""
     yield Measured(f"ess_fraction_{when}", worth.effective_fraction)
     yield Measured(f"pareto_k_{when}", worth.pareto_k)
     yield Measured(f"maximum_weight_{when}", worth.maximum_weight)
     yield Measured(f"families_{when}", float(worth.n_samples - worth.n_zero))
+    yield Measured(f"without_weight_{when}", worth.n_zero / worth.n_samples)

@@ -34,6 +34,9 @@ from workflows.ramachandran_published import published_value
 from workflows.ramachandran_run import JudgedRun, Shown
 from workflows.ramachandran_slow import slow_plane
 
+NAMED = 3
+"""Metrics that a warning names, of many."""
+
 
 def frames_given(config: RamachandranConfig) -> ReferenceEnsemble | None:
     """Return the frames of ``--frames`` or of the favoured state, None where the reference is learned from.
@@ -99,7 +102,7 @@ def compute(
     for run in runs:
         seen, metrics = run.judged()
         for metric in metrics:
-            rows.append(_row(config, stages, run.objective, str(run.seed), metric))
+            rows.append(_row(config, stages, run.objective, str(run.seed), metric, 1))
             together.setdefault((run.objective, metric.metric), []).append(metric)
         checks += run.checks(seen)
         warnings += run.warnings(seen)
@@ -107,10 +110,13 @@ def compute(
     if "split_r_hat" in judged.diagnostics:
         warnings.insert(0, trust.check_walkers("the reference", judged.diagnostics["split_r_hat"]))
     first = next(iter(shown.values()))
-    means = [_row(config, stages, objective, ALL_SEEDS, mean(found)) for (objective, _), found in together.items()]
+    means = [
+        _row(config, stages, objective, ALL_SEEDS, mean(several), len(several))
+        for (objective, _), several in together.items()
+    ]
     table = (*rows, *means, *_reference_rows(config, stages, first))
     write_csv(table, stages.folder.path / "results.csv")
-    told = (*trust.failures(warnings), *missing)
+    told = (*trust.failures(warnings), *_partial(means, len(config.seeds)), *missing)
     unconverged = "".join(trust.failures([] if starts is None else [starts.check()]))
     return RamachandranResult(config, table, stages.folder.path, trust.failures(checks), told, unconverged), shown
 
@@ -132,11 +138,16 @@ def _reference_rows(config: RamachandranConfig, stages: MoleculeStages, seen: Sh
     own = own_metrics(seen.judge.reference, seen.findings[REFERENCE])
     learned = [told._replace(metric=f"{LEARNED_FROM}_{name}") for name, told in seen.judge.learned.items()]
     for metric in (*own, *learned):
-        yield _row(config, stages, REFERENCE, ALL_SEEDS, metric)
+        yield _row(config, stages, REFERENCE, ALL_SEEDS, metric, None)
 
 
 def _row(
-    config: RamachandranConfig, stages: MoleculeStages, objective: str, seed: str, found: Measured
+    config: RamachandranConfig,
+    stages: MoleculeStages,
+    objective: str,
+    seed: str,
+    found: Measured,
+    n_seeds: int | None,
 ) -> RamachandranRow:
     published = published_value(stages.system, config.state, config.beads, objective, found.metric)
     return RamachandranRow(
@@ -149,7 +160,22 @@ def _row(
         found.noise_floor,
         published,
         found.error,
+        n_seeds,
     )
+
+
+def _partial(means: Sequence[RamachandranRow], n_seeds: int) -> Iterator[str]:
+    """Yield a sentence for every objective of which some metrics are means of fewer seeds than there are."""
+    lacking: dict[str, list[str]] = {}
+    for row in means:
+        if row.n_seeds is not None and row.n_seeds < n_seeds:
+            lacking.setdefault(row.objective, []).append(row.metric)
+    for objective, metrics in lacking.items():
+        more = f" and {len(metrics) - NAMED} more" if len(metrics) > NAMED else ""
+        yield (
+            f"not all of the {n_seeds} seeds of {objective} have {', '.join(metrics[:NAMED])}{more}: the means are of "
+            "those that do (n_seeds in results.csv)."
+        )
 
 
 def mean(seeds: Sequence[Measured]) -> Measured:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 
 from boltzgen_diffclf.errors import FallenApartError
+from boltzgen_diffclf.observables import surface_agreement
 from boltzgen_diffclf.training.molecule_model import MoleculeModel
 from systems.ensemble import ReferenceEnsemble, evaluate
 from systems.favoured import Favour, log_weights_without
@@ -20,10 +21,10 @@ from workflows.molecule_sampling import learned_target
 from workflows.molecule_stages import MoleculeStages, stage_of_training
 from workflows.ramachandran import LEARNED_FROM, REFERENCE, RamachandranConfig
 from workflows.ramachandran_folding import FoldedStarts
-from workflows.ramachandran_measures import Findings, Judge, Measured, weight_metrics
+from workflows.ramachandran_measures import Findings, Judge, Measured, chain_metrics, weight_metrics
 from workflows.ramachandran_planes import Plane
 from workflows.ramachandran_samples import Sample
-from workflows.sample import sampled
+from workflows.sample import lost_of, sampled
 from workflows.weighted_sampling import WeightedEnsemble, WeightedSampling, WeightedSizes, stages_of
 
 SAMPLERS: Mapping[str, str] = {"reverse": "iid", "langevin": "langevin", "smc": "smc"}
@@ -44,6 +45,7 @@ class Shown:
         weighted: the weights, where all atoms are learned.
         starts: who is folded of the walkers of the whole reference, where the molecule has a fold.
         fallen: by label, why there are no samples.
+        lost: by label, what a sampler makes, how many of them a hole of the energy took, and of how many.
     """
 
     judge: Judge
@@ -52,6 +54,7 @@ class Shown:
     weighted: WeightedEnsemble | None
     starts: FoldedStarts | None
     fallen: Mapping[str, str]
+    lost: Mapping[str, tuple[str, int, int]]
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class JudgedRun:
         learned_from = self._beads_of(stages.training, LEARNED_FROM)
         learned_from = dataclasses.replace(learned_from, log_w=self._unbiased(learned_from.frames))
         judge = Judge(stages.system, stages.beads, self.config.beads, reference, self.planes, learned_from, self.seed)
-        samples, fallen = {REFERENCE: judge.reference}, {}
+        samples, fallen, lost = {REFERENCE: judge.reference}, {}, {}
         for sampler, label in samplers_of(self.config.beads).items():
             file = folder.path / "samples" / f"{self.name}-{sampler}.h5"
             try:
@@ -107,33 +110,47 @@ class JudgedRun:
                     folder, self._stage(sampler), sampler, file, model, self.config, self.seed, stages.device
                 ).facts
             except FallenApartError as error:
-                if sampler != "smc":
-                    raise
-                # All weight is in a hole of the energy: that is what is wrong with it, and not with the run.
+                # All of them are in a hole of the energy: that is what is wrong with it, and not with the run.
                 metrics.append(Measured(f"{label}_broken", 1.0))
                 fallen[label] = str(error)
                 continue
-            metrics.append(Measured(f"{label}_broken", _broken_share(counts)))
-            frames = self._with_energies(load_ensemble(file))
+            lost[label] = _, broken, total = lost_of(counts)
+            metrics.append(Measured(f"{label}_broken", broken / total))
+            learned = load_ensemble(file)
+            frames = self._with_energies(learned)
             if "families" in counts:
                 metrics.append(Measured(f"{label}_families", float(counts["families"])))
-            if frames.n_groups > 1:  # of one family alone there is no error
-                samples[label] = Sample(label, frames, sampler == "reverse", self._unbiased(frames), of_a_network=True)
+            if sampler == "langevin":
+                metrics += chain_metrics(label, learned)
+            if frames.n_groups < 2:
+                fallen[label] = "all of them descend from one, and there is no error"
+                continue
+            samples[label] = Sample(
+                label,
+                frames,
+                independent=sampler == "reverse",
+                log_w=self._unbiased(frames),
+                of_a_network=True,
+                learned=learned.energies,
+            )
         weighted = self._weighted(model) if self.config.beads == "all" else None
         if weighted is not None:
             for when, worth in weighted.worth.items():
                 metrics += weight_metrics(when, worth)
+            metrics.append(Measured("mirrored_weight", weighted.mirrored))
             if weighted.n_families > 1:  # of one alone there is no error
                 samples[REWEIGHTED] = Sample(REWEIGHTED, weighted.frames, log_w=weighted.log_w)
         findings = {label: judge.look_at(sample) for label, sample in samples.items()}
         for label, sample in samples.items():
             if label != REFERENCE:
                 metrics += judge.measure(sample, findings[label])
-        return Shown(judge, samples, findings, weighted, self.starts, fallen), metrics
+        return Shown(judge, samples, findings, weighted, self.starts, fallen, lost), metrics
 
     def checks(self, seen: Shown) -> Iterator[trust.Check]:
         """Yield the gates of the weights: a command that fails one names no reweighted result."""
         if seen.weighted is None:
+            if self.config.overweight is not None:
+                yield trust.uncorrectable(self.name, self.config.overweight)
             return
         worth = seen.weighted.worth.get("after")
         if worth is None:
@@ -144,22 +161,30 @@ class JudgedRun:
             return
         unvisited = seen.judge.unvisited(seen.samples[REWEIGHTED], seen.findings[REWEIGHTED])
         yield trust.check_coverage(self.name, unvisited)
-        for basin, found in seen.findings[REWEIGHTED].conformers.items():
-            yield trust.check_conformer(self.name, basin, found if isinstance(found, str) else None)
+        judge, found = seen.judge, seen.findings[REWEIGHTED]
+        for basin, value in found.conformers.items():
+            yield trust.check_conformer(self.name, basin, value, judge.findings.conformers[basin])
+        for plane, ours, theirs in zip(judge.planes, found.surfaces, judge.findings.surfaces, strict=True):
+            yield trust.check_map(f"{plane.metric('map')} of {self.name}", surface_agreement(theirs, ours))
 
     def warnings(self, seen: Shown) -> Iterator[trust.Check]:
         """Yield what a reader should know of the samples before any weight."""
         for label in [label for label in SAMPLERS.values() if label in seen.samples]:
             yield trust.check_integrity(f"{self.name}, {label}", seen.findings[label].integrity)
+        for label, (what, lost, total) in seen.lost.items():
+            yield trust.check_intact(f"{self.name}, {label}", what, lost, total)
+        if "langevin" in seen.samples and (mixing := seen.samples["langevin"].frames.diagnostics.get("split_r_hat")):
+            yield trust.check_walkers(f"{self.name}, langevin", mixing)
         for label, reason in seen.fallen.items():
             yield trust.fallen_apart(f"{self.name}, {label}", reason)
 
     def _reference(self, model: MoleculeModel) -> Sample:
         sample = self._beads_of(self.reference, REFERENCE)
+        learned = evaluate(learned_target(model), self.stages.positions(self.reference))
+        sample = dataclasses.replace(sample, learned=learned)
         if self.config.beads == "all":
             return sample
-        energies = evaluate(learned_target(model), self.stages.positions(self.reference))
-        return dataclasses.replace(sample, frames=dataclasses.replace(sample.frames, energies=energies))
+        return dataclasses.replace(sample, frames=dataclasses.replace(sample.frames, energies=learned))
 
     def _beads_of(self, frames: ReferenceEnsemble, label: str) -> Sample:
         """Return the beads of frames; their energies are still those of all atoms."""
@@ -195,8 +220,3 @@ class JudgedRun:
 def samplers_of(beads: str) -> Mapping[str, str]:
     """Return the samplers of a bead model, each with its label; particles of all atoms go on to the true energy."""
     return {sampler: label for sampler, label in SAMPLERS.items() if sampler != "smc" or beads != "all"}
-
-
-def _broken_share(counts: Mapping[str, int]) -> float:
-    broken = counts.get("exploded_chains", counts.get("broken_samples", 0))
-    return broken / counts.get("chains", counts.get("samples", 1))

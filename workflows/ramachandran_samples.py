@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from boltzgen_diffclf.estimators.reweighting import normalised_weights
 from systems.ensemble import ReferenceEnsemble
@@ -22,6 +23,7 @@ class Sample:
         independent: whether each frame is a draw of its own, and not each group.
         log_w: unnormalised log weights.
         of_a_network: whether they stand for what a network has learned, and not for the true energy.
+        learned: energies [kT] that the network gives the frames; None where nothing asks for them.
     """
 
     label: str
@@ -29,6 +31,7 @@ class Sample:
     independent: bool = False
     log_w: Float[np.ndarray, " frames"] | None = None
     of_a_network: bool = False
+    learned: Float[Tensor, " frames"] | None = None
 
     @property
     def groups(self) -> Int[np.ndarray, " frames"] | None:
@@ -46,6 +49,7 @@ class Sample:
             self,
             frames=self.frames.select(torch.from_numpy(index)),
             log_w=None if self.log_w is None else self.log_w[index],
+            learned=None if self.learned is None else self.learned[torch.from_numpy(index)],
         )
 
     def thinned(self, size: int, generator: np.random.Generator) -> Sample:

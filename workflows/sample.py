@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -79,7 +79,7 @@ def run(config: SampleConfig) -> dict[str, ReferenceEnsemble]:
     from workflows.trust import check_intact, failures
 
     samples = samples_of(config)
-    reasons = failures([check_intact(name, *lost_of(ensemble)) for name, ensemble in samples.items()])
+    reasons = failures([check_intact(name, *lost_of(ensemble.diagnostics)) for name, ensemble in samples.items()])
     if reasons:
         raise NotTrustworthyError(f"{'; '.join(reasons)}; the samples are kept in {config.folder}")
     return samples
@@ -120,9 +120,8 @@ def samples_of(config: SampleConfig) -> dict[str, ReferenceEnsemble]:
     return samples
 
 
-def lost_of(ensemble: ReferenceEnsemble) -> tuple[str, int, int]:
-    """Return what a sampler makes, how many of them it has lost, and of how many."""
-    measured = ensemble.diagnostics
+def lost_of(measured: Mapping[str, Any]) -> tuple[str, int, int]:
+    """Return what a sampler makes, how many of them it has lost, and of how many; from its diagnostics."""
     if "chains" in measured:
         return "chains", measured["exploded_chains"], measured["chains"]
     return "samples", measured["broken_samples"], measured["samples"]

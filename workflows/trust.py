@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from workflows.results import EstimatorRow, is_finite
 
 if TYPE_CHECKING:
+    from boltzgen_diffclf.estimators.estimate import Estimate
     from boltzgen_diffclf.estimators.reweighting import WeightDiagnostics
     from boltzgen_diffclf.observables.integrity import Integrity
+    from boltzgen_diffclf.observables.ramachandran import SurfaceAgreement
 
 AGREEMENT_SIGMAS = 3.0
 SMALLEST_OVERLAP = 0.03
@@ -34,6 +36,10 @@ SMALLEST_WEIGHTED_SIZE = 100.0
 """Kish's effective size that weighted means want at least (Vehtari et al. 2021, Bayesian Anal. 16:667)."""
 LARGEST_UNSEEN_SHARE = 0.01
 """Of the target's mass that weighs more than any sample of the generator."""
+SMALLEST_AGREEING_SHARE = 0.9
+"""Of the bins of a weighted map that lie within two standard errors of the reference, where 95 % are expected."""
+LARGEST_DEVIATION = 4.5
+"""Of a bin of a weighted map from the reference [standard errors]."""
 LARGEST_BROKEN_SHARE = 0.05
 """Of generated configurations that are broken or mirrored, before weights put that right."""
 
@@ -234,18 +240,49 @@ def check_coverage(name: str, unseen: float) -> Check:
     )
 
 
-def check_conformer(name: str, basin: str, reason: str | None) -> Check:
-    """Gate on a conformer's free energy being there at all.
+def check_conformer(name: str, basin: str, found: Estimate | str, reference: Estimate | str) -> Check:
+    """Gate on a conformer's free energy being there where the reference has one, and being the same.
 
     Args:
         name: of the generator.
         basin: the conformer.
-        reason: why its free energy is not known; None where it is.
+        found: its free energy [kT], or why there is none.
+        reference: the same of the reference; where that has none, there is nothing to agree with.
     """
+    title = f"conformer {basin} of {name}"
+    if isinstance(reference, str):
+        return Check(title, True, "")
+    if isinstance(found, str):
+        return Check(title, False, f"{name} gives no free energy of the conformer '{basin}': {found}")
+    difference, combined = found.value - reference.value, math.hypot(found.stderr, reference.stderr)
     return Check(
-        f"conformer {basin} of {name}",
-        reason is None,
-        f"{name} gives no free energy of the conformer '{basin}': {reason}",
+        title,
+        abs(difference) <= AGREEMENT_SIGMAS * combined,
+        f"the free energy of the conformer '{basin}' that {name} gives, {found.value:.2f} ± {found.stderr:.2f} kT, "
+        f"differs from that of the reference by {difference:+.2f} kT, {abs(difference) / max(combined, 1e-300):.1f} "
+        f"combined standard errors (limit {AGREEMENT_SIGMAS:.0f}): draw more samples, or train longer",
+    )
+
+
+def check_map(name: str, found: SurfaceAgreement) -> Check:
+    """Gate on a weighted map being that of the reference within the errors of both, bin by bin."""
+    worst_bin = "one was never visited" if math.isinf(found.largest) else f"one is {found.largest:.1f} off"
+    return Check(
+        name,
+        found.within >= SMALLEST_AGREEING_SHARE and found.largest <= LARGEST_DEVIATION,
+        f"the weighted {name} is not that of the reference: {100 * found.within:.0f} % of its {found.n_bins} bins are "
+        f"within two standard errors of it (at least {100 * SMALLEST_AGREEING_SHARE:.0f} % wanted), and {worst_bin} "
+        f"(limit {LARGEST_DEVIATION}): draw more samples, or train longer",
+    )
+
+
+def uncorrectable(name: str, basin: str) -> Check:
+    """Return the gate that fails where weights learned wrong on purpose cannot be put right."""
+    return Check(
+        f"weights of {name}",
+        False,
+        f"{name} has learned '{basin}' too likely and it cannot be corrected: coarse beads have no true energy that "
+        "weights could be taken against; use --beads all",
     )
 
 

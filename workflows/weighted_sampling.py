@@ -60,12 +60,14 @@ class WeightedEnsemble:
         log_w: unnormalised log weight of each; none for the wrong hand, which no force field tells from the right one.
         before: log weights of families where the true energy weighs at one stroke.
         after: the same at the end of the bridge.
+        mirrored: share of the weight that the wrong hand had at the end, before it was taken away.
     """
 
     frames: ReferenceEnsemble
     log_w: Float[np.ndarray, " frames"]
     before: Float[np.ndarray, " roots"]
     after: Float[np.ndarray, " roots"]
+    mirrored: float
 
     @property
     def n_families(self) -> int:
@@ -210,7 +212,8 @@ class WeightedSampling:
         return replace(particles, log_weights=particles.log_weights + change.to(particles.log_weights))
 
     def _ensemble(self, particles: WeightedParticles, before: Float[np.ndarray, " roots"]) -> WeightedEnsemble:
-        particles = self._of_the_state(particles)
+        whole, particles = particles, self._of_the_state(particles)
+        wrong = whole.log_weights.isfinite() & ~particles.log_weights.isfinite()
         origin = self.model.origin
         state = origin["state"] if self._bias is None else self._bias.sources[0]
         positions = self.model.coordinates.positions(particles.position.cpu()).float()
@@ -229,7 +232,8 @@ class WeightedSampling:
             group=particles.root.cpu(),
             frame=torch.arange(len(positions)),
         )
-        return WeightedEnsemble(frames, particles.log_weights.cpu().numpy(), before, particles.families)
+        mirrored = float(whole.log_weights.softmax(0)[wrong].sum())
+        return WeightedEnsemble(frames, particles.log_weights.cpu().numpy(), before, particles.families, mirrored)
 
 
 def change_of_weights(

@@ -154,7 +154,7 @@ def spaced_times(
     ends = start.new_tensor([path.t_min if t_first is None else t_first, path.t_max if t_last is None else t_last])
     if not path.log_snr(ends).isfinite().all():
         raise InputError(
-            f"from time {float(ends[0]):g} to {float(ends[1]):g} the log signal-to-noise ratio is not finite at an end: "
+            f"from time {float(ends[0]):g} to {float(ends[1]):g} the log signal-to-noise ratio is not finite: "
             "give a first time with noise, and a last one with signal"
         )
     times, y = ends, start

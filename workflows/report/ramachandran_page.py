@@ -83,8 +83,8 @@ def _notes(result: RamachandranResult) -> Iterator[str]:
     if config.overweight is not None:
         yield (
             f"On purpose, the networks have learned from frames in which '{config.overweight}' is "
-            f"{config.overweight_factor:g} times too likely: generated samples and dynamics repeat that, weights have "
-            "to put it right."
+            f"{config.overweight_factor:g} times too likely: generated samples and dynamics repeat that, and "
+            + ("weights have to put it right." if config.beads == "all" else "nothing here can put it right.")
         )
     if config.favour is not None:
         yield (

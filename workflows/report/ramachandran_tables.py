@@ -30,7 +30,14 @@ HEADINGS = {"js": "JS", "js_pooled_range": "JS, pooled range", "pmf_error": "PMF
 
 RESIDUE_CAPTIONS = {"js": "JS [nats] of the maps", "pmf_error": "PMF error [kT²] of the maps"}
 
-SHARES = ("stretched", "clashing", "mirrored", "sunken")
+SHARES = {
+    "stretched": "stretched",
+    "clashing": "clashing",
+    "mirrored": "mirrored",
+    "sunken": "in a hole",
+    "broken": "lost",
+}
+"""Columns of configurations that are no molecule, or chains and samples that a hole of the energy took."""
 
 MARGINALS = {
     "bond_js": "bonds",
@@ -281,7 +288,7 @@ def molecule_table(numbers: Numbers) -> Table:
             rows = (numbers.get(objective, f"{label}_{name}") for name in distances)
             cells = (*_shares(numbers, objective, label), *map(_with_floor, rows))
             lines.append(Line((NAMES[label], objective, *cells)))
-    columns = ("from", "objective", *SHARES, *(f"{about} JS (floor)" for about in distances.values()))
+    columns = ("from", "objective", *SHARES.values(), *(f"{about} JS (floor)" for about in distances.values()))
     return Table("Shares of configurations, weighted where they have weights; JS in nats", columns, lines, words=2)
 
 
