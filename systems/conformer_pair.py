@@ -6,19 +6,12 @@ import math
 import re
 from dataclasses import replace
 
-import openmm
-import torch
-from jaxtyping import Float
-from openmm import unit
-from torch import Tensor
-
-from boltzgen_diffclf.coordinates import Arc, InternalCoordinates, TorsionArc
+from boltzgen_diffclf.coordinates import Arc, TorsionArc
 from boltzgen_diffclf.errors import InputError
 from systems.derived_states import ConfinedState
-from systems.force_fields import minimised
-from systems.internal import internal_coordinates
-from systems.legs import Basin, Division, Leg, Quadruple
-from systems.molecular import MolecularSystem, positions_from_quantity
+from systems.legs import Basin, Division, Leg
+from systems.molecular import MolecularSystem
+from systems.starts import start_in_arc
 
 CONFORMER_LEG = "conformers"
 
@@ -26,11 +19,6 @@ ALDP_BASIN = "phi > 0"
 """Where no basin is named and the molecule has this one."""
 
 _OWN_BASIN = re.compile(r"\s*([^:]+?)\s*:\s*\(?\s*([^,()\s]+)\s*,\s*([^,()\s]+)\s*\)?\s*")
-_STARTS = 24
-"""Angles of an arc that are tried for a first configuration."""
-
-_HOLD_KJ_PER_MOL = 1e4
-"""Of the spring [kJ/mol/rad^2] that holds the torsion while the rest of the molecule moves downhill."""
 
 
 def conformer_pair(system: MolecularSystem, state: str, conformer: str | None = None) -> MolecularSystem:
@@ -50,8 +38,6 @@ def conformer_pair(system: MolecularSystem, state: str, conformer: str | None = 
     """
     name, basin = _basin(system, conformer)
     arc = Arc(basin.low, basin.high)
-    internal = internal_coordinates(system)
-    column = soft_column(system, internal, basin.torsion)
     whole = replace(
         system,
         openmm_systems={state: system.openmm_system(state)},
@@ -61,7 +47,7 @@ def conformer_pair(system: MolecularSystem, state: str, conformer: str | None = 
     )
     atoms = system.torsions[basin.torsion]
     for suffix, part in (("rest", arc.rest), ("basin", arc)):
-        start = _start(whole, state, internal, column, TorsionArc(atoms, part))
+        start = start_in_arc(whole, state, basin.torsion, part)
         whole = whole.with_derived(f"{state}-{suffix}", ConfinedState((state,), TorsionArc(atoms, part), start))
     about = f"B is {basin.torsion} in ({basin.low:g}, {basin.high:g}) rad, A all the rest of {state}"
     published = basin.published.get(state, ())
@@ -102,46 +88,3 @@ def _angle(conformer: str, word: str) -> float:
     if not math.isfinite(angle):
         raise InputError(f"conformer '{conformer}': {word} is no angle; write TORSION:LOW,HIGH in radians")
     return angle
-
-
-def soft_column(system: MolecularSystem, internal: InternalCoordinates, torsion: str) -> int:
-    """Return the internal coordinate that is a named torsion about a freely turning bond.
-
-    Raises:
-        InputError: the torsion is in a ring, or stiff.
-    """
-    column = internal.torsion_column(system.torsions[torsion])
-    if column is None or not bool(internal.is_soft[column]):
-        raise InputError(f"torsion '{torsion}' of {system.name} does not turn freely: choose a basin of another one")
-    return column
-
-
-def _start(
-    system: MolecularSystem, state: str, internal: InternalCoordinates, column: int, region: TorsionArc
-) -> Float[Tensor, "atoms 3"]:
-    """Return a configuration inside a region [nm], as far downhill as its torsion, held where it is, allows."""
-    if bool(region(system.positions[None])):
-        return system.positions
-    angles = region.arc.low + region.arc.length * torch.linspace(0, 1, _STARTS + 2, dtype=torch.float64)[1:-1]
-    turned = internal.from_cartesian(system.positions[None].double()).repeat(_STARTS, 1)
-    turned[:, column] = angles
-    candidates = internal.to_cartesian(turned)[0]
-    with torch.no_grad():
-        energies = system.target(state).energy(candidates)
-    best = int(energies.nan_to_num(nan=torch.inf).argmin())
-    held = _held(system.openmm_system(state), region.atoms, float(angles[best]))
-    settled = positions_from_quantity(minimised(held, unit.Quantity(candidates[best].numpy(), unit.nanometer)))
-    if not bool(region(settled[None])):
-        raise InputError(f"no configuration of {system.name} was found in {region.arc}: choose a wider basin")
-    return settled
-
-
-def _held(system: openmm.System, atoms: Quadruple, angle: float) -> openmm.System:
-    """Return the System with a spring that holds a torsion at an angle [rad]."""
-    spring = openmm.CustomTorsionForce(
-        f"0.5 * {_HOLD_KJ_PER_MOL} * min(away, {2 * math.pi} - away)^2; away = abs(theta - centre)"
-    )
-    spring.addPerTorsionParameter("centre")
-    spring.addTorsion(*atoms, [math.remainder(angle, 2 * math.pi)])
-    system.addForce(spring)
-    return system

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -113,14 +112,6 @@ class ReferenceEnsemble:
             raise ValueError("groups of different lengths have no common time axis")
         order = np.lexsort((self.frame.numpy(), self.group.numpy()))
         return values[torch.from_numpy(order)].reshape(len(counts), -1)
-
-
-def begun_at(system: MolecularSystem, state: str) -> dict[str, object]:
-    """Return what a file has to say of where its walkers began: nothing where there is one start alone."""
-    starts = system.starts(state)
-    if len(starts) == 1:
-        return {}
-    return {"starts": hashlib.sha256(starts.double().numpy().tobytes()).hexdigest()[:16]}
 
 
 def energies_of(

@@ -17,9 +17,10 @@ from torch import Tensor
 from boltzgen_diffclf.errors import InputError, RunFailedError
 from boltzgen_diffclf.streams import split_seed
 from boltzgen_diffclf.units import thermal_energy_kj_per_mol
-from systems.ensemble import Provenance, ReferenceEnsemble, begun_at
+from systems.ensemble import Provenance, ReferenceEnsemble
 from systems.molecular import MolecularSystem, require_temperature
 from systems.recording import Advance, FrameSource, record
+from systems.starts import begun_at
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boltzgen_diffclf.errors import InputError
-from systems.ensemble import Provenance, ReferenceEnsemble, begun_at
+from systems.ensemble import Provenance, ReferenceEnsemble
 from systems.molecular import MolecularSystem, require_temperature
 from systems.recording import Advance, record
 from systems.replica_dynamics import ReferenceSettings, ReplicaExchangeDynamics, geometric_ladder
+from systems.starts import begun_at, walker_starts
 
 __all__ = ["ReferenceEnsemble", "ReferenceSettings", "generate", "geometric_ladder"]
 
@@ -58,7 +59,7 @@ def generate(
     source = ReplicaExchangeDynamics(
         target=system.target(whole, temperature, _DTYPES[settings.precision], device),
         exact_target=system.target(whole, temperature),
-        starts=system.starts(state),
+        starts=walker_starts(system, state),
         masses=masses_with_hydrogens(system, settings.hydrogen_mass_amu),
         settings=settings,
         stream=f"reference/{system.name}/{state}",

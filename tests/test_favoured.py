@@ -16,6 +16,8 @@ from boltzgen_diffclf.favouring import EDGE_WIDTH, ArcBias, share_of_arc
 from systems.favoured import Favour, bias_of, favoured, log_weights_without
 from systems.loading import SystemSource
 from systems.molecular import MolecularSystem
+from systems.starts import walker_starts
+from systems.store import load_ensemble
 from tests.small_reference import small_reference
 from workflows import ramachandran, sample, train
 from workflows.command_line import run_command
@@ -167,6 +169,19 @@ def test_runs_with_other_biases_have_other_folders() -> None:
         for favour, depth in (("phi > 0", 2.5), ("phi > 0", 3.5), ("helical", 2.5), (None, 2.5))
     }
     assert len(folders) == 12
+
+
+def test_walkers_of_a_favoured_state_begin_on_both_sides(molecule: MolecularSystem, tmp_path: Path) -> None:
+    region = molecule.derived["vacuum-favoured"].favoured
+    ensemble = load_ensemble(small_reference(tmp_path, "vacuum-favoured", molecule))
+    inside = region(ensemble.positions.double())[ensemble.frame == 0].tolist()
+    assert inside == 3 * inside[:2]
+    assert inside[0] != inside[1]
+    assert ensemble.provenance.settings["starts"] == "both sides of what is favoured"
+    assert len(walker_starts(molecule, "vacuum")) == 1
+    # What is begun at is at rest: nothing is stretched, and energies are those of a minimum.
+    energies = molecule.target("vacuum", 300.0).energy(walker_starts(molecule, "vacuum-favoured").double())
+    assert float(energies.max() - energies.min()) < 30
 
 
 def test_the_command_samples_the_favoured_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,8 +33,8 @@ from boltzgen_diffclf.free_energy.relaxed import RelaxationSettings, relaxed_mba
 from boltzgen_diffclf.nets import TorsionConfig, TorsionEnergyNet
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training import ObjectiveWeights, TrainingSettings
-from systems.conformer_pair import soft_column
 from systems.legs import Leg
+from systems.starts import soft_column
 from workflows.run_folder import StageResult
 
 if TYPE_CHECKING:
