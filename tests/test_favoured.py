@@ -152,7 +152,8 @@ def test_a_model_of_a_favoured_state_is_sampled_as_any_other(tmp_path: Path) -> 
     config = TrainConfig(favour="phi > 0", state="vacuum", reference=frames, out=tmp_path / "model", **sizes)
     model = train.run(config)
     assert model.model.origin["state"] == "vacuum-favoured"
-    samples = sample.samples_of(SampleConfig(model=model.file, samplers=("reverse",), samples=4, reverse_levels=4))
+    config = SampleConfig(model=model.file, samplers=("reverse",), samples=4, reverse_levels=4)
+    samples = sample.drawn_of(config).samples
     assert samples["reverse"].provenance.state == "vacuum-favoured"
 
 

@@ -131,18 +131,18 @@ def test_other_frames_are_refused_by_a_run_that_goes_on(trained: Path, reference
 
 def test_samples_are_trajectories_with_learned_energies(trained: Path, tmp_path: Path) -> None:
     config = SampleConfig(model=trained, out=tmp_path, system="aldp", beads="backbone", threads=1, **SAMPLES)
-    first = sample.samples_of(config)
+    first = sample.drawn_of(config).samples
     assert len(first["reverse"]) + first["reverse"].diagnostics["broken_samples"] == 40
     assert len(first["langevin"]) == 40
     assert sample.summary(first["langevin"], tmp_path)[1].startswith("chains: 10 of 0.06 ps, 0.0006 ns in all, of")
     stored = load_ensemble(tmp_path / "langevin.h5")
     assert stored.provenance.system == "aldp-backbone"
-    assert torch.equal(sample.samples_of(config)["langevin"].energies, stored.energies)
+    assert torch.equal(sample.drawn_of(config).samples["langevin"].energies, stored.energies)
 
 
 def test_samples_of_an_energy_with_holes_are_not_trusted(trained: Path, tmp_path: Path) -> None:
     config = SampleConfig(model=trained, out=tmp_path, samplers=("langevin",), threads=1, **SAMPLES)
-    what, lost, total = sample.lost_of(sample.samples_of(config)["langevin"].diagnostics)
+    what, lost, total = sample.lost_of(sample.drawn_of(config).samples["langevin"].diagnostics)
     assert (what, total) == ("chains", 10)
     assert lost > 0
     with pytest.raises(NotTrustworthyError, match=f"{lost} of the 10 chains of langevin were lost .* in {tmp_path}"):
@@ -155,7 +155,7 @@ def test_samples_of_an_energy_with_holes_are_not_trusted(trained: Path, tmp_path
 def test_chains_begin_at_one_configuration_or_each_at_a_sample(trained: Path, tmp_path: Path, begin: str) -> None:
     still = {**SAMPLES, "equilibration_frames": 0, "frames_per_chain": 1, "steps_per_frame": 1, "timestep_fs": 1e-3}
     config = SampleConfig(model=trained, out=tmp_path, samplers=("langevin",), chains_begin=begin, threads=1, **still)
-    chains = sample.samples_of(config)["langevin"]
+    chains = sample.drawn_of(config).samples["langevin"]
     distances = torch.pdist(chains.positions[:, 1] - chains.positions[:, 0])
     assert (distances < 1e-4).all() == (begin == "one")
     assert (distances > 1e-3).all() == (begin == "samples")
@@ -166,7 +166,7 @@ def test_particles_down_the_noise_have_families_and_go_on_where_they_were_killed
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = {**SAMPLES, "samples": 400, "threads": 1, "samplers": ("smc",)}
-    first = sample.samples_of(SampleConfig(model=trained, out=tmp_path / "whole", **sizes))["smc"]
+    first = sample.drawn_of(SampleConfig(model=trained, out=tmp_path / "whole", **sizes)).samples["smc"]
     assert first.diagnostics["families"] == first.n_groups == len(first.group.unique())
     assert len(first) + first.diagnostics["broken_samples"] == 400
     monkeypatch.setattr(resumable, "SECONDS", 0.0)
@@ -184,8 +184,8 @@ def test_particles_down_the_noise_have_families_and_go_on_where_they_were_killed
     with monkeypatch.context() as patch:
         patch.setattr(boltzmann_generator.Descent, "step", killed)
         with pytest.raises(KeyboardInterrupt):
-            sample.samples_of(config)
-    assert torch.equal(sample.samples_of(config)["smc"].positions, first.positions)
+            sample.drawn_of(config)
+    assert torch.equal(sample.drawn_of(config).samples["smc"].positions, first.positions)
     assert not list((tmp_path / "killed").glob("*unfinished*"))
 
 
@@ -203,7 +203,7 @@ def test_particles_down_the_noise_are_kept_by_their_weights(
 
     monkeypatch.setattr(molecule_sampling, "carry_on", weighed)
     sizes = {**SAMPLES, "threads": 1, "samplers": ("smc",)}
-    found = sample.samples_of(SampleConfig(model=trained, out=tmp_path, **sizes))["smc"]
+    found = sample.drawn_of(SampleConfig(model=trained, out=tmp_path, **sizes)).samples["smc"]
     assert set(found.group.tolist()) <= set(heavy)
     assert len(found.energies.unique()) <= 3
 
@@ -269,10 +269,10 @@ def test_the_help_names_what_a_molecule_has(config: type, names: dict[str, list[
 
 def test_a_folder_keeps_to_one_model(trained: Path, reference: Path, tmp_path: Path) -> None:
     sizes = {**SAMPLES, "threads": 1, "samplers": ("reverse",), "out": tmp_path / "samples"}
-    sample.samples_of(SampleConfig(model=trained, **sizes))
+    sample.drawn_of(SampleConfig(model=trained, **sizes))
     other = train.run(TrainConfig(reference=reference, out=tmp_path / "other", seed=1, **NETWORK)).file
     with pytest.raises(InputError, match="holds samples of another model"):
-        sample.samples_of(SampleConfig(model=other, **sizes))
+        sample.drawn_of(SampleConfig(model=other, **sizes))
 
 
 def test_maps_of_every_objective_and_seed_come_with_their_noise_floor(reference: Path, tmp_path: Path) -> None:

@@ -241,10 +241,11 @@ def test_weighted_frames_are_saved_with_their_weights_and_nothing_else(
     families = family_log_weights(log_w, frames.group.numpy(), 8)
     found = WeightedEnsemble(frames, log_w, families, families, 0.0)
     assert found.n_families == 4
-    found.save(tmp_path, "model", aldp)
+    found.save(tmp_path / "model-reweighted.h5", tmp_path / "model-u_kn.npz", aldp)
     with np.load(tmp_path / "model-u_kn.npz") as file:
         assert file["N_k"].tolist() == [200, 0]
-        assert file["states"].tolist() == ["generator model", "vacuum"]
+        assert file["states"].tolist() == ["unweighted samples", "vacuum"]
+        assert file["families"].tolist() == frames.group[1::2].tolist()
         u_kn = file["u_kn"]
     kept = load_ensemble(tmp_path / "model-reweighted.h5")
     assert torch.equal(kept.positions, frames.positions[1::2])
@@ -252,7 +253,7 @@ def test_weighted_frames_are_saved_with_their_weights_and_nothing_else(
     expected = normalised_weights(log_w)[1::2]
     np.testing.assert_allclose(normalised_weights(u_kn[0] - u_kn[1]), expected)
     nothing = WeightedEnsemble(frames, np.full(400, -np.inf), families, np.full(8, -np.inf), 0.0)
-    nothing.save(tmp_path, "none", aldp)
+    nothing.save(tmp_path / "none.h5", tmp_path / "none.npz", aldp)
     assert list(nothing.worth) == ["before"]
     assert not list(tmp_path.glob("none*"))
 

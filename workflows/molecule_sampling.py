@@ -50,12 +50,21 @@ def beads_of(model: MoleculeModel) -> MolecularSystem:
     Raises:
         InputError: a file that the molecule came from is gone, or has changed since the training.
     """
+    return bead_system(molecule_of(model), model.origin["beads"])
+
+
+def molecule_of(model: MoleculeModel) -> MolecularSystem:
+    """Return the molecule that a model is of, all atoms.
+
+    Raises:
+        InputError: as above.
+    """
     origin = model.origin
     # Models older than other sources of molecules are of registered ones.
     system = SystemSource.from_plain(origin.get("source", {"system": origin["system"]})).load()
     if system.system_hash(origin["state"]) != origin["system_hash"]:
         raise InputError(f"the files of {origin['system']} have changed since the model was trained: put them back")
-    return bead_system(system, origin["beads"])
+    return system
 
 
 def least_noise(model: MoleculeModel) -> float:
@@ -105,6 +114,17 @@ def reverse_samples(
     return whole.with_diagnostics({"samples": n, "broken_samples": n - len(whole)})
 
 
+def plausible_positions(model: MoleculeModel, n_levels: int, seed: int, device: torch.device) -> Tensor:
+    """Return positions [nm] of a few whole samples of the reversed noising, where no frames of the data are at hand.
+
+    Raises:
+        FallenApartError: there are none.
+    """
+    fast = _single_precision(model, device)
+    candidates = _reversed(fast, model.spec.path, CANDIDATES, n_levels, seed, lambda amount: None)
+    return candidates[_whole(model, candidates, evaluate(learned_target(model), candidates))]
+
+
 def smc_samples(
     model: MoleculeModel,
     n: int,
@@ -136,8 +156,7 @@ def smc_samples(
     """
     fast = _single_precision(model, device)
     times, coordinates, noising = fast.curve.levels, coordinates_of(fast), PATHS[model.spec.path]
-    candidates = _reversed(fast, model.spec.path, CANDIDATES, len(times), seed, lambda amount: None)
-    data = candidates[_whole(model, candidates, evaluate(learned_target(model), candidates))]
+    data = plausible_positions(model, len(times), seed, device)
     stream = named_generator(seed, "smc floors", device)
     descent, _ = guarded_descent(fast, noising, times, coordinates.from_cartesian(data.to(times)), stream)
     done = carry_on(

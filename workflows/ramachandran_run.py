@@ -210,7 +210,8 @@ class JudgedRun:
         learned_from = stages.positions(stages.training)
         sampling = WeightedSampling(model, stages.system, learned_from, sizes, self.seed, stages.device)
         found = sampling.run(stages.folder, self.name)
-        found.save(stages.folder.path / "samples", self.name, stages.system)
+        samples = stages.folder.path / "samples"
+        found.save(samples / f"{self.name}-reweighted.h5", samples / f"{self.name}-u_kn.npz", stages.system)
         return found
 
     def _stage(self, sampler: str) -> str:

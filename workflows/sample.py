@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,14 +12,21 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
+from boltzgen_diffclf.errors import NotTrustworthyError
 from workflows.command_line import run_command
 from workflows.sampling_settings import SAMPLING_PRESETS, SamplingSettings
 from workflows.shared_settings import STATES, Threads, filled_from_preset
 
 if TYPE_CHECKING:
+    import torch
+
     from boltzgen_diffclf.training.molecule_model import MoleculeModel
     from systems.ensemble import ReferenceEnsemble
     from workflows.run_folder import RunFolder, StageResult
+    from workflows.trust import Check
+
+REWEIGHTED = "reweighted"
+"""The sampler that carries particles to the true energy."""
 
 FREE_SETTINGS = frozenset({"out", "device", "model"})
 """Settings that may be written otherwise when a run goes on: the folder keeps the model's fingerprint."""
@@ -29,7 +37,8 @@ class SampleConfig(SamplingSettings):
     """Sample a trained energy of a molecule: the noising reversed, Langevin dynamics at the least noise, particles.
 
     The same command resumes a run that was stopped. Leaves reverse.h5, langevin.h5 and smc.h5, which mdtraj opens;
-    their energies are the learned ones.
+    their energies are the learned ones. A model of all atoms also gives reweighted.h5, samples that were carried to the
+    true energy of the state, and u_kn.npz, their weights as pymbar takes them.
     """
 
     model: Annotated[
@@ -41,11 +50,11 @@ class SampleConfig(SamplingSettings):
         Literal["all", "heavy", "backbone", "ca"] | None, Field(description="Refuse a model of other beads.")
     ] = None
     samplers: Annotated[
-        tuple[Literal["reverse", "langevin", "smc"], ...],
+        tuple[Literal["reverse", "langevin", "smc", "reweighted"], ...],
         Field(
             min_length=1,
-            description="What to run: the noising reversed by scores, chains on the energy, or particles down the "
-            "noise that the energies weigh.",
+            description="What to run: the noising reversed by scores, chains on the energy, particles down the "
+            "noise that the energies weigh, or these carried to the true energy, of all atoms.",
         ),
     ] = ("reverse", "langevin")
     preset: Annotated[
@@ -67,26 +76,39 @@ class SampleConfig(SamplingSettings):
         return self.out or self.model.parent / f"samples-{self.preset}-seed{self.seed}"
 
 
+@plain_dataclass(frozen=True, eq=False)
+class Drawn:
+    """What a run leaves, whatever was lost.
+
+    Attributes:
+        samples: by name of the sampler; those of :data:`REWEIGHTED` are to be weighed.
+        checks: whether enough of each is left, and whether the weights can be believed.
+    """
+
+    samples: dict[str, ReferenceEnsemble]
+    checks: list[Check]
+
+
 def run(config: SampleConfig) -> dict[str, ReferenceEnsemble]:
     """Return the samples by name of the sampler; the run folder keeps each as ``NAME.h5``.
 
     Raises:
         InputError: a setting, the model or the folder is wrong.
         RunFailedError: the run could not go on.
-        NotTrustworthyError: too many chains exploded, or samples were broken; the folder keeps them all.
+        NotTrustworthyError: too many chains exploded, samples were broken, or weights are not to be believed; the
+            folder keeps them all.
     """
-    from boltzgen_diffclf.errors import NotTrustworthyError
-    from workflows.trust import check_intact, failures
+    from workflows.trust import failures
 
-    samples = samples_of(config)
-    reasons = failures([check_intact(name, *lost_of(ensemble.diagnostics)) for name, ensemble in samples.items()])
+    drawn = drawn_of(config)
+    reasons = failures(drawn.checks)
     if reasons:
         raise NotTrustworthyError(f"{'; '.join(reasons)}; the samples are kept in {config.folder}")
-    return samples
+    return drawn.samples
 
 
-def samples_of(config: SampleConfig) -> dict[str, ReferenceEnsemble]:
-    """Return the samples by name of the sampler, whatever was lost; the run folder keeps each as ``NAME.h5``.
+def drawn_of(config: SampleConfig) -> Drawn:
+    """Return the samples, whatever was lost; the run folder keeps each as ``NAME.h5``.
 
     Raises:
         InputError: a setting, the model or the folder is wrong.
@@ -102,22 +124,78 @@ def samples_of(config: SampleConfig) -> dict[str, ReferenceEnsemble]:
     from workflows.processor import processor_settings
     from workflows.run_start import open_run_folder
     from workflows.solvation_pipeline import choose_device
+    from workflows.trust import check_intact
 
     model = load_molecule_model(config.model)
     model.require(system=config.system, state=config.state, beads=config.beads)
+    if REWEIGHTED in config.samplers and model.origin["beads"] != "all":
+        raise InputError(
+            f"{config.model} is of the {model.origin['beads']} beads, which have no true energy to be weighed by: "
+            f"leave {REWEIGHTED} out of --samplers, or train with --beads all"
+        )
     device = torch.device(choose_device(config.device))
     with open_run_folder(config.folder, config, FREE_SETTINGS) as folder:
         content = model.fingerprint
         if folder.remember("model", lambda: content) != content:
             raise InputError(f"{folder.path} holds samples of another model: choose another --out")
         with processor_settings(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1))):
-            folder.progress.plan(dict.fromkeys(config.samplers, 1.0))
-            files: dict[str, Path] = {name: folder.path / f"{name}.h5" for name in config.samplers}
+            plain = [name for name in config.samplers if name != REWEIGHTED]
+            folder.progress.plan(dict.fromkeys(plain, 1.0) | (_reweighting() if REWEIGHTED in config.samplers else {}))
+            files: dict[str, Path] = {name: folder.path / f"{name}.h5" for name in plain}
             for name, file in files.items():
                 sampled(folder, name, name, file, model, config, config.seed, device)
             samples = {name: load_ensemble(file) for name, file in files.items()}
-    print("\n".join(line for name, file in files.items() for line in summary(samples[name], file)))
-    return samples
+            checks = [check_intact(name, *lost_of(one.diagnostics)) for name, one in samples.items()]
+            lines = [line for name, file in files.items() for line in summary(samples[name], file)]
+            if REWEIGHTED in config.samplers:
+                found, told, check = _reweighted(folder, model, config, device)
+                samples[REWEIGHTED] = found
+                lines += told
+                checks.append(check)
+    print("\n".join(lines))
+    return Drawn(samples, checks)
+
+
+def _reweighting() -> dict[str, float]:
+    from workflows.weighted_sampling import stages_of
+
+    return dict.fromkeys(stages_of(REWEIGHTED), 2.0)
+
+
+def _reweighted(
+    folder: RunFolder, model: MoleculeModel, config: SampleConfig, device: torch.device
+) -> tuple[ReferenceEnsemble, list[str], Check]:
+    """Return samples at the true energy, what to tell of them and of their weights, and whether to believe these."""
+    from systems.conformers import basin_free_energy
+    from workflows.molecule_sampling import molecule_of, plausible_positions
+    from workflows.trust import check_weights, no_weights
+    from workflows.weighted_sampling import BRIDGE_KEEPS, WeightedSampling, WeightedSizes
+
+    system, levels = molecule_of(model), config.reverse_levels
+    sizes = WeightedSizes(config.samples, levels, BRIDGE_KEEPS)
+    where = plausible_positions(model, levels, config.seed, device)
+    found = WeightedSampling(model, system, where, sizes, config.seed, device).run(folder, REWEIGHTED)
+    file = folder.path / f"{REWEIGHTED}.h5"
+    found.save(file, folder.path / "u_kn.npz", system)
+    worth = found.worth.get("after")
+    if worth is None:
+        return found.frames, [f"{file}: not written"], no_weights(REWEIGHTED, len(found.after))
+    lines = [
+        f"{file}: {worth.n_samples - worth.n_zero} families of samples of {system.name}, state "
+        f"{found.frames.provenance.state}, with weights in u_kn.npz",
+        f"weights: worth {worth.n_effective:.0f} of {worth.n_samples} samples, Pareto shape {worth.pareto_k:.2f}, the "
+        f"largest {100 * worth.maximum_weight:.2g} %",
+    ]
+    for basin in system.basins if found.n_families > 1 else ():  # of one family alone there is no error
+        try:
+            value = basin_free_energy(
+                system, basin, found.frames.positions.numpy(), found.frames.group.numpy(), found.log_w
+            )
+        except NotTrustworthyError as error:
+            lines.append(f"free energy of {basin}: {error}")
+        else:
+            lines.append(f"free energy of {basin} against the rest: {value.value:.2f} ± {value.stderr:.2f} kT")
+    return found.frames, lines, check_weights(REWEIGHTED, worth)
 
 
 def lost_of(measured: Mapping[str, Any]) -> tuple[str, int, int]:

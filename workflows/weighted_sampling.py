@@ -36,6 +36,10 @@ FRAMES = 256
 """Frames that tell the floor of the learned energies at each level."""
 
 
+BRIDGE_KEEPS = 0.9
+"""Conditional effective fraction of each step of the bridge where nothing else is asked for."""
+
+
 @dataclass(frozen=True)
 class WeightedSizes:
     """How many weighted samples are made, and how carefully.
@@ -80,14 +84,13 @@ class WeightedEnsemble:
         several = {"before": self.before, "after": self.after}
         return {when: diagnose_weights(log_w) for when, log_w in several.items() if np.isfinite(log_w).any()}
 
-    def save(self, folder: Path, name: str, system: MolecularSystem) -> None:
-        """Write what has weight as ``NAME-reweighted.h5``, and its weights as pymbar takes them, ``NAME-u_kn.npz``.
-
-        Nothing is written where nothing has weight.
+    def save(self, frames_file: Path, u_kn_file: Path, system: MolecularSystem) -> None:
+        """Write what has weight, and its weights as pymbar takes them; nothing where nothing has weight.
 
         Args:
-            folder: of both files.
-            name: of the model.
+            frames_file: trajectory, ``.h5``.
+            u_kn_file: ``.npz``; the energies of the first state, that which all samples stand for before they are
+                weighed, are those of the second and the log weights.
             system: the molecule.
 
         Raises:
@@ -97,10 +100,10 @@ class WeightedEnsemble:
         if not counted.any():
             return
         frames, made = self.frames.select(torch.from_numpy(np.flatnonzero(counted))), self.frames.provenance
-        write_ensemble(folder / f"{name}-reweighted.h5", frames, system.topology)
+        write_ensemble(frames_file, frames, system.topology)
         u_kn, n_k = generated_u_kn(self.log_w[counted], frames.energies.numpy())
-        states = [f"generator {name}", made.state]
-        write_u_kn(folder / f"{name}-u_kn.npz", u_kn, n_k, states, made.temperature_kelvin)
+        states = ["unweighted samples", made.state]
+        write_u_kn(u_kn_file, u_kn, n_k, states, made.temperature_kelvin, frames.group.numpy())
 
 
 def stages_of(name: str) -> tuple[str, str]:

@@ -48,6 +48,7 @@ def write_u_kn(
     n_k: Int[np.ndarray, " states"],
     states: Sequence[str],
     temperature_kelvin: float,
+    families: Int[np.ndarray, " samples"] | None = None,
 ) -> None:
     """Write reduced energies as pymbar takes them, ``pymbar.MBAR(file["u_kn"], file["N_k"])`` of ``numpy.load``.
 
@@ -57,16 +58,29 @@ def write_u_kn(
         n_k: samples drawn from each state.
         states: names of the states.
         temperature_kelvin: of them all [K].
+        families: samples of one number are not independent of each other, which an error bar has to allow for; written
+            as ``families``, a number of its own for each where None.
 
     Raises:
         InputError: when the shapes do not fit.
         RunFailedError: the disk refuses.
     """
     _check_counts(u_kn, n_k)
+    families = np.arange(u_kn.shape[1]) if families is None else families
+    if len(families) != u_kn.shape[1]:
+        raise InputError(f"{len(families)} families for {u_kn.shape[1]} samples; give one a sample")
     if len(states) != len(n_k):
         raise InputError(f"{len(states)} names {list(states)} for {len(n_k)} states; give one a state")
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, u_kn=u_kn, N_k=n_k, states=np.array(states), temperature_kelvin=temperature_kelvin, unit="kT")
+        np.savez(
+            file,
+            u_kn=u_kn,
+            N_k=n_k,
+            states=np.array(states),
+            temperature_kelvin=temperature_kelvin,
+            unit="kT",
+            families=families,
+        )
 
 
 def u_nk_frame(

@@ -1,0 +1,74 @@
+"""``workflows.sample --samplers reweighted``: samples of a trained model of all atoms, at the true energy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import systems
+from boltzgen_diffclf.errors import NotTrustworthyError
+from systems.store import load_ensemble
+from tests.small_reference import small_reference
+from workflows import sample, train
+from workflows.command_line import run_command
+from workflows.sample import SampleConfig
+from workflows.sampling_settings import SAMPLING_PRESETS
+from workflows.train import TrainConfig
+
+pytestmark = pytest.mark.usefixtures("eager_mode")
+
+# Two steps teach nothing: short ones leave the Gaussian that the model begins as.
+NETWORK = {
+    "objective": "dsm",
+    "steps": 2,
+    "groups": 4,
+    "hidden": 16,
+    "layers": 2,
+    "levels": 16,
+    "threads": 1,
+    "learning_rate": 1e-6,
+}
+SAMPLES = {"samplers": ("reweighted",), "samples": 24, "reverse_levels": 12, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_reference(tmp_path_factory.mktemp("reference"), "vacuum")
+
+
+@pytest.fixture(scope="module")
+def trained(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = TrainConfig(
+        state="vacuum", beads="all", reference=reference, out=tmp_path_factory.mktemp("all"), **NETWORK
+    )
+    return train.run(config).file
+
+
+def test_samples_of_a_model_are_carried_to_the_true_energy_with_their_weights(trained: Path, tmp_path: Path) -> None:
+    config = SampleConfig(model=trained, out=tmp_path / "run", **SAMPLES)
+    drawn = sample.drawn_of(config)
+    frames, (check,) = drawn.samples["reweighted"], drawn.checks
+    assert not check.passed
+    assert "they are worth" in check.sentence
+    kept = load_ensemble(config.folder / "reweighted.h5")
+    true = systems.load("aldp").target("vacuum", 300.0, torch.float64).energy(kept.positions.double())
+    torch.testing.assert_close(kept.energies, true, rtol=1e-4, atol=1e-2)
+    with np.load(config.folder / "u_kn.npz") as file:
+        assert file["N_k"].tolist() == [len(kept), 0]
+        np.testing.assert_allclose(file["u_kn"][1], kept.energies.numpy())
+        assert file["families"].tolist() == kept.group.tolist()
+    # The same command finds what is done, and says again what to think of it.
+    with pytest.raises(NotTrustworthyError, match="the weights of the 24 samples of reweighted cannot be believed"):
+        sample.run(config)
+    assert torch.equal(sample.drawn_of(config).samples["reweighted"].positions, frames.positions)
+
+
+def test_beads_have_no_true_energy(reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = train.run(TrainConfig(state="vacuum", reference=reference, out=tmp_path / "backbone", **NETWORK)).file
+    words = ["--model", str(model), "--samplers", "reverse", "reweighted", "--out", str(tmp_path / "run")]
+    assert run_command(SampleConfig, sample.run, program="sample", presets=SAMPLING_PRESETS, argv=words) == 2
+    assert "leave reweighted out of --samplers, or train with --beads all" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
