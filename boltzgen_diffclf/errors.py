@@ -42,6 +42,16 @@ class TrainingDivergedError(RunFailedError):
     """A training left the finite numbers."""
 
 
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of what another package's error says, or its name where it says nothing.
+
+    >>> first_line(ValueError("too short\nsee the manual")), first_line(EOFError())
+    ('too short', 'EOFError')
+    """
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def nearest_name(name: str, valid: list[str]) -> str:
     """Return ``; did you mean 'x'?`` for the valid name closest to ``name``, or an empty string.
 

@@ -13,7 +13,7 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
-from boltzgen_diffclf.errors import InputError, nearest_name
+from boltzgen_diffclf.errors import InputError, first_line, nearest_name
 from systems.solvation_states import solvation_states
 
 FORCE_FIELDS: Mapping[str, str] = MappingProxyType(
@@ -143,9 +143,12 @@ def minimised(
     """
     platform = openmm.Platform.getPlatformByName("CPU")
     repeatable = {"Threads": "1", "DeterministicForces": "true"}
-    context = openmm.Context(system, openmm.VerletIntegrator(1e-3), platform, repeatable)
-    context.setPositions(positions)
     try:
+        context = openmm.Context(system, openmm.VerletIntegrator(1e-3), platform, repeatable)
+    except openmm.OpenMMException as error:
+        raise InputError(f"OpenMM cannot compute this System ({first_line(error)}): mend its file") from error
+    try:
+        context.setPositions(positions)
         openmm.LocalEnergyMinimizer.minimize(context, tolerance_kj_per_mol_nm, steps)
         found = context.getState(getPositions=True).getPositions()
     except openmm.OpenMMException as error:

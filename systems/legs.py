@@ -14,7 +14,7 @@ class PublishedValue:
     """A figure from the literature [kT], already in the sign of the leg it is filed under (B minus A)."""
 
     value: float
-    stderr: float
+    stderr: float | None
     method: str
     source: str
     temperature_kelvin: float = 300.0

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from boltzgen_diffclf.errors import InputError, RunFailedError
+from boltzgen_diffclf.errors import InputError, RunFailedError, first_line
 from boltzgen_diffclf.files import atomic_path
 from systems.convergence import measure_convergence
 from systems.ensemble import Provenance, ReferenceEnsemble
@@ -292,7 +292,7 @@ def _read_checkpoint(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, str
             if checkpoint.name == _CHECKPOINT
             else "the frames beside it are whole, but none can be added: choose another file for more"
         )
-        raise InputError(f"{checkpoint} is damaged ({str(error).splitlines()[0]}): {way_out}") from error
+        raise InputError(f"{checkpoint} is damaged ({first_line(error)}): {way_out}") from error
 
 
 def _whole(checkpoint: Path) -> Path:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from openmm import app
 from torch import Tensor
 
+from boltzgen_diffclf.errors import InputError
 from systems.legs import Basin, Leg, PublishedValue, Quadruple
 from systems.molecular import MolecularSystem
 
@@ -108,6 +109,11 @@ def without_solvent(system: openmm.System) -> openmm.System:
 
 def _scale_charges(force: openmm.CustomGBForce, factor: float) -> None:
     names = [force.getPerParticleParameterName(index) for index in range(force.getNumPerParticleParameters())]
+    if "charge" not in names:
+        raise InputError(
+            f"CustomGBForce has no parameter 'charge' among those of its particles ({', '.join(names)}), so that its "
+            "polarisation cannot be told from its surface term: name the charge so"
+        )
     charge = names.index("charge")
     for particle in range(force.getNumParticles()):
         values = list(force.getParticleParameters(particle))

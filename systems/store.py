@@ -17,7 +17,7 @@ import torch
 from mdtraj.formats import HDF5TrajectoryFile
 from openmm.app import Topology
 
-from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.errors import InputError, first_line
 from boltzgen_diffclf.files import atomic_path
 from systems.ensemble import Provenance, ReferenceEnsemble
 from systems.molecular import MolecularSystem, require_temperature
@@ -118,10 +118,12 @@ def load_ensemble(path: Path | str) -> ReferenceEnsemble:
             header = {key: value.decode() for key, value in file.attrs.items() if isinstance(value, bytes)}
     except OSError as error:
         raise InputError(
-            f"{path} is truncated, corrupt or no HDF5 file ({str(error).splitlines()[0]}): delete it and repeat "
-            "the command"
+            f"{path} is truncated, corrupt or no HDF5 file ({first_line(error)}): delete it and repeat the command"
         ) from error
-    ensemble = _assemble(arrays, header)
+    try:
+        ensemble = _assemble(arrays, header)
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path} does not say what it is of ({first_line(error)}): generate it again") from error
     if not bool(torch.isfinite(ensemble.energies).all() and torch.isfinite(ensemble.positions).all()):
         raise InputError(f"{path} holds numbers that are not finite: delete it and repeat the command")
     return ensemble
@@ -144,8 +146,9 @@ def _require_schema(path: Path, file: h5py.File) -> None:
             f"{path} is a trajectory without energies or provenance: give it as a user's own (--trajectory), "
             "and its energies are computed"
         )
-    version = int(file.attrs["schemaVersion"])
-    if version != SCHEMA_VERSION:
+    version = file.attrs["schemaVersion"]
+    version = version.decode() if isinstance(version, bytes) else str(version)
+    if version != str(SCHEMA_VERSION):
         raise InputError(
             f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}: install the version that "
             "wrote it, or generate it again"

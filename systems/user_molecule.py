@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from openmm import app, unit
 from boltzgen_diffclf.errors import InputError
 from systems.force_fields import minimised, parametrised_states, require_force_field, with_hydrogens
 from systems.molecular import MolecularSystem, positions_from_quantity
+from systems.protonation import protonation, usual_names
 from systems.residue_geometry import residue_template
 from systems.sequence import FIRST_CAP, LAST_CAP, ONE_LETTER
 from systems.solvation_states import (
@@ -37,7 +40,8 @@ _HEAVIEST_HYDROGEN_AMU = 5.0
 def from_pdb(path: Path, forcefield: str, solvent: str, name: str) -> MolecularSystem:
     """Return the peptide or protein of a PDB file, minimised, with the states of its solvation.
 
-    Hydrogens that are missing are added at pH 7; whatever else is missing is refused.
+    Side chains are protonated as their hydrogens say, else as their residues are called (ASH, GLH, LYN, HID, HIE,
+    HIP), else as at pH 7; whatever else is missing is refused.
 
     Args:
         path: of the file; its first model counts.
@@ -50,10 +54,11 @@ def from_pdb(path: Path, forcefield: str, solvent: str, name: str) -> MolecularS
     """
     require_force_field(forcefield, solvent)
     topology, positions = _read_topology(path)
+    variants = protonation(path, topology)
     _require_known_residues(path, topology)
     _require_heavy_atoms(path, topology)
     _require_possible_bonds(path, topology, positions, _LONGEST_BOND_NM)
-    topology, positions = with_hydrogens(topology, positions, forcefield)
+    topology, positions = with_hydrogens(topology, positions, forcefield, variants)
     return _solvated(name, topology, positions, parametrised_states(topology, forcefield, solvent), solvent)
 
 
@@ -101,7 +106,11 @@ def _read_topology(path: Path) -> tuple[app.Topology, unit.Quantity]:
     if path.suffix.lower() not in readers:
         raise InputError(f"{path} has the unknown format '{path.suffix}': give one of {', '.join(readers)}")
     try:
-        file = readers[path.suffix.lower()](str(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of atoms that are there twice, for one
+            text = path.read_text(encoding="utf-8")
+            text = text if path.suffix.lower() == ".cif" else usual_names(text)
+            file = readers[path.suffix.lower()](io.StringIO(text))
         if not file.topology.getNumAtoms():
             raise ValueError("it holds no atoms")
     except Exception as error:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import struct
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import mdtraj
 import numpy as np
 import torch
 from jaxtyping import Float
+from tables.exceptions import NodeError
 from torch import Tensor
 
-from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.errors import InputError, first_line
 from boltzgen_diffclf.observables.chirality import handedness, reference_handedness, stereocentres
 from systems.convergence import FRAMES_FOR_R_HAT, measure_convergence
 from systems.ensemble import Provenance, ReferenceEnsemble, energies_of
@@ -111,13 +115,14 @@ def _load_positions(path: Path, system: MolecularSystem, blocks: int) -> Float[T
             trajectory = mdtraj.load_hdf5(str(path))
             _require_same_atoms(path, trajectory.topology, topology)
         else:
-            trajectory = mdtraj.load(str(path), top=topology)
+            with _silenced():
+                trajectory = mdtraj.load(str(path), top=topology)
             if path.suffix.lower() == ".dcd":
                 _tell_missing_frames(path, trajectory.n_frames)
-    except (OSError, ValueError, RuntimeError, EOFError) as error:
+    except (OSError, ValueError, RuntimeError, EOFError, NodeError) as error:
         raise InputError(
             f"{path} cannot be read as a trajectory of the {system.n_atoms} atoms of '{system.name}' "
-            f"({str(error).splitlines()[0]}): check the file and the order of its atoms"
+            f"({first_line(error)}): check the file and the order of its atoms"
         ) from error
     centred = trajectory.xyz - trajectory.xyz.mean(axis=1, keepdims=True)
     positions = torch.from_numpy(np.ascontiguousarray(centred, dtype=np.float32))
@@ -129,6 +134,20 @@ def _load_positions(path: Path, system: MolecularSystem, blocks: int) -> Float[T
             "be judged by: give a longer trajectory"
         )
     return positions
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep what a reader written in C prints off the terminal: what is wrong with a file is told in one line."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _tell_missing_frames(path: Path, n_frames: int) -> None:

@@ -178,6 +178,38 @@ def test_missing_hydrogens_are_added(dipeptide, files):
     assert SystemSource(pdb=str(pdb)).load().elements.count("H") == dipeptide.elements.count("H")
 
 
+def test_side_chains_stay_protonated_as_they_are_in_the_file_or_as_it_calls_them(tmp_path):
+    names = ("LYN", "ASH", "HIP", "GLH", "LYS", "HID")
+    whole = peptide(f"ACE-{'-'.join(names)}-NME", "ff14sb", "vacuum")
+    path = tmp_path / "whole.pdb"
+    write_pdb(path, whole.topology, whole.positions.numpy())
+    lines = path.read_text().splitlines(keepends=True)
+    assert not any(name in "".join(lines) for name in ("LYN", "ASH", "HIP", "GLH", "HID"))
+    assert SystemSource(pdb=str(path), forcefield="ff14sb", solvent="vacuum").load().elements == whole.elements
+    # The same without hydrogens, under the names of the variants.
+    called = {str(number): name for number, name in enumerate(names, start=2)}
+    bare = [
+        line[:17] + called.get(line[22:26].strip(), line[17:20]) + line[20:] if line[:4] in ("ATOM", "HETA") else line
+        for line in lines
+        if line[76:78] != " H" and not line.startswith("CONECT")
+    ]
+    path.write_text("".join(bare))
+    again = SystemSource(pdb=str(path), forcefield="ff14sb", solvent="vacuum").load()
+    assert sorted(again.elements) == sorted(whole.elements)
+    assert [charge_of(one) for one in (whole, again)] == pytest.approx([2.0, 2.0], abs=1e-6)  # of HIP and LYS
+    # And as at pH 7 where nothing is said.
+    path.write_text("".join(line for line in lines if line[76:78] != " H"))
+    usual = SystemSource(pdb=str(path), forcefield="ff14sb", solvent="vacuum").load()
+    assert charge_of(usual) == pytest.approx(0.0, abs=1e-6)  # two of LYS, and minus two of ASP and GLU
+
+
+def charge_of(molecule: MolecularSystem) -> float:
+    system = molecule.openmm_system("vacuum")  # its forces go when it goes
+    (force,) = [one for one in system.getForces() if isinstance(one, openmm.NonbondedForce)]
+    charges = [force.getParticleParameters(k)[0] for k in range(molecule.n_atoms)]
+    return sum(charge.value_in_unit(unit.elementary_charge) for charge in charges)
+
+
 def test_a_pdb_file_with_missing_atoms_names_residue_and_atom(files):
     path = without_lines(files / "mine.pdb", "CB")
     with pytest.raises(InputError, match="residue ALA 2 of chain A lacks CB"):

@@ -86,6 +86,7 @@ def _frames(
             temperature_kelvin=settings.temperature_kelvin,
             device=settings.device,
             threads=settings.threads,
+            highest_temperature_kelvin=max(800.0, 1.5 * settings.temperature_kelvin),
         )
     )
 
@@ -254,12 +255,13 @@ class MoleculeStages:
 
 
 def check_training(settings: MoleculeSettings, objectives: Sequence[str]) -> None:
-    """Check, before anything is sampled, what a training begins with and that its later learning rate has a use.
+    """Check, before anything is sampled, beads, what a training begins with, and that its later rate has a use.
 
     Raises:
-        InputError: the model of ``--begin-with`` cannot be gone on from, or ``--later-rate`` has no steps after a
-            preparation.
+        InputError: the molecule has no such ``--beads``, the model of ``--begin-with`` cannot be gone on from, or
+            ``--later-rate`` has no steps after a preparation.
     """
+    layout(settings, settings.source.load())
     earlier_model(settings)
     chosen = [named_objective(name) for name in objectives]
     prepared = any(isinstance(one, NoisedObjective) and one.pretraining for one in chosen) and settings.pretraining

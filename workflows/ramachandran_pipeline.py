@@ -149,7 +149,9 @@ def _row(
     found: Measured,
     n_seeds: int | None,
 ) -> RamachandranRow:
-    published = published_value(stages.system, config.state, config.beads, objective, found.metric)
+    published = published_value(
+        stages.system, config.state, config.beads, config.temperature_kelvin, objective, found.metric
+    )
     return RamachandranRow(
         config.system_name,
         config.beads,

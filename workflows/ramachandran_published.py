@@ -44,29 +44,35 @@ GPU_HOURS: Mapping[str, float] = {"dsm": 3.3, "fokker_planck": 8.1, "dsm_diffclf
 """Of their trainings (:data:`SOURCE`)."""
 
 
-def are_of(system: MolecularSystem, state: str, beads: str) -> bool:
+def are_of(system: MolecularSystem, state: str, beads: str, temperature_kelvin: float) -> bool:
     """Return whether :data:`DIVERGENCES` are of this selection of this molecule, in this state."""
-    return system.name in MOLECULES and state == "implicit" and beads == "backbone"
+    return system.name in MOLECULES and (state, beads, temperature_kelvin) == ("implicit", "backbone", 300.0)
 
 
-def published_value(system: MolecularSystem, state: str, beads: str, objective: str, metric: str) -> float | None:
+def published_value(
+    system: MolecularSystem, state: str, beads: str, temperature_kelvin: float, objective: str, metric: str
+) -> float | None:
     """Return the published number of a metric, or None.
 
     Args:
         system: the molecule; its basins know their own published free energies.
         state: thermodynamic state.
         beads: name of the selection.
+        temperature_kelvin: of the samples [K].
         objective: that the energy was learned by.
         metric: as in ``results.csv``.
     """
     if "_delta_f[" in metric:
         basin = metric.split("[", 1)[1].removesuffix("]")
-        known = system.require_basin(basin).published.get(state, ())
-        return known[0].value if known else None
-    if beads == "ca" and system.name == "chignolin":
+        of_all = system.require_basin(basin).published.get(state, ())
+        known = [one.value for one in of_all if one.temperature_kelvin == temperature_kelvin]
+        return known[0] if known else None
+    if system.name == "chignolin" and (state, beads, temperature_kelvin) == ("implicit", "ca", 340.0):
         found = CHAIN_DIVERGENCES.get((objective, metric))
         return found[0] if found else None
-    if not are_of(system, state, beads) or metric.endswith("_js"):  # theirs have the limits of the pooled samples
+    if not are_of(system, state, beads, temperature_kelvin) or metric.endswith(
+        "_js"
+    ):  # theirs have the limits of the pooled samples
         return None
     found = DIVERGENCES.get((objective, metric.replace("_js_pooled_range", "_js")))
     return found[0] if found else None

@@ -55,6 +55,19 @@ def refuse_falling_ladder(settings: Any) -> None:
         )
 
 
+LONGEST_OPENMM_STEP_FS = 2.0
+"""Of OpenMM's dynamics [fs], whose hydrogens keep their own mass."""
+
+
+def refuse_long_openmm_step(settings: Any) -> None:
+    """Raise a ValueError where the dynamics are OpenMM's, and the step is too long for their light hydrogens."""
+    if settings.engine == "openmm" and settings.timestep_fs > LONGEST_OPENMM_STEP_FS:
+        raise ValueError(
+            f"--timestep-fs {settings.timestep_fs} is too long for --engine openmm, whose hydrogens keep their own "
+            f"mass: take {LONGEST_OPENMM_STEP_FS} or less"
+        )
+
+
 def refuse_what_openmm_ignores(settings: Any, presets: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise a ValueError where the dynamics are OpenMM's, and a setting that they do not know is not as it comes."""
     if settings.engine != "openmm":

@@ -132,7 +132,11 @@ def _solve_leg(stages: SolvationStages, leg: Leg) -> tuple[LegResult, LegFigures
         states=(leg.state_a, leg.state_b),
         description="; ".join(filter(None, [about, leg.about, *stages.resampled(leg)])),
         estimators=rows,
-        published=tuple(Published(value.method, value.value, value.stderr, value.source) for value in leg.published),
+        published=tuple(
+            Published(value.method, value.value, value.stderr, value.source)
+            for value in leg.published
+            if value.temperature_kelvin == stages.config.temperature_kelvin
+        ),
     )
     _write_frames(stages, leg, learned)
     work = found.figures.work

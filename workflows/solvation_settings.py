@@ -12,7 +12,13 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from boltzgen_diffclf.errors import nearest_name
-from workflows.shared_settings import Threads, filled_from_preset, refuse_falling_ladder, refuse_what_openmm_ignores
+from workflows.shared_settings import (
+    Threads,
+    filled_from_preset,
+    refuse_falling_ladder,
+    refuse_long_openmm_step,
+    refuse_what_openmm_ignores,
+)
 from workflows.solvation_estimators import ESTIMATORS, what_is_missing
 from workflows.solvation_presets import PRESETS
 from workflows.system_settings import SystemSettings
@@ -27,9 +33,6 @@ PAIR_LEGS = ("conformers", "forcefield")
 """Legs that are computed where they are asked for by name, alone; each divides or changes one ``--state``."""
 
 LegName = Literal["total", "polar", "nonpolar", "conformers", "forcefield"]
-
-LONGEST_OPENMM_STEP_FS = 2.0
-"""Of OpenMM's dynamics [fs], whose hydrogens keep their own mass."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -246,11 +249,7 @@ class SolvationConfig(SystemSettings):
 
     @model_validator(mode="after")
     def _step_suits_the_engine(self) -> SolvationConfig:
-        if self.engine == "openmm" and self.timestep_fs > LONGEST_OPENMM_STEP_FS:
-            raise ValueError(
-                f"--timestep-fs {self.timestep_fs} is too long for --engine openmm, whose hydrogens keep their own "
-                f"mass: take {LONGEST_OPENMM_STEP_FS} or less"
-            )
+        refuse_long_openmm_step(self)
         refuse_what_openmm_ignores(self, PRESETS)
         return self
 

@@ -102,7 +102,7 @@ def _sections(result: RamachandranResult, shown: Mapping[str, Shown]) -> Iterato
     first = next(iter(shown.values()))
     yield from _map_sections(result, shown, numbers)
     yield from _chain_sections(result, shown, numbers)
-    conformers = list(tables.conformer_tables(numbers, first.judge.beads, config.state))
+    conformers = list(tables.conformer_tables(numbers, first.judge.beads, config.state, config.temperature_kelvin))
     if len(first.judge.residues) > 1:
         conformers = [tables.conformer_overview(numbers, first.judge.beads)]
     if conformers:
@@ -135,7 +135,8 @@ def _map_sections(result: RamachandranResult, shown: Mapping[str, Shown], number
     judge = next(iter(shown.values())).judge
     residues = [plane.residue for plane in judge.residues]
     if len(residues) == 1:
-        published = are_of(judge.system, result.config.state, result.config.beads)
+        config = result.config
+        published = are_of(judge.system, config.state, config.beads, config.temperature_kelvin)
         pictures = list(map(_maps, shown, shown.values()))
         yield Section("Maps", pictures, [tables.agreement_table(numbers)], [texts.ERRORS])
         yield Section(

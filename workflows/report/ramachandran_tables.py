@@ -202,7 +202,9 @@ def conformer_overview(numbers: Numbers, system: MolecularSystem) -> Table:
     return Table(caption, columns, lines, words=2)
 
 
-def conformer_tables(numbers: Numbers, system: MolecularSystem, state: str) -> Iterator[Table]:
+def conformer_tables(
+    numbers: Numbers, system: MolecularSystem, state: str, temperature_kelvin: float
+) -> Iterator[Table]:
     """Yield a table for each basin: its free energy against all the rest, from every origin."""
     for name, basin in system.basins.items():
         metric = f"delta_f[{name}]"
@@ -219,6 +221,7 @@ def conformer_tables(numbers: Numbers, system: MolecularSystem, state: str) -> I
         lines += [
             Line(("published", one.method, rounding.with_error(one.value, one.stderr), ""), "published", one.source)
             for one in basin.published.get(state, ())
+            if one.temperature_kelvin == temperature_kelvin
         ]
         caption = (
             f"Conformer '{name}': B is {basin.torsion} in ({basin.low:g}, {basin.high:g}) rad, A all the rest; "

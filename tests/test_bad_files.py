@@ -1,0 +1,142 @@
+"""Files and settings that are not what they should be: one line that says so, and nothing sampled for nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import mdtraj
+import numpy as np
+import openmm
+import pytest
+from openmm.app import PDBFile
+from openmm.unit import nanometer
+
+import systems
+from boltzgen_diffclf.errors import InputError
+from systems.force_fields import minimised
+from systems.solvation_states import without_polarisation
+from systems.user_trajectory import read_user_trajectory
+from tests.small_reference import small_reference
+from workflows import molecule_stages, reference, train
+from workflows.command_line import run_command
+from workflows.reference import PRESETS, ReferenceConfig
+from workflows.train import TrainConfig
+
+pytestmark = pytest.mark.usefixtures("eager_mode")
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_reference(tmp_path_factory.mktemp("reference"), "vacuum")
+
+
+def nothing_of_it(file: h5py.File) -> None:
+    for name in (*file, *file.attrs):
+        (file.attrs if name in file.attrs else file).pop(name)
+    file["something"] = [1.0]
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (nothing_of_it, "cannot be read as a trajectory of the 22 atoms of 'aldp'"),
+        (lambda file: file.attrs.pop("provenance"), "does not say what it is of ('provenance')"),
+        (lambda file: file.attrs.modify("diagnostics", b"{"), "does not say what it is of (Expecting property name"),
+        (
+            lambda file: file.attrs.create("schemaVersion", np.bytes_("one")),
+            "has schema version one, this program reads 1",
+        ),
+    ],
+)
+def test_files_that_are_no_ensemble_are_refused(
+    ensemble: Path, tmp_path: Path, harm: Callable[[h5py.File], object], told: str
+) -> None:
+    file = tmp_path / "frames.h5"
+    shutil.copy(ensemble, file)
+    with h5py.File(file, "a") as content:
+        harm(content)
+    with pytest.raises(InputError) as raised:
+        read_user_trajectory(file, systems.load("aldp"), "vacuum")
+    assert told in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_system_that_openmm_cannot_compute_is_refused() -> None:
+    aldp = systems.load("aldp")
+    broken = aldp.openmm_system("vacuum")
+    force = openmm.CustomBondForce("oops(r)")
+    force.addBond(0, 1)
+    broken.addForce(force)
+    with pytest.raises(InputError, match=r"OpenMM cannot compute this System .*oops.*: mend its file"):
+        minimised(broken, aldp.positions.double().numpy() * nanometer)
+
+
+def test_a_born_force_whose_charge_has_another_name_is_refused() -> None:
+    system = openmm.System()
+    force = openmm.CustomGBForce()
+    force.addPerParticleParameter("q")
+    system.addForce(force)
+    with pytest.raises(InputError, match=r"has no parameter 'charge' among those of its particles \(q\)"):
+        without_polarisation(system)
+
+
+def test_beads_that_a_molecule_has_not_are_refused_before_anything_is_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(molecule_stages, "sampled_frames", pytest.fail)
+    words = ["--beads", "ca", "--out", str(tmp_path / "run")]
+    assert run_command(TrainConfig, train.run, program="train", argv=words) == 2
+    assert "ca" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("temperature", "hottest"), [(300.0, 800.0), (900.0, 1350.0)])
+def test_a_hot_molecule_is_sampled_on_a_ladder_that_goes_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temperature: float, hottest: float
+) -> None:
+    asked: list[ReferenceConfig] = []
+
+    def ensemble_of(config: ReferenceConfig) -> None:
+        asked.append(config)
+        raise InputError("nothing is sampled here")
+
+    monkeypatch.setattr(reference, "ensemble_of", ensemble_of)
+    with pytest.raises(InputError, match="nothing is sampled"):
+        train.run(TrainConfig(temperature_kelvin=temperature, out=tmp_path))
+    assert asked[0].temperatures_kelvin[-1] == pytest.approx(hottest)
+
+
+def test_steps_too_long_for_the_hydrogens_of_openmm_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--engine", "openmm"]
+    assert run_command(ReferenceConfig, pytest.fail, program="reference", presets=PRESETS, argv=words) == 2
+    assert "--timestep-fs 2.5 is too long for --engine openmm" in capsys.readouterr().err
+
+
+def test_atoms_written_twice_are_refused_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    aldp, file = systems.load("aldp"), tmp_path / "twice.pdb"
+    with file.open("w") as handle:
+        PDBFile.writeFile(aldp.topology, aldp.positions.double().numpy() * nanometer, handle)
+    lines = file.read_text().splitlines()
+    atom = next(k for k, line in enumerate(lines) if line.startswith("HETATM") or line.startswith("ATOM"))
+    file.write_text("\n".join([*lines[: atom + 1], lines[atom], *lines[atom + 1 :]]) + "\n")
+    words = ["--pdb", str(file), "--out", str(tmp_path / "run")]
+    code = run_command(ReferenceConfig, reference.run, program="reference", presets=PRESETS, argv=words)
+    # Log lines begin with the time.
+    (told,) = [line for line in capfd.readouterr().err.splitlines() if not line[:4].isdigit()]
+    assert code == 2
+    assert told.startswith("error: ")
+
+
+def test_what_a_reader_prints_of_a_cut_trajectory_is_not_shown(
+    ensemble: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole, cut = tmp_path / "whole.dcd", tmp_path / "cut.dcd"
+    mdtraj.load(str(ensemble)).save(str(whole))
+    cut.write_bytes(whole.read_bytes()[:200])
+    with pytest.raises(InputError) as raised:
+        read_user_trajectory(cut, systems.load("aldp"), "vacuum")
+    assert "cut.dcd cannot be read as a trajectory" in str(raised.value)
+    assert capfd.readouterr() == ("", "")
