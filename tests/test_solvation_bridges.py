@@ -216,3 +216,14 @@ def test_a_run_samples_the_states_it_lacks_and_finds_them_again(tmp_path: Path, 
     made = sorted(path.name for path in (tmp_path / "run" / "reference").iterdir())
     assert "polar-0.5.h5" in made
     assert len(made) == 4
+
+
+def test_frames_of_the_user_stand_for_their_own_state(tmp_path: Path) -> None:
+    """MBAR of the polar leg rests on vacuum frames, reweighted, unless there are frames of the uncharged solvent."""
+    mine = tmp_path / "mine.dcd"
+    mine.touch()
+    for trajectory, sources in (((), ("implicit", "vacuum")), ((f"nonpolar={mine}",), ("implicit", "nonpolar"))):
+        config = SolvationConfig(leg="polar", trajectory=trajectory, out=tmp_path / sources[1])
+        with open_run_folder(config.folder, config) as folder:
+            stages = SolvationStages(config, folder, config.source.load(), "cpu")
+            assert stages.sources(stages.system.require_leg("polar")) == sources

@@ -86,8 +86,7 @@ class SolvationStages:
 
     def sources(self, leg: Leg) -> tuple[str, ...]:
         """Return the states whose frames stand for the two ends of a leg, each once."""
-        ends = (self.system.reweighted.get(state, state) for state in (leg.state_a, leg.state_b))
-        return tuple(sorted(set(ends)))
+        return tuple(sorted({self.source(state) for state in (leg.state_a, leg.state_b)}))
 
     def resampled(self, leg: Leg) -> list[str]:
         """Return a sentence for each end of the leg whose frames are those of another state."""
