@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,10 +14,13 @@ from boltzgen_diffclf.errors import InputError
 from systems.ensemble import Provenance, ReferenceEnsemble
 from systems.molecular import MolecularSystem, require_temperature
 from systems.recording import Advance, record
-from systems.replica_dynamics import ReferenceSettings, ReplicaExchangeDynamics, geometric_ladder
+from systems.replica_dynamics import ReferenceSettings, ReplicaExchangeDynamics
 from systems.starts import begun_at, walker_starts
+from systems.temperature_ladder import advice, geometric_ladder
 
 __all__ = ["ReferenceEnsemble", "ReferenceSettings", "generate", "geometric_ladder"]
+
+_log = logging.getLogger(__name__)
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -54,6 +58,8 @@ def generate(
             f"the ladder begins at {settings.temperatures_kelvin[0]:g} K, the ensemble is wanted at "
             f"{temperature:g} K: begin temperatures_kelvin there"
         )
+    if too_steep := advice(system.n_atoms, settings.temperatures_kelvin):
+        _log.warning("%s", too_steep)
     # A wall is kept by refusing steps; energies are those of the whole state, finite on both of its sides.
     whole = system.unconfined(state)
     source = ReplicaExchangeDynamics(

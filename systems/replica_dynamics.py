@@ -85,16 +85,6 @@ class ReferenceSettings:
         return self.walkers * len(self.temperatures_kelvin) * steps
 
 
-def geometric_ladder(lowest_kelvin: float, highest_kelvin: float, count: int) -> tuple[float, ...]:
-    """Return ``count`` temperatures [K] with one ratio between neighbours.
-
-    >>> geometric_ladder(300.0, 1200.0, 3)
-    (300.0, 600.0, 1200.0)
-    """
-    factor = (highest_kelvin / lowest_kelvin) ** (1 / max(1, count - 1))
-    return tuple(lowest_kelvin * factor**k for k in range(count))
-
-
 class ReplicaExchangeDynamics(FrameSource):
     """BAOAB Langevin walkers on a ladder of temperatures; the coldest of every group is the frame.
 

@@ -36,6 +36,7 @@ from workflows.benchmark_suites.line_density import density_metrics
 from workflows.benchmark_suites.mog40 import MOG40, row_sizes
 from workflows.benchmark_suites.one_sided import measure
 from workflows.benchmark_suites.one_sided_objectives import NOISED, NOISELESS, SIZED
+from workflows.benchmark_suites.one_sided_rows import LONGER
 from workflows.benchmark_suites.one_sided_training import (
     OneSidedSizes,
     Trained,
@@ -292,7 +293,7 @@ def test_the_left_weight_and_the_densities_are_those_of_the_energy() -> None:
 
 
 def test_the_suites_know_every_objective() -> None:
-    assert set(NOISED) == set(NOISED_OBJECTIVES)
+    assert {*NOISED, *(objective for objective, _ in LONGER.values())} == set(NOISED_OBJECTIVES)
     assert {*NOISELESS, *SIZED} == set(DATA_OBJECTIVES)
 
 

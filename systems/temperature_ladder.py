@@ -1,0 +1,53 @@
+"""Temperatures of replica exchange, and how often replicas of a molecule would trade them."""
+
+from __future__ import annotations
+
+import itertools
+
+from scipy.special import betainc
+
+FEW_SWAPS = 0.05
+"""Acceptance below which a ladder costs more than it helps."""
+
+WANTED_SWAPS = 0.2
+"""Acceptance that is worth its cost (Rathore, Chopra & de Pablo 2005, doi:10.1063/1.1831273)."""
+
+
+def geometric_ladder(lowest_kelvin: float, highest_kelvin: float, count: int) -> tuple[float, ...]:
+    """Return ``count`` temperatures [K] with one ratio between neighbours.
+
+    >>> geometric_ladder(300.0, 1200.0, 3)
+    (300.0, 600.0, 1200.0)
+    """
+    factor = (highest_kelvin / lowest_kelvin) ** (1 / max(1, count - 1))
+    return tuple(lowest_kelvin * factor**k for k in range(count))
+
+
+def expected_acceptance(n_atoms: int, ratio: float) -> float:
+    """Return how often swaps would be accepted between two temperatures if the molecule were a set of springs.
+
+    Args:
+        n_atoms: of the molecule, whose ``3 n_atoms - 6`` degrees of freedom hold ``kT / 2`` each.
+        ratio: of the temperatures, above one.
+
+    References:
+        Predescu, Predescu & Ciobanu 2004, J. Chem. Phys. 120:4119, eq. 10.
+    """
+    half = 0.5 * max(3 * n_atoms - 6, 1)
+    return float(2 * betainc(half, half, 1 / (1 + ratio)))
+
+
+def advice(n_atoms: int, temperatures_kelvin: tuple[float, ...]) -> str:
+    """Return a sentence where a ladder is too steep for a molecule, and how steep it may be; else nothing."""
+    ratios = [hot / cold for cold, hot in itertools.pairwise(temperatures_kelvin)]
+    if not ratios or expected_acceptance(n_atoms, max(ratios)) >= FEW_SWAPS:
+        return ""
+    lowest, count = temperatures_kelvin[0], len(temperatures_kelvin)
+    hottest = lowest
+    while expected_acceptance(n_atoms, (1.02 * hottest / lowest) ** (1 / (count - 1))) >= WANTED_SWAPS:
+        hottest *= 1.02
+    return (
+        f"{n_atoms} atoms would trade temperatures {100 * expected_acceptance(n_atoms, max(ratios)):.2g} % of the time "
+        f"on {count} from {lowest:.0f} to {temperatures_kelvin[-1]:.0f} K: {hottest:.0f} K is as hot as {count} allow "
+        f"({100 * WANTED_SWAPS:.0f} %); lower --highest-temperature-kelvin, or raise --exchange-temperatures"
+    )
