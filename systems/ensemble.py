@@ -148,9 +148,16 @@ def resample(
 ) -> ReferenceEnsemble:
     """Return as many unweighted frames of another ``state``, drawn by systematic resampling in the order of time.
 
-    Every frame keeps its group, so that groups stay independent; a frame of large weight appears more than once.
+    Every frame keeps its group, so that groups stay independent; a frame of large weight appears more than once, and
+    of the effective frames that the diagnostics tell there are fewer by the effective fraction of the weights (Kish).
     """
-    chosen = ensemble.select(systematic(reweight(ensemble, system, state), generator))
+    log_weights = reweight(ensemble, system, state)
+    chosen = ensemble.select(systematic(log_weights, generator))
+    kept = float(torch.exp(-torch.logsumexp(2 * log_weights, 0))) / len(ensemble)
+    frames = ensemble.diagnostics.get("effective_frames")
+    if isinstance(frames, Mapping):
+        fewer = {name: kept * float(value) for name, value in frames.items()}
+        chosen = chosen.with_diagnostics({**chosen.diagnostics, "effective_frames": fewer})
     provenance = replace(
         ensemble.provenance,
         state=state,

@@ -198,6 +198,11 @@ def test_resampled_frames_are_those_of_the_other_state(aldp, ensemble):
     distances = torch.cdist(nonpolar.positions.flatten(1), ensemble.positions.flatten(1))
     copies = torch.bincount(distances.argmin(1), minlength=len(ensemble))
     assert ((copies - len(ensemble) * weights).abs() <= 1.0).all()
+    told = ensemble.with_diagnostics({"effective_frames": {"phi": 40.0}, "populations": {}})
+    fewer = resample(told, aldp, "nonpolar", generator).diagnostics
+    kish = 1 / float(weights.square().sum())
+    assert fewer == {"effective_frames": {"phi": pytest.approx(40 * kish / len(ensemble))}, "populations": {}}
+    assert kish < len(ensemble)
 
 
 @pytest.mark.parametrize("suffix", ["dcd", "nc", "h5"])

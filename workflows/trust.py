@@ -102,7 +102,7 @@ def _poor_overlap(row: EstimatorRow, name: str) -> list[str]:
         return []
     return [
         f"the overlap of the {name} is {row.overlap:.2g}, below {SMALLEST_OVERLAP}, so its error bar cannot be "
-        "believed: add states between, or sample longer"
+        "believed: more states between them, or longer sampling, are needed"
     ]
 
 
