@@ -13,8 +13,12 @@ from boltzgen_diffclf.estimators.time_series import effective_frames, split_r_ha
 from boltzgen_diffclf.observables.basins import in_basin
 from boltzgen_diffclf.observables.torsions import torsion_angles
 from systems.ensemble import ReferenceEnsemble
+from systems.folds import is_folded
 from systems.legs import Basin
 from systems.molecular import MolecularSystem
+
+FOLDED = "folded"
+"""What the population of the folded is called, beside those of basins."""
 
 FRAMES_FOR_R_HAT = 4
 """Frames of each group that split R-hat needs."""
@@ -33,8 +37,8 @@ def measure_convergence(ensemble: ReferenceEnsemble, system: MolecularSystem) ->
     """Return plain values that say how far the groups agree; empty where there are too few of them.
 
     Keys: ``populations`` of the system's basins with their scatter between groups, ``split_r_hat`` and
-    ``effective_frames`` of the reduced energy, of each torsion's sine and cosine and of each basin, but for one that
-    the state is confined to or kept out of: there is nothing that its walkers could agree about.
+    ``effective_frames`` of the reduced energy, of each torsion's sine and cosine, of who is folded, and of each basin,
+    but for one that the state is confined to or kept out of: there is nothing that its walkers could agree about.
     """
     if ensemble.n_groups < 2 or len(ensemble) < FRAMES_FOR_R_HAT * ensemble.n_groups:
         return {}
@@ -48,6 +52,10 @@ def measure_convergence(ensemble: ReferenceEnsemble, system: MolecularSystem) ->
         populations[name] = asdict(walker_scatter(ensemble.by_group(inside.double()).numpy() > 0))
         if not _settled_by(system.region(ensemble.provenance.state), basin, system):
             series[name] = inside.double()
+    if system.fold is not None:
+        folded = torch.from_numpy(is_folded(system, ensemble.positions.numpy())).double()
+        populations[FOLDED] = asdict(walker_scatter(ensemble.by_group(folded).numpy() > 0))
+        series[FOLDED] = folded
     rows = {name: ensemble.by_group(values).numpy() for name, values in series.items()}
     return {
         "populations": populations,

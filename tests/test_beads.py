@@ -20,11 +20,11 @@ from systems.beads import bead_atoms, bead_system, bead_types
 from systems.chains import ChainDynamics, ChainSettings
 from systems.conformers import residue_pairs
 from systems.ensemble import Provenance
+from systems.folds import deviation
 from systems.molecular import MolecularSystem
 from systems.peptide import peptide
 from systems.recording import record
 from systems.store import read_ensemble
-from workflows.ramachandran_folding import deviation
 
 STIFFNESS = 400.0
 """Of the springs [kT/nm^2] that hold the centred atoms of :class:`Springs`."""

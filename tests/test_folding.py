@@ -21,6 +21,7 @@ from boltzgen_diffclf.observables import (
     state_free_energy,
 )
 from systems.beads import bead_system
+from systems.convergence import measure_convergence
 from systems.ensemble import Provenance, ReferenceEnsemble
 from systems.molecular import Fold, MolecularSystem
 from systems.peptide import peptide
@@ -135,6 +136,19 @@ def test_folding_of_a_reference_and_of_weighted_samples(chain: MolecularSystem) 
     assert {"reweighted_end_to_end_js", "reweighted_tica_js"} <= metrics.keys()
     assert "reference_folded_fraction" in {row.metric for row in own_metrics(judge.reference, judge.findings)}
     assert folding_of(dataclasses.replace(beads, fold=None), judge.reference) is None
+
+
+def test_a_reference_is_watched_for_who_is_folded(chain: MolecularSystem) -> None:
+    mixed = measure_convergence(walk(chain, [[0, 1] * 4, [1, 0] * 4]), chain)
+    parted = measure_convergence(walk(chain, [[1] * 8, [0] * 8]), chain)
+    for found, is_mixed in ((mixed, True), (parted, False)):
+        assert found["populations"]["folded"]["population"] == pytest.approx(0.5)
+        assert (found["split_r_hat"]["folded"] < 1.1) is is_mixed
+        assert "folded" in found["effective_frames"]
+    assert (
+        "folded"
+        not in measure_convergence(walk(chain, [[1] * 8] * 2), dataclasses.replace(chain, fold=None))["split_r_hat"]
+    )
 
 
 def test_starts_come_from_all_atoms_and_the_slow_plane_from_the_reference_alone(chain: MolecularSystem) -> None:

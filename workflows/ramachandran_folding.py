@@ -15,11 +15,11 @@ from boltzgen_diffclf.observables import (
     contact_shares,
     contacts,
     fractions_by_start,
-    native_deviation,
     state_free_energy,
     state_population,
 )
 from systems.ensemble import ReferenceEnsemble
+from systems.folds import is_folded
 from systems.molecular import MolecularSystem
 from workflows import trust
 from workflows.ramachandran_samples import Sample
@@ -42,20 +42,12 @@ class Folding:
     free_energy: Estimate | str
 
 
-def deviation(system: MolecularSystem, positions: Float[np.ndarray, "frames atoms 3"]) -> Float[np.ndarray, " frames"]:
-    """Return the deviation [nm] of the CA atoms of configurations from those of a system that has a fold."""
-    if system.fold is None:
-        raise ValueError(f"'{system.name}' has no fold to deviate from")
-    atoms = list(system.fold.atoms)
-    return native_deviation(positions[:, atoms], system.positions.numpy()[atoms])
-
-
 def folding_of(beads: MolecularSystem, sample: Sample) -> Folding | None:
     """Return what a sample shows of the fold of its beads; None where they have none."""
     if beads.fold is None:
         return None
     positions = sample.frames.positions.numpy()
-    inside = deviation(beads, positions) < beads.fold.folded_nm
+    inside = is_folded(beads, positions)
     touching = contacts(positions[:, list(beads.fold.atoms)])
     try:
         free_energy: Estimate | str = state_free_energy(inside, "the fold", groups=sample.groups, log_w=sample.log_w)
@@ -102,7 +94,7 @@ def folded_starts(system: MolecularSystem, reference: ReferenceEnsemble) -> Fold
     """
     if system.fold is None:
         return None
-    inside = deviation(system, reference.positions.numpy()) < system.fold.folded_nm
+    inside = is_folded(system, reference.positions.numpy())
     order = np.lexsort((reference.frame.numpy(), reference.group.numpy()))
     _, counts = np.unique(reference.group.numpy(), return_counts=True)
     walkers = np.split(inside[order], np.cumsum(counts)[:-1])

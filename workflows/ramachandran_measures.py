@@ -31,8 +31,9 @@ from boltzgen_diffclf.streams import split_seed
 from systems.beads import bead_stereocentres
 from systems.conformers import basin_free_energy
 from systems.ensemble import ReferenceEnsemble
+from systems.folds import deviation
 from systems.molecular import MolecularSystem
-from workflows.ramachandran_folding import Folding, deviation, folding_of
+from workflows.ramachandran_folding import Folding, folding_of
 from workflows.ramachandran_planes import Plane, Points, TorsionPlane
 from workflows.ramachandran_samples import Sample
 from workflows.ramachandran_slow import SlowPlane
