@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from systems.derived_states import DerivedState
     from systems.forcefield import OpenMMWorkerTarget
 
-_TargetKey = tuple[str, float, torch.dtype, str]
-
 
 @dataclass(frozen=True)
 class Fold:

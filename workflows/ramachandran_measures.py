@@ -287,4 +287,4 @@ def weight_metrics(when: str, worth: WeightDiagnostics) -> Iterator[Measured]:
     yield Measured(f"pareto_k_{when}", worth.pareto_k)
     yield Measured(f"maximum_weight_{when}", worth.maximum_weight)
     yield Measured(f"families_{when}", float(worth.n_samples - worth.n_zero))
-    yield Measured(f"without_weight_{when}", worth.n_zero / worth.n_samples)
+    yield Measured(f"clipped_{when}", float(worth.n_clipped))

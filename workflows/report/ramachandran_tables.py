@@ -242,15 +242,19 @@ def _deviation(row: RamachandranRow | None, reference: RamachandranRow | None) -
 
 def weight_table(numbers: Numbers) -> Table:
     """Return what the weights are worth before and after the bridge."""
-    columns = ("objective", "", "effective fraction", "families with weight", "Pareto k̂", "largest weight")
+    columns = (
+        "objective", "", "effective fraction", "families with weight", "Pareto k̂", "largest weight", "to be clipped",
+        "share of mirror images",
+    )  # fmt: skip
     lines = []
     for objective in numbers.objectives:
         for when, about in (("before", "at one stroke"), ("after", "after the bridge")):
             cells = (
                 numbers.text(objective, f"{name}_{when}")
-                for name in ("ess_fraction", "families", "pareto_k", "maximum_weight")
+                for name in ("ess_fraction", "families", "pareto_k", "maximum_weight", "clipped")
             )
-            lines.append(Line((objective, about, *cells)))
+            mirrored = _percent(numbers.get(objective, "mirrored_weight")) if when == "after" else ""
+            lines.append(Line((objective, about, *cells, mirrored)))
     caption = "Weights against the true energy, of families: all samples that descend from one noise count once"
     return Table(caption, columns, lines, words=2)
 
