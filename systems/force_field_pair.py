@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
+
 from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.streams import named_generator
 from systems.derived_states import MixedState
+from systems.ensemble import energies_of
 from systems.force_fields import parametrised_states, require_force_field
 from systems.legs import Leg
 from systems.molecular import MolecularSystem
 
 FORCE_FIELD_LEG = "forcefield"
+
+_SHAKEN_NM = 0.02
+
+_ROUNDING_KT = 1e-2
+"""Less than by this do energies of one force field change where its parameters are written in other digits [kT]."""
 
 
 def force_field_pair(system: MolecularSystem, state: str, forcefield: str) -> MolecularSystem:
@@ -48,9 +57,20 @@ def force_field_pair(system: MolecularSystem, state: str, forcefield: str) -> Mo
             )
         },
     )
-    if pair.system_hash(state) == pair.system_hash(other):
+    if _are_one(pair, state, other):
         raise InputError(f"{system.name} has the force field {forcefield} already: choose another one")
     return pair
+
+
+def _are_one(pair: MolecularSystem, state: str, other: str) -> bool:
+    """Return whether two states have one energy: parameters written in other digits are the same force field."""
+    if pair.system_hash(state) == pair.system_hash(other):
+        return True
+    # Some force fields differ in torsions alone, which have to turn.
+    shaken = torch.randn(8, pair.n_atoms, 3, generator=named_generator(0, "shaken"), dtype=torch.float64)
+    x = pair.positions.double() + _SHAKEN_NM * shaken
+    differences = energies_of(pair, state, 300.0, x) - energies_of(pair, other, 300.0, x)
+    return bool((differences - differences[0]).abs().max() < _ROUNDING_KT)
 
 
 def mixed_state(fraction: float) -> str:

@@ -137,6 +137,8 @@ def test_force_fields_that_make_no_pair_are_refused():
     molecule = peptide("ACE-GLY-NME")
     with pytest.raises(InputError, match="has the force field amber99sb-ildn already"):
         force_field_pair(molecule, "implicit", "amber99sb-ildn")
+    with pytest.raises(InputError, match="has the force field ff96 already"):  # its parameters in other digits
+        force_field_pair(systems.load("aldp"), "implicit", "ff96")
     with pytest.raises(InputError, match="unknown force field 'ff15'"):
         force_field_pair(molecule, "implicit", "ff15")
     with pytest.raises(InputError, match="has no state 'solvent'"):
