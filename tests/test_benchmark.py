@@ -206,17 +206,16 @@ def test_targets_are_chosen_among_the_blocks_or_for_all_of_them():
 
 def test_the_row_of_equal_wall_time_is_the_same_objective_in_more_steps(tmp_path, monkeypatch):
     standard = BenchmarkConfig(suite="mog40", preset="standard", seeds=(0,)).rows
-    for objective in ("dsm_longer", "dsm_diffclf_prepared"):
-        assert [spec.dim for spec in standard if spec.objective == objective] == [128]
+    assert [spec.dim for spec in standard if spec.objective == "dsm_longer"] == [128]
     seen = []
     monkeypatch.setattr(
         "workflows.benchmark_suites.one_sided.train_as", lambda name, sizes, *_: seen.append((name, sizes.steps))
     )
     monkeypatch.setattr("workflows.benchmark_suites.one_sided.measure", lambda *_: [Metric("seen", 1.0)])
     context = RowContext(SUITES["mog40"].presets["standard"].sizes, tmp_path, lambda _: None, "cpu")
-    for objective in ("dsm", "dsm_longer", "dsm_diffclf_prepared"):
+    for objective in ("dsm", "dsm_longer"):
         SUITES["mog40"].run_row(RowSpec("mog40", "mog40", 128, objective, 0), context)
-    assert seen == [("dsm", 4000), ("dsm", 5500), ("dsm_diffclf_prepared", 4889)]
+    assert seen == [("dsm", 4000), ("dsm", 5500)]
 
 
 def test_standard_rows_of_few_dimensions_are_of_the_smaller_network(tmp_path, monkeypatch):

@@ -26,8 +26,6 @@ NOISED_OBJECTIVES: Mapping[str, NoisedObjective] = {
     "dsm_diffclf_binary": NoisedObjective({"denoising": 1.0, "classification": 0.5}, group_size=2, pretraining=0.25),
     "dsm_diffclf": NoisedObjective({"denoising": 1.0, "classification": 0.5}, pretraining=0.25),
     "dsm_diffclf_chained": NoisedObjective({"denoising": 1.0, "classification_chained": 0.5}, pretraining=0.25),
-    # Classification costs half as much again: after a long preparation there is time for more steps.
-    "dsm_diffclf_prepared": NoisedObjective({"denoising": 1.0, "classification_chained": 0.5}, pretraining=0.75),
     "dsm_diffclf_named": NoisedObjective({"denoising": 1.0, "classification_named": 0.5}, pretraining=0.25),
     # The mean over pairs is twice that of the binary loss, hence half its weight.
     "dsm_diffclf_js": NoisedObjective({"denoising": 1.0, "classification_jensen_shannon": 0.25}, pretraining=0.25),

@@ -96,7 +96,6 @@ MOG40 = Suite(
     objectives={
         **ALL,
         "dsm_longer": "denoising score matching in 1.375 times the steps, the wall time of dsm_diffclf_chained",
-        "dsm_diffclf_prepared": "dsm_diffclf_chained, three quarters of its steps of denoising alone, in as much time",
     },
     dims=DIMS,
     presets=PRESETS,
