@@ -384,9 +384,9 @@ def test_a_basin_that_no_walker_has_seen_has_no_error(tmp_path, aldp):
     ],
 )
 def test_what_openmm_would_ignore_is_refused(settings, words):
-    ReferenceConfig(engine="openmm", exchange_temperatures=1)
+    ReferenceConfig(engine="openmm", exchange_temperatures=1, timestep_fs=2.0)
     with pytest.raises(ValueError, match=words):
-        ReferenceConfig(engine="openmm", **settings)
+        ReferenceConfig(engine="openmm", timestep_fs=2.0, **settings)
 
 
 def test_dynamics_that_blow_up_fail(tmp_path, aldp):
