@@ -48,12 +48,12 @@ def walker_starts(system: MolecularSystem, state: str) -> Float[Tensor, "starts 
 
 def begun_at(system: MolecularSystem, state: str) -> dict[str, object]:
     """Return what a file has to say of where its walkers began: nothing where there is one start alone."""
-    if isinstance(system.derived.get(state), FavouredState):
-        return {"starts": "both sides of what is favoured"}
     starts = system.starts(state)
-    if len(starts) == 1:
-        return {}
-    return {"starts": hashlib.sha256(starts.double().numpy().tobytes()).hexdigest()[:16]}
+    content = hashlib.sha256(starts.double().numpy().tobytes()).hexdigest()[:16] if len(starts) > 1 else ""
+    # What is found on the other side of a basin need not be the same on another machine.
+    both = "both sides of what is favoured" if isinstance(system.derived.get(state), FavouredState) else ""
+    told = ", ".join(filter(None, [content, both]))
+    return {"starts": told} if told else {}
 
 
 def soft_column(system: MolecularSystem, internal: InternalCoordinates, torsion: str) -> int:

@@ -46,8 +46,10 @@ def advice(n_atoms: int, temperatures_kelvin: tuple[float, ...]) -> str:
     hottest = lowest
     while expected_acceptance(n_atoms, (1.02 * hottest / lowest) ** (1 / (count - 1))) >= WANTED_SWAPS:
         hottest *= 1.02
+    share = 100 * expected_acceptance(n_atoms, max(ratios))
+    often = f"{share:.2g} %" if share >= 0.01 else "less than 0.01 %"
     return (
-        f"{n_atoms} atoms would trade temperatures {100 * expected_acceptance(n_atoms, max(ratios)):.2g} % of the time "
-        f"on {count} from {lowest:.0f} to {temperatures_kelvin[-1]:.0f} K: {hottest:.0f} K is as hot as {count} allow "
-        f"({100 * WANTED_SWAPS:.0f} %); lower --highest-temperature-kelvin, or raise --exchange-temperatures"
+        f"{n_atoms} atoms would trade temperatures {often} of the time on {count} from {lowest:.0f} to "
+        f"{temperatures_kelvin[-1]:.0f} K: {hottest:.0f} K is as hot as {count} allow ({100 * WANTED_SWAPS:.0f} %); "
+        "lower --highest-temperature-kelvin, or raise --exchange-temperatures"
     )

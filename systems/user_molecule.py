@@ -11,7 +11,7 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
-from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.errors import InputError, first_line
 from systems.force_fields import minimised, parametrised_states, require_force_field, with_hydrogens
 from systems.molecular import MolecularSystem, positions_from_quantity
 from systems.protonation import protonation, usual_names
@@ -53,8 +53,8 @@ def from_pdb(path: Path, forcefield: str, solvent: str, name: str) -> MolecularS
         InputError: no such file or force field, a residue that is not known, atoms that are missing.
     """
     require_force_field(forcefield, solvent)
-    topology, positions = _read_topology(path)
-    variants = protonation(path, topology)
+    topology, positions, text = _read_topology(path)
+    variants = protonation(text, topology)
     _require_known_residues(path, topology)
     _require_heavy_atoms(path, topology)
     _require_possible_bonds(path, topology, positions, _LONGEST_BOND_NM)
@@ -77,7 +77,7 @@ def from_openmm(system_path: Path, topology_path: Path, name: str) -> MolecularS
         InputError: files that cannot be read or do not describe the same atoms; the line names the first that differs.
     """
     system = _read_system(system_path)
-    topology, positions = _read_topology(topology_path)
+    topology, positions, _ = _read_topology(topology_path)
     _require_same_atoms(system_path, system, topology_path, topology)
     _require_constant_volume(system_path, system)
     _require_possible_bonds(topology_path, topology, positions)
@@ -99,7 +99,8 @@ def _solvated(
     return solvation_system(name, topology, start, states, torsions, basins, solvent=solvent)
 
 
-def _read_topology(path: Path) -> tuple[app.Topology, unit.Quantity]:
+def _read_topology(path: Path) -> tuple[app.Topology, unit.Quantity, str]:
+    """Return what a file holds, and the text of a PDB file."""
     if not path.is_file():
         raise InputError(f"there is no file {path}: check the path")
     readers = {".pdb": app.PDBFile, ".ent": app.PDBFile, ".cif": app.PDBxFile}
@@ -107,17 +108,16 @@ def _read_topology(path: Path) -> tuple[app.Topology, unit.Quantity]:
         raise InputError(f"{path} has the unknown format '{path.suffix}': give one of {', '.join(readers)}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # of atoms that are there twice, for one
-            text = path.read_text(encoding="utf-8")
-            text = text if path.suffix.lower() == ".cif" else usual_names(text)
-            file = readers[path.suffix.lower()](io.StringIO(text))
+            warnings.simplefilter("error", UserWarning)  # of atoms that are there twice, for one
+            text, is_pdb = path.read_text(encoding="utf-8"), path.suffix.lower() != ".cif"
+            file = readers[path.suffix.lower()](io.StringIO(usual_names(text) if is_pdb else text))
         if not file.topology.getNumAtoms():
             raise ValueError("it holds no atoms")
     except Exception as error:
         # OpenMM's reader looks for the first atom of a file that has none.
-        said = "it holds no atoms" if isinstance(error, IndexError) else (str(error).splitlines() or [repr(error)])[0]
+        said = "it holds no atoms" if isinstance(error, IndexError) else first_line(error)
         raise InputError(f"{path} cannot be read ({said}): check that it is a whole {path.suffix} file") from error
-    return file.topology, file.positions
+    return file.topology, file.positions, text if is_pdb else ""
 
 
 def _read_system(path: Path) -> openmm.System:
@@ -126,8 +126,7 @@ def _read_system(path: Path) -> openmm.System:
     try:
         system = openmm.XmlSerializer.deserialize(path.read_text(encoding="utf-8"))
     except (openmm.OpenMMException, UnicodeDecodeError, OSError, ValueError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} is no serialised OpenMM System ({said})") from error
+        raise InputError(f"{path} is no serialised OpenMM System ({first_line(error)})") from error
     if not isinstance(system, openmm.System):
         raise InputError(f"{path} holds an OpenMM {type(system).__name__}, and a System is needed")
     return system

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import struct
@@ -139,13 +140,16 @@ def _load_positions(path: Path, system: MolecularSystem, blocks: int) -> Float[T
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
     """Keep what a reader written in C prints off the terminal: what is wrong with a file is told in one line."""
+    flush = ctypes.CDLL(None).fflush  # of C's own buffers, where the terminal is a file or a pipe
     sys.stdout.flush()
+    flush(None)
     kept = os.dup(1)
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 1)
         yield
     finally:
+        flush(None)
         os.dup2(kept, 1)
         os.close(kept)
 

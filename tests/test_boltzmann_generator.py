@@ -23,7 +23,7 @@ from boltzgen_diffclf.samplers.diffusion_smc import EnergyAndGradient
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.target import InBatches, Target
 from systems.analytic import GaussianMixture, MixtureMarginals
-from workflows import resumable, trust
+from workflows import resumable, trust, trust_generators
 from workflows.resumable import carry_on
 
 DTYPE = torch.float64
@@ -75,7 +75,7 @@ def test_wrong_weights_of_modes_are_put_right_and_believed() -> None:
         share, stderr = left_share(particles)
         assert stderr < 0.05
         assert abs(share - 0.5) < 4 * stderr
-    assert trust.failures([trust.check_weights("generator", end.diagnostics)]) == ()
+    assert trust.failures([trust_generators.check_weights("generator", end.diagnostics)]) == ()
     # Ten to one weights of modes leave three tenths of the samples, whatever heals within them.
     assert 0.1 < end.diagnostics.effective_fraction < 0.45
     assert end.n_roots == 2000
@@ -83,7 +83,7 @@ def test_wrong_weights_of_modes_are_put_right_and_believed() -> None:
 
 def test_copies_of_a_few_particles_are_not_believed() -> None:
     few = WeightedParticles(torch.zeros(2000, 2), torch.zeros(2000), torch.arange(2000) % 20, 2000)
-    (sentence,) = trust.failures([trust.check_weights("generator", few.diagnostics)])
+    (sentence,) = trust.failures([trust_generators.check_weights("generator", few.diagnostics)])
     assert "worth 20 samples" in sentence
 
 

@@ -121,7 +121,7 @@ def test_particles_that_the_target_does_not_know_have_no_weight() -> None:
 
 def test_particles_without_weight_do_not_shorten_the_steps_of_the_others() -> None:
     steps = {}
-    for dead in (0, 120):
+    for dead in (0, 120, 360):
         stream = named_generator(5, "dead")
         bridge = Bridge(GaussianTarget(2), Walled(), first_step_size=0.1, resample_below=None)
         position = torch.randn(400, 2, generator=stream, dtype=DTYPE)
@@ -131,6 +131,7 @@ def test_particles_without_weight_do_not_shorten_the_steps_of_the_others() -> No
         state = bridge.init(position, weights, stream)
         steps[dead] = float(state.step_size)
     assert steps[120] == pytest.approx(steps[0], rel=0.25)
+    assert steps[360] == pytest.approx(steps[0], rel=0.4)
 
 
 def test_particles_saved_on_the_bridge_arrive_as_they_would_have(tmp_path: Path) -> None:

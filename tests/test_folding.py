@@ -25,7 +25,7 @@ from systems.convergence import measure_convergence
 from systems.ensemble import Provenance, ReferenceEnsemble
 from systems.molecular import Fold, MolecularSystem
 from systems.peptide import peptide
-from workflows import trust
+from workflows import trust_generators
 from workflows.ramachandran_folding import folded_starts, folding_of
 from workflows.ramachandran_measures import Judge, own_metrics
 from workflows.ramachandran_samples import Sample
@@ -70,12 +70,14 @@ def test_free_energy_of_a_state_goes_with_its_share() -> None:
 
 def test_walkers_that_have_not_met_are_told() -> None:
     rng = np.random.default_rng(1)
-    met = trust.check_fold((0.5 + 0.1 * rng.normal(size=20)).tolist(), (0.5 + 0.1 * rng.normal(size=20)).tolist(), 1.0)
+    met = trust_generators.check_fold(
+        (0.5 + 0.1 * rng.normal(size=20)).tolist(), (0.5 + 0.1 * rng.normal(size=20)).tolist(), 1.0
+    )
     assert met.passed
-    assert not trust.check_fold([0.9, 0.8, 0.85], [0.1, 0.2, 0.15], 1.0).passed
-    assert not trust.check_fold([1.0, 1.0], [0.0], math.inf).passed
-    assert not trust.check_fold([0.5, 0.6], [0.6, 0.5], 1.3).passed
-    alone = trust.check_fold([0.9, 0.8], [], 1.0)
+    assert not trust_generators.check_fold([0.9, 0.8, 0.85], [0.1, 0.2, 0.15], 1.0).passed
+    assert not trust_generators.check_fold([1.0, 1.0], [0.0], math.inf).passed
+    assert not trust_generators.check_fold([0.5, 0.6], [0.6, 0.5], 1.3).passed
+    alone = trust_generators.check_fold([0.9, 0.8], [], 1.0)
     assert not alone.passed
     assert "all 2 walkers of the reference are folded in their first frame" in alone.sentence
 

@@ -193,10 +193,17 @@ def test_side_chains_stay_protonated_as_they_are_in_the_file_or_as_it_calls_them
         for line in lines
         if line[76:78] != " H" and not line.startswith("CONECT")
     ]
-    path.write_text("".join(bare))
-    again = SystemSource(pdb=str(path), forcefield="ff14sb", solvent="vacuum").load()
-    assert sorted(again.elements) == sorted(whole.elements)
-    assert [charge_of(one) for one in (whole, again)] == pytest.approx([2.0, 2.0], abs=1e-6)  # of HIP and LYS
+    without_chain = [line[:21] + " " + line[22:] if line[:4] in ("ATOM", "HETA") else line for line in bare]
+    on_carbon = [
+        line[:17] + called.get(line[22:26].strip(), line[17:20]) + line[20:]
+        for line in lines
+        if line[:4] in ("ATOM", "HETA") and (line[76:78] != " H" or line[12:16].strip().startswith(("HA", "HB")))
+    ]
+    for written in (bare, without_chain, on_carbon):
+        path.write_text("".join(written))
+        again = SystemSource(pdb=str(path), forcefield="ff14sb", solvent="vacuum").load()
+        assert sorted(again.elements) == sorted(whole.elements)
+        assert charge_of(again) == pytest.approx(2.0, abs=1e-6)  # of HIP and LYS
     # And as at pH 7 where nothing is said.
     path.write_text("".join(line for line in lines if line[76:78] != " H"))
     usual = SystemSource(pdb=str(path), forcefield="ff14sb", solvent="vacuum").load()

@@ -176,7 +176,7 @@ def test_weighted_samples_have_to_be_those_of_the_reference(frames: ReferenceEns
         sample = Sample("reweighted", two_sided, log_w=log_w, independent=True)
         seen = {"reference": reference, "reweighted": sample}
         findings = {label: judge.look_at(one) for label, one in seen.items()}
-        shown = Shown(judge, seen, findings, weighted, None, {}, {})
+        shown = Shown(judge, seen, findings, weighted, None, {}, {}, [])
         return {check.name: check.sentence for check in run.checks(shown) if not check.passed}
 
     assert told(families) == {}

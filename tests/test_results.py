@@ -12,7 +12,7 @@ from boltzgen_diffclf.estimators.estimate import Estimate
 from boltzgen_diffclf.estimators.reweighting import diagnose_weights
 from boltzgen_diffclf.observables.ramachandran import SurfaceAgreement
 from tests.report_example import result
-from workflows import results, trust
+from workflows import results, trust, trust_generators
 from workflows.results import EstimatorRow, SolvationResult, judged, most_precise
 
 CLASSICAL = EstimatorRow(-22.406, 0.009, 0.041, 25000.0, 100000, 0, 40.0, "classical")
@@ -147,8 +147,8 @@ def test_the_limit_is_three_combined_errors():
             "about energy (R-hat nan",
         ),
         (
-            trust.check_intact("langevin", "chains", 5, 100),
-            trust.check_intact("langevin", "chains", 6, 100),
+            trust_generators.check_intact("langevin", "chains", 5, 100),
+            trust_generators.check_intact("langevin", "chains", 6, 100),
             "6 of the 100 chains of langevin were lost",
         ),
         (trust.check_samples("implicit", 4000), trust.check_samples("implicit", 80), "only 80 independent"),
@@ -195,25 +195,27 @@ def test_the_yardstick_is_the_most_precise_row_of_its_kind():
 def test_weights_that_rest_on_few_samples_fail():
     """Even weights pass; a heavy tail and a small effective size are each named with the limit."""
     rng = np.random.default_rng(0)
-    even = trust.check_weights("generator", diagnose_weights(0.3 * rng.normal(size=5000)))
+    even = trust_generators.check_weights("generator", diagnose_weights(0.3 * rng.normal(size=5000)))
     assert trust.failures([even]) == ()
     heavy = diagnose_weights(1.2 * rng.exponential(size=5000))
     few = diagnose_weights(0.3 * rng.normal(size=60))
-    tail, size = trust.failures([trust.check_weights("generator", found) for found in (heavy, few)])
+    tail, size = trust.failures([trust_generators.check_weights("generator", found) for found in (heavy, few)])
     assert "(limit 0.70)" in tail
     assert "(at least 100 wanted)" in size
     assert "5000 samples of generator" in tail
 
 
 def test_a_missing_conformer_fails():
-    assert trust.failures([trust.check_coverage("generator", 0.002)]) == ()
-    (sentence,) = trust.failures([trust.check_coverage("generator", 0.25)])
+    assert trust.failures([trust_generators.check_coverage("generator", 0.002)]) == ()
+    (sentence,) = trust.failures([trust_generators.check_coverage("generator", 0.25)])
     assert "25.0 % of the reference is where no weighted sample of generator is" in sentence
 
 
 def test_a_conformer_without_a_free_energy_fails():
     reference = Estimate(4.0, 0.3, None, 100.0, "population")
-    (sentence,) = trust.failures([trust.check_conformer("generator", "phi > 0", "it was never seen", reference)])
+    (sentence,) = trust.failures(
+        [trust_generators.check_conformer("generator", "phi > 0", "it was never seen", reference)]
+    )
     assert sentence == "generator gives no free energy of the conformer 'phi > 0': it was never seen"
 
 
@@ -223,19 +225,19 @@ def test_a_conformer_has_to_weigh_what_it_does_in_the_reference():
         Estimate(5.4, 0.4, None, 100.0, "population"),
         Estimate(5.6, 0.4, None, 100.0, "population"),
     )
-    assert trust.failures([trust.check_conformer("generator", "phi > 0", near, reference)]) == ()
-    assert trust.failures([trust.check_conformer("generator", "phi > 0", far, "it was never seen")]) == ()
-    (sentence,) = trust.failures([trust.check_conformer("generator", "phi > 0", far, reference)])
+    assert trust.failures([trust_generators.check_conformer("generator", "phi > 0", near, reference)]) == ()
+    assert trust.failures([trust_generators.check_conformer("generator", "phi > 0", far, "it was never seen")]) == ()
+    (sentence,) = trust.failures([trust_generators.check_conformer("generator", "phi > 0", far, reference)])
     assert "5.60 ± 0.40 kT, differs from that of the reference by +1.60 kT, 3.2 combined" in sentence
 
 
 def test_a_weighted_map_has_to_be_that_of_the_reference():
     for good in (SurfaceAgreement(200, 0.9, 4.5), SurfaceAgreement(200, 0.96, 3.0)):
-        assert trust.failures([trust.check_map("map of generator", good)]) == ()
+        assert trust.failures([trust_generators.check_map("map of generator", good)]) == ()
     for bad in (SurfaceAgreement(200, 0.89, 3.0), SurfaceAgreement(200, 0.97, 4.6), SurfaceAgreement(9, 1.0, math.inf)):
-        assert len(trust.failures([trust.check_map("map of generator", bad)])) == 1
+        assert len(trust.failures([trust_generators.check_map("map of generator", bad)])) == 1
 
 
 def test_a_generator_without_weights_fails():
-    (sentence,) = trust.failures([trust.no_weights("generator", 30)])
+    (sentence,) = trust.failures([trust_generators.no_weights("generator", 30)])
     assert "none of the 30 samples of generator has any weight" in sentence

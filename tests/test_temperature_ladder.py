@@ -29,3 +29,4 @@ def test_a_ladder_too_steep_for_a_molecule_is_told_with_one_that_is_not() -> Non
     hottest = float(told.split(" K is as hot")[0].split()[-1])
     assert expected_acceptance(166, (hottest / 300) ** (1 / 3)) == pytest.approx(0.2, abs=0.03)
     assert advice(166, geometric_ladder(300.0, hottest, 4)) == ""
+    assert "less than 0.01 % of the time" in advice(400, geometric_ladder(300.0, 800.0, 4))

@@ -77,6 +77,10 @@ def _frames(
     system.require_state(settings.state)
     if file is not None:
         return read_user_trajectory(file, system, state, settings.temperature_kelvin)
+    # The usual ladder has to lead somewhere.
+    hotter: dict[str, Any] = {}
+    if settings.temperature_kelvin >= ReferenceConfig().highest_temperature_kelvin:
+        hotter = {"highest_temperature_kelvin": 1.5 * settings.temperature_kelvin}
     return ensemble_of(
         ReferenceConfig(
             **settings.molecule,
@@ -86,7 +90,7 @@ def _frames(
             temperature_kelvin=settings.temperature_kelvin,
             device=settings.device,
             threads=settings.threads,
-            highest_temperature_kelvin=max(800.0, 1.5 * settings.temperature_kelvin),
+            **hotter,
         )
     )
 
@@ -217,6 +221,9 @@ class MoleculeStages:
     ) -> tuple[NoisedEnergyModel, MoleculeStatistics]:
         """Return a model to train, fresh or the earlier one in the units of its own frames, and its statistics."""
         if self.earlier is not None:
+            content = self.earlier.fingerprint
+            if self.folder.remember("begun with", lambda: content) != content:
+                raise InputError(f"{self.folder.path} was begun with another model: choose another --out")
             model = copy.deepcopy(self.earlier.model).float().requires_grad_(True).train()
             return model.to(self.device), self.earlier.statistics
         statistics = measure_molecule(training, self.beads.bonds, named_generator(seed, "resolution"))

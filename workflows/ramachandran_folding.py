@@ -21,7 +21,7 @@ from boltzgen_diffclf.observables import (
 from systems.ensemble import ReferenceEnsemble
 from systems.folds import is_folded
 from systems.molecular import MolecularSystem
-from workflows import trust
+from workflows import trust, trust_generators
 from workflows.ramachandran_samples import Sample
 
 
@@ -77,7 +77,9 @@ class FoldedStarts:
     def check(self) -> trust.Check:
         """Return the gate on walkers from both starts agreeing."""
         folded, unfolded = self.fractions
-        return trust.check_fold(folded.tolist(), unfolded.tolist(), split_r_hat(self.folded.astype(np.float64)))
+        return trust_generators.check_fold(
+            folded.tolist(), unfolded.tolist(), split_r_hat(self.folded.astype(np.float64))
+        )
 
     @property
     def by_start(self) -> dict[str, Float[np.ndarray, " frames"]]:

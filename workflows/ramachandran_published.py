@@ -70,9 +70,9 @@ def published_value(
     if system.name == "chignolin" and (state, beads, temperature_kelvin) == ("implicit", "ca", 340.0):
         found = CHAIN_DIVERGENCES.get((objective, metric))
         return found[0] if found else None
-    if not are_of(system, state, beads, temperature_kelvin) or metric.endswith(
-        "_js"
-    ):  # theirs have the limits of the pooled samples
+    if not are_of(system, state, beads, temperature_kelvin):
+        return None
+    if metric.endswith("_js"):  # of fixed limits; theirs have those of the pooled samples
         return None
     found = DIVERGENCES.get((objective, metric.replace("_js_pooled_range", "_js")))
     return found[0] if found else None

@@ -16,7 +16,7 @@ from boltzgen_diffclf.training.molecule_model import MoleculeModel
 from systems.ensemble import ReferenceEnsemble, evaluate
 from systems.favoured import Favour, log_weights_without
 from systems.store import load_ensemble
-from workflows import trust
+from workflows import trust, trust_generators
 from workflows.molecule_sampling import learned_target
 from workflows.molecule_stages import MoleculeStages, stage_of_training
 from workflows.ramachandran import LEARNED_FROM, REFERENCE, RamachandranConfig
@@ -46,6 +46,7 @@ class Shown:
         starts: who is folded of the walkers of the whole reference, where the molecule has a fold.
         fallen: by label, why there are no samples.
         lost: by label, what a sampler makes, how many of them a hole of the energy took, and of how many.
+        alone: labels of samples that all descend from one, which are not shown.
     """
 
     judge: Judge
@@ -55,6 +56,7 @@ class Shown:
     starts: FoldedStarts | None
     fallen: Mapping[str, str]
     lost: Mapping[str, tuple[str, int, int]]
+    alone: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class JudgedRun:
         learned_from = self._beads_of(stages.training, LEARNED_FROM)
         learned_from = dataclasses.replace(learned_from, log_w=self._unbiased(learned_from.frames))
         judge = Judge(stages.system, stages.beads, self.config.beads, reference, self.planes, learned_from, self.seed)
-        samples, fallen, lost = {REFERENCE: judge.reference}, {}, {}
+        samples, fallen, lost, alone = {REFERENCE: judge.reference}, {}, {}, []
         for sampler, label in samplers_of(self.config.beads).items():
             file = folder.path / "samples" / f"{self.name}-{sampler}.h5"
             try:
@@ -123,7 +125,7 @@ class JudgedRun:
             if sampler == "langevin":
                 metrics += chain_metrics(label, learned)
             if frames.n_groups < 2:
-                fallen[label] = "all of them descend from one, and there is no error"
+                alone.append(label)
                 continue
             samples[label] = Sample(
                 label,
@@ -144,39 +146,41 @@ class JudgedRun:
         for label, sample in samples.items():
             if label != REFERENCE:
                 metrics += judge.measure(sample, findings[label])
-        return Shown(judge, samples, findings, weighted, self.starts, fallen, lost), metrics
+        return Shown(judge, samples, findings, weighted, self.starts, fallen, lost, alone), metrics
 
     def checks(self, seen: Shown) -> Iterator[trust.Check]:
         """Yield the gates of the weights: a command that fails one names no reweighted result."""
         if seen.weighted is None:
             if self.config.overweight is not None:
-                yield trust.uncorrectable(self.name, self.config.overweight)
+                yield trust_generators.uncorrectable(self.name, self.config.overweight)
             return
         worth = seen.weighted.worth.get("after")
         if worth is None:
-            yield trust.no_weights(self.name, len(seen.weighted.after))
+            yield trust_generators.no_weights(self.name, len(seen.weighted.after))
             return
-        yield trust.check_weights(self.name, worth)
+        yield trust_generators.check_weights(self.name, worth)
         if REWEIGHTED not in seen.samples:
             return
         unvisited = seen.judge.unvisited(seen.samples[REWEIGHTED], seen.findings[REWEIGHTED])
-        yield trust.check_coverage(self.name, unvisited)
+        yield trust_generators.check_coverage(self.name, unvisited)
         judge, found = seen.judge, seen.findings[REWEIGHTED]
         for basin, value in found.conformers.items():
-            yield trust.check_conformer(self.name, basin, value, judge.findings.conformers[basin])
+            yield trust_generators.check_conformer(self.name, basin, value, judge.findings.conformers[basin])
         for plane, ours, theirs in zip(judge.planes, found.surfaces, judge.findings.surfaces, strict=True):
-            yield trust.check_map(f"{plane.metric('map')} of {self.name}", surface_agreement(theirs, ours))
+            yield trust_generators.check_map(f"{plane.metric('map')} of {self.name}", surface_agreement(theirs, ours))
 
     def warnings(self, seen: Shown) -> Iterator[trust.Check]:
         """Yield what a reader should know of the samples before any weight."""
         for label in [label for label in SAMPLERS.values() if label in seen.samples]:
-            yield trust.check_integrity(f"{self.name}, {label}", seen.findings[label].integrity)
+            yield trust_generators.check_integrity(f"{self.name}, {label}", seen.findings[label].integrity)
         for label, (what, lost, total) in seen.lost.items():
-            yield trust.check_intact(f"{self.name}, {label}", what, lost, total)
+            yield trust_generators.check_intact(f"{self.name}, {label}", what, lost, total)
         if "langevin" in seen.samples and (mixing := seen.samples["langevin"].frames.diagnostics.get("split_r_hat")):
-            yield trust.check_walkers(f"{self.name}, langevin", mixing)
+            yield trust_generators.check_chains(f"{self.name}, langevin", mixing)
+        for label in seen.alone:
+            yield trust_generators.one_family(f"{self.name}, {label}")
         for label, reason in seen.fallen.items():
-            yield trust.fallen_apart(f"{self.name}, {label}", reason)
+            yield trust_generators.fallen_apart(f"{self.name}, {label}", reason)
 
     def _reference(self, model: MoleculeModel) -> Sample:
         sample = self._beads_of(self.reference, REFERENCE)

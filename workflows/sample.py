@@ -12,14 +12,11 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
-from boltzgen_diffclf.errors import NotTrustworthyError
 from workflows.command_line import run_command
 from workflows.sampling_settings import SAMPLING_PRESETS, SamplingSettings
 from workflows.shared_settings import STATES, Threads, filled_from_preset
 
 if TYPE_CHECKING:
-    import torch
-
     from boltzgen_diffclf.training.molecule_model import MoleculeModel
     from systems.ensemble import ReferenceEnsemble
     from workflows.run_folder import RunFolder, StageResult
@@ -37,8 +34,8 @@ class SampleConfig(SamplingSettings):
     """Sample a trained energy of a molecule: the noising reversed, Langevin dynamics at the least noise, particles.
 
     The same command resumes a run that was stopped. Leaves reverse.h5, langevin.h5 and smc.h5, which mdtraj opens;
-    their energies are the learned ones. A model of all atoms also gives reweighted.h5, samples that were carried to the
-    true energy of the state, and u_kn.npz, their weights as pymbar takes them.
+    their energies are the learned ones. With --samplers reweighted a model of all atoms gives reweighted.h5, samples
+    that were carried to the true energy of the state, and u_kn.npz, their weights as pymbar takes them.
     """
 
     model: Annotated[
@@ -92,12 +89,15 @@ class Drawn:
 def run(config: SampleConfig) -> dict[str, ReferenceEnsemble]:
     """Return the samples by name of the sampler; the run folder keeps each as ``NAME.h5``.
 
+    Those of :data:`REWEIGHTED` stand for the true energy only with their weights, in ``u_kn.npz`` row by row.
+
     Raises:
         InputError: a setting, the model or the folder is wrong.
         RunFailedError: the run could not go on.
         NotTrustworthyError: too many chains exploded, samples were broken, or weights are not to be believed; the
             folder keeps them all.
     """
+    from boltzgen_diffclf.errors import NotTrustworthyError
     from workflows.trust import failures
 
     drawn = drawn_of(config)
@@ -123,8 +123,10 @@ def drawn_of(config: SampleConfig) -> Drawn:
     from systems.store import load_ensemble
     from workflows.processor import processor_settings
     from workflows.run_start import open_run_folder
+    from workflows.sample_reweighted import reweighted
     from workflows.solvation_pipeline import choose_device
-    from workflows.trust import check_intact
+    from workflows.trust_generators import check_intact
+    from workflows.weighted_sampling import stages_of
 
     model = load_molecule_model(config.model)
     model.require(system=config.system, state=config.state, beads=config.beads)
@@ -140,7 +142,8 @@ def drawn_of(config: SampleConfig) -> Drawn:
             raise InputError(f"{folder.path} holds samples of another model: choose another --out")
         with processor_settings(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1))):
             plain = [name for name in config.samplers if name != REWEIGHTED]
-            folder.progress.plan(dict.fromkeys(plain, 1.0) | (_reweighting() if REWEIGHTED in config.samplers else {}))
+            shares = dict.fromkeys(stages_of(REWEIGHTED), 2.0) if REWEIGHTED in config.samplers else {}
+            folder.progress.plan(dict.fromkeys(plain, 1.0) | shares)
             files: dict[str, Path] = {name: folder.path / f"{name}.h5" for name in plain}
             for name, file in files.items():
                 sampled(folder, name, name, file, model, config, config.seed, device)
@@ -148,54 +151,12 @@ def drawn_of(config: SampleConfig) -> Drawn:
             checks = [check_intact(name, *lost_of(one.diagnostics)) for name, one in samples.items()]
             lines = [line for name, file in files.items() for line in summary(samples[name], file)]
             if REWEIGHTED in config.samplers:
-                found, told, check = _reweighted(folder, model, config, device)
+                found, told, check = reweighted(folder, REWEIGHTED, model, config, config.seed, device)
                 samples[REWEIGHTED] = found
                 lines += told
                 checks.append(check)
     print("\n".join(lines))
     return Drawn(samples, checks)
-
-
-def _reweighting() -> dict[str, float]:
-    from workflows.weighted_sampling import stages_of
-
-    return dict.fromkeys(stages_of(REWEIGHTED), 2.0)
-
-
-def _reweighted(
-    folder: RunFolder, model: MoleculeModel, config: SampleConfig, device: torch.device
-) -> tuple[ReferenceEnsemble, list[str], Check]:
-    """Return samples at the true energy, what to tell of them and of their weights, and whether to believe these."""
-    from systems.conformers import basin_free_energy
-    from workflows.molecule_sampling import molecule_of, plausible_positions
-    from workflows.trust import check_weights, no_weights
-    from workflows.weighted_sampling import BRIDGE_KEEPS, WeightedSampling, WeightedSizes
-
-    system, levels = molecule_of(model), config.reverse_levels
-    sizes = WeightedSizes(config.samples, levels, BRIDGE_KEEPS)
-    where = plausible_positions(model, levels, config.seed, device)
-    found = WeightedSampling(model, system, where, sizes, config.seed, device).run(folder, REWEIGHTED)
-    file = folder.path / f"{REWEIGHTED}.h5"
-    found.save(file, folder.path / "u_kn.npz", system)
-    worth = found.worth.get("after")
-    if worth is None:
-        return found.frames, [f"{file}: not written"], no_weights(REWEIGHTED, len(found.after))
-    lines = [
-        f"{file}: {worth.n_samples - worth.n_zero} families of samples of {system.name}, state "
-        f"{found.frames.provenance.state}, with weights in u_kn.npz",
-        f"weights: worth {worth.n_effective:.0f} of {worth.n_samples} samples, Pareto shape {worth.pareto_k:.2f}, the "
-        f"largest {100 * worth.maximum_weight:.2g} %",
-    ]
-    for basin in system.basins if found.n_families > 1 else ():  # of one family alone there is no error
-        try:
-            value = basin_free_energy(
-                system, basin, found.frames.positions.numpy(), found.frames.group.numpy(), found.log_w
-            )
-        except NotTrustworthyError as error:
-            lines.append(f"free energy of {basin}: {error}")
-        else:
-            lines.append(f"free energy of {basin} against the rest: {value.value:.2f} ± {value.stderr:.2f} kT")
-    return found.frames, lines, check_weights(REWEIGHTED, worth)
 
 
 def lost_of(measured: Mapping[str, Any]) -> tuple[str, int, int]:

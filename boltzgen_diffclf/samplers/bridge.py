@@ -176,9 +176,9 @@ class Bridge:
         particles = kernel.init(ladder, position, level, generator)
         particles, info = kernel.run(ladder, particles, level, n_moves, generator)
         # A particle that has no weight may refuse all steps: it must not shorten those of the others.
-        acceptance = torch.where(counted, info.acceptance, _WANTED_ACCEPTANCE)
-        tuned = tune_step_size(step_size, acceptance, level, target_acceptance=_WANTED_ACCEPTANCE, rate=rate)
-        return particles.position, tuned, info.acceptance[counted].mean()
+        accepted = info.acceptance[counted]
+        tuned = tune_step_size(step_size, accepted, level[counted], target_acceptance=_WANTED_ACCEPTANCE, rate=rate)
+        return particles.position, tuned, accepted.sum() / counted.sum().clamp(min=1)
 
     def _between(self, progress: float) -> Ladder:
         # At its ends the line would multiply an energy by zero that may be infinite.
