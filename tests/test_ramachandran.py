@@ -27,7 +27,7 @@ from workflows.ramachandran import RamachandranConfig
 from workflows.ramachandran_measures import Judge, Measured
 from workflows.ramachandran_pipeline import mean, unlearned
 from workflows.ramachandran_planes import torsion_planes
-from workflows.ramachandran_run import JudgedRun, Shown
+from workflows.ramachandran_run import Drawn, JudgedRun, Shown
 from workflows.ramachandran_samples import Sample
 from workflows.report.ramachandran_figure import Frame, maps_figure
 from workflows.weighted_sampling import WeightedEnsemble
@@ -176,7 +176,7 @@ def test_weighted_samples_have_to_be_those_of_the_reference(frames: ReferenceEns
         sample = Sample("reweighted", two_sided, log_w=log_w, independent=True)
         seen = {"reference": reference, "reweighted": sample}
         findings = {label: judge.look_at(one) for label, one in seen.items()}
-        shown = Shown(judge, seen, findings, weighted, None, {}, {}, [])
+        shown = Shown(judge, seen, findings, weighted, None, Drawn())
         return {check.name: check.sentence for check in run.checks(shown) if not check.passed}
 
     assert told(families) == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -35,6 +35,23 @@ REWEIGHTED = "reweighted"
 
 
 @dataclass(frozen=True, eq=False)
+class Drawn:
+    """What the samplers of one energy left.
+
+    Attributes:
+        samples: by label.
+        fallen: by label, why there are none.
+        lost: by label, what a sampler makes, how many of them a hole of the energy took, and of how many.
+        alone: labels of samples that all descend from one, which are not shown.
+    """
+
+    samples: dict[str, Sample] = field(default_factory=dict)
+    fallen: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    alone: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
 class Shown:
     """What the page shows of one objective and seed.
 
@@ -44,9 +61,7 @@ class Shown:
         findings: the same.
         weighted: the weights, where all atoms are learned.
         starts: who is folded of the walkers of the whole reference, where the molecule has a fold.
-        fallen: by label, why there are no samples.
-        lost: by label, what a sampler makes, how many of them a hole of the energy took, and of how many.
-        alone: labels of samples that all descend from one, which are not shown.
+        drawn: what became of the samplers.
     """
 
     judge: Judge
@@ -54,9 +69,7 @@ class Shown:
     findings: Mapping[str, Findings]
     weighted: WeightedEnsemble | None
     starts: FoldedStarts | None
-    fallen: Mapping[str, str]
-    lost: Mapping[str, tuple[str, int, int]]
-    alone: Sequence[str]
+    drawn: Drawn
 
 
 @dataclass(frozen=True)
@@ -104,37 +117,9 @@ class JudgedRun:
         learned_from = self._beads_of(stages.training, LEARNED_FROM)
         learned_from = dataclasses.replace(learned_from, log_w=self._unbiased(learned_from.frames))
         judge = Judge(stages.system, stages.beads, self.config.beads, reference, self.planes, learned_from, self.seed)
-        samples, fallen, lost, alone = {REFERENCE: judge.reference}, {}, {}, []
-        for sampler, label in samplers_of(self.config.beads).items():
-            file = folder.path / "samples" / f"{self.name}-{sampler}.h5"
-            try:
-                counts = sampled(
-                    folder, self._stage(sampler), sampler, file, model, self.config, self.seed, stages.device
-                ).facts
-            except FallenApartError as error:
-                # All of them are in a hole of the energy: that is what is wrong with it, and not with the run.
-                metrics.append(Measured(f"{label}_broken", 1.0))
-                fallen[label] = str(error)
-                continue
-            lost[label] = _, broken, total = lost_of(counts)
-            metrics.append(Measured(f"{label}_broken", broken / total))
-            learned = load_ensemble(file)
-            frames = self._with_energies(learned)
-            if "families" in counts:
-                metrics.append(Measured(f"{label}_families", float(counts["families"])))
-            if sampler == "langevin":
-                metrics += chain_metrics(label, learned)
-            if frames.n_groups < 2:
-                alone.append(label)
-                continue
-            samples[label] = Sample(
-                label,
-                frames,
-                independent=sampler == "reverse",
-                log_w=self._unbiased(frames),
-                of_a_network=True,
-                learned=learned.energies,
-            )
+        drawn, told = self._drawn(model)
+        metrics += told
+        samples = {REFERENCE: judge.reference, **drawn.samples}
         weighted = self._weighted(model) if self.config.beads == "all" else None
         if weighted is not None:
             for when, worth in weighted.worth.items():
@@ -146,7 +131,39 @@ class JudgedRun:
         for label, sample in samples.items():
             if label != REFERENCE:
                 metrics += judge.measure(sample, findings[label])
-        return Shown(judge, samples, findings, weighted, self.starts, fallen, lost, alone), metrics
+        return Shown(judge, samples, findings, weighted, self.starts, drawn), metrics
+
+    def _drawn(self, model: MoleculeModel) -> tuple[Drawn, list[Measured]]:
+        """Return the samples of every sampler, and what these tell of themselves."""
+        folder, device, drawn, metrics = self.stages.folder, self.stages.device, Drawn(), list[Measured]()
+        for sampler, label in samplers_of(self.config.beads).items():
+            file, stage = folder.path / "samples" / f"{self.name}-{sampler}.h5", self._stage(sampler)
+            try:
+                counts = sampled(folder, stage, sampler, file, model, self.config, self.seed, device).facts
+            except FallenApartError as error:
+                # All of them are in a hole of the energy: that is what is wrong with it, and not with the run.
+                metrics.append(Measured(f"{label}_broken", 1.0))
+                drawn.fallen[label] = str(error)
+                continue
+            drawn.lost[label] = _, broken, total = lost_of(counts)
+            metrics.append(Measured(f"{label}_broken", broken / total))
+            learned = load_ensemble(file)
+            if "families" in counts:
+                metrics.append(Measured(f"{label}_families", float(counts["families"])))
+            if sampler == "langevin":
+                metrics += chain_metrics(label, learned)
+            if learned.n_groups < 2:
+                drawn.alone.append(label)
+                continue
+            drawn.samples[label] = Sample(
+                label,
+                self._with_energies(learned),
+                independent=sampler == "reverse",
+                log_w=self._unbiased(learned),
+                of_a_network=True,
+                learned=learned.energies,
+            )
+        return drawn, metrics
 
     def checks(self, seen: Shown) -> Iterator[trust.Check]:
         """Yield the gates of the weights: a command that fails one names no reweighted result."""
@@ -173,13 +190,13 @@ class JudgedRun:
         """Yield what a reader should know of the samples before any weight."""
         for label in [label for label in SAMPLERS.values() if label in seen.samples]:
             yield trust_generators.check_integrity(f"{self.name}, {label}", seen.findings[label].integrity)
-        for label, (what, lost, total) in seen.lost.items():
+        for label, (what, lost, total) in seen.drawn.lost.items():
             yield trust_generators.check_intact(f"{self.name}, {label}", what, lost, total)
         if "langevin" in seen.samples and (mixing := seen.samples["langevin"].frames.diagnostics.get("split_r_hat")):
             yield trust_generators.check_chains(f"{self.name}, langevin", mixing)
-        for label in seen.alone:
+        for label in seen.drawn.alone:
             yield trust_generators.one_family(f"{self.name}, {label}")
-        for label, reason in seen.fallen.items():
+        for label, reason in seen.drawn.fallen.items():
             yield trust_generators.fallen_apart(f"{self.name}, {label}", reason)
 
     def _reference(self, model: MoleculeModel) -> Sample:
