@@ -9,7 +9,8 @@ from openmm import app
 import systems
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.observables import handedness, integrity, stereocentres
-from workflows.trust import check_integrity, failures
+from workflows.trust import failures
+from workflows.trust_generators import check_integrity
 
 ALANINE_CENTRE = [8, 6, 10, 14]  # CA, then N, CB, C
 
