@@ -48,7 +48,7 @@ def beads_of(model: MoleculeModel) -> MolecularSystem:
     """Return what a model is of, as a system without forces.
 
     Raises:
-        InputError: a file that the molecule came from is gone, or has changed since the training.
+        InputError: see :func:`molecule_of`.
     """
     return bead_system(molecule_of(model), model.origin["beads"])
 
@@ -57,7 +57,7 @@ def molecule_of(model: MoleculeModel) -> MolecularSystem:
     """Return the molecule that a model is of, all atoms.
 
     Raises:
-        InputError: as above.
+        InputError: a file that it came from is gone, or has changed since the training.
     """
     origin = model.origin
     # Models older than other sources of molecules are of registered ones.

@@ -21,7 +21,7 @@ from workflows.molecule_settings import (
     MoleculeSettings,
     known_objective,
 )
-from workflows.sampling_settings import SAMPLING_PRESETS, SamplingSettings
+from workflows.sampling_settings import BRIDGE_KEEPS, SAMPLING_PRESETS, SamplingSettings
 from workflows.shared_settings import filled_from_preset
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -85,7 +85,7 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
     bridge_keeps: Annotated[
         float,
         Field(gt=0, lt=1, description="Share of effective samples that each step towards the true energy keeps."),
-    ] = 0.9
+    ] = BRIDGE_KEEPS
 
     tica_lag_frames: Annotated[
         int | None,

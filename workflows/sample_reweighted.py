@@ -11,10 +11,10 @@ from systems.ensemble import ReferenceEnsemble
 from systems.store import load_ensemble
 from workflows.molecule_sampling import molecule_of, plausible_positions
 from workflows.run_folder import RunFolder
-from workflows.sampling_settings import SamplingSettings
+from workflows.sampling_settings import BRIDGE_KEEPS, SamplingSettings
 from workflows.trust import Check
 from workflows.trust_generators import check_weights, no_weights
-from workflows.weighted_sampling import BRIDGE_KEEPS, WeightedSampling, WeightedSizes
+from workflows.weighted_sampling import WeightedSampling, WeightedSizes
 
 
 def reweighted(

@@ -36,10 +36,6 @@ FRAMES = 256
 """Frames that tell the floor of the learned energies at each level."""
 
 
-BRIDGE_KEEPS = 0.9
-"""Conditional effective fraction of each step of the bridge where nothing else is asked for."""
-
-
 @dataclass(frozen=True)
 class WeightedSizes:
     """How many weighted samples are made, and how carefully.
