@@ -34,7 +34,8 @@ from workflows.benchmark_suites.one_sided_training import (
     train_one_sided,
 )
 from workflows.benchmark_suites.plane_density import likelihood_metrics, plane_density, quadrature_metrics
-from workflows.benchmark_suites.suite import RowSpec
+from workflows.benchmark_suites.suite import RowSpec, TableRow
+from workflows.report.one_sided_figures import PANELS, dimensions_figure
 from workflows.report.plane_figures import costs_figure, mode_weights_figure
 
 TINY = {"groups": 8, "hidden": 8, "layers": 1, "levels": 9, "level_pool": 8, "measured": 200, "particles": 40}
@@ -271,3 +272,19 @@ def test_every_suite_runs_and_draws(
     if suite == "classical":
         assert len(mode_weights_figure(result.rows).axes) == 1 + len(objectives)
         assert len(costs_figure(result.rows).axes) == 2
+
+
+def test_a_figure_of_many_objectives_shows_those_of_every_dimension_and_no_error_takes_half_of_it() -> None:
+    def legend_of(narrow: int) -> tuple[list[str], float]:
+        dims = {"wide": (2, 8, 32), "other": (2, 8, 32), **{f"narrow{k}": (2, 8) for k in range(narrow)}}
+        rows = [
+            TableRow("mog40", "mog40", dim, name, "all", metric, 100.0, 300.0, None, "")
+            for name, several in dims.items()
+            for dim in several
+            for metric in PANELS
+        ]
+        figure = dimensions_figure(rows)
+        return [text.get_text() for text in figure.legends[0].get_texts()], figure.axes[0].get_ylim()[0]
+
+    assert legend_of(3) == (["wide", "other", "narrow0", "narrow1", "narrow2"], 0.0)
+    assert legend_of(7) == (["wide", "other"], 0.0)

@@ -23,6 +23,9 @@ PANELS = {
 }
 
 
+MOST_LINES = 8
+"""Objectives that one figure can tell apart."""
+
 TALLEST = 3.0
 """Top of the densities that are shown, in the highest of the exact one: energies that diverge have spikes."""
 
@@ -63,9 +66,14 @@ def first_curves(rows: Sequence[TableRow], metric: str) -> dict[str, dict[float,
 
 @mpl.rc_context(STYLE)
 def dimensions_figure(rows: Sequence[TableRow]) -> Figure:
-    """Return two metrics of every objective, all seeds together, over the dimension."""
+    """Return two metrics of every objective, all seeds together, over the dimension.
+
+    Of more than :data:`MOST_LINES` objectives those are shown that have rows in the most dimensions.
+    """
     ours = [row for row in rows if row.seed == ALL_SEEDS]
-    objectives = list(dict.fromkeys(row.objective for row in ours))
+    several = {name: {row.dim for row in ours if row.objective == name} for name in (row.objective for row in ours)}
+    widest = max(map(len, several.values()), default=0)
+    objectives = [name for name, found in several.items() if len(several) <= MOST_LINES or len(found) == widest]
     dims = sorted({row.dim for row in ours})
     figure = Figure(figsize=(10.4, 3.6), layout="constrained")
     axes = figure.subplots(1, len(PANELS))
@@ -97,5 +105,6 @@ def _draw_lines(axis: Axes, lines: Mapping[str, Sequence[TableRow]], dims: Seque
         axis.plot(places, [floors[dim] for dim in sorted(floors)], color=GREY, linestyle=DASHED, marker="_", zorder=0)
     # A loss may fall below the best one by the noise of its samples, which a logarithm would hide.
     axis.set_yscale("symlog", linthresh=0.01)
-    axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
+    lowest = min((row.value for line in lines.values() for row in line), default=0.0)
+    axis.set_ylim(bottom=min(0.0, 2 * lowest))  # an error wider than its value would take half of the axis
     axis.set_xticks(range(len(dims)), [str(dim) for dim in dims])
