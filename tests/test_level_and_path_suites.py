@@ -362,7 +362,7 @@ def test_levels_lie_as_before_where_no_layout_is_named() -> None:
 
 
 def test_rows_of_the_paths_suite_are_measured_alike(tiny, tmp_path: Path) -> None:
-    names = ("edm", "interpolant", "interpolant_dsm", "ve_dsm")
+    names = ("edm", "interpolant", "interpolant_learned_ends", "interpolant_dsm", "ve_dsm")
     result = tiny("paths", dims=(2,), objectives=names, seeds=(0,))
     metrics = {name: {row.metric for row in result.rows if row.objective == name} for name in names}
     shared = {
@@ -374,7 +374,7 @@ def test_rows_of_the_paths_suite_are_measured_alike(tiny, tmp_path: Path) -> Non
         "free_energy_rms.learned_f",
     }
     assert all(shared <= found for found in metrics.values())
-    assert "delta_f" in metrics["interpolant"]
+    assert "delta_f" in metrics["interpolant"] & metrics["interpolant_learned_ends"]
     assert MODES in metrics["edm"]
     assert all(math.isfinite(row.value) for row in result.rows)
     for name in ("paths", "paths-scores"):

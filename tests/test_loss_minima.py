@@ -98,13 +98,18 @@ def sampler_of(loss: str) -> str:
 
 def pulls(loss: str, sampler: str, model: NoisedEnergyModel, *, averaged: bool, steps: int = 40) -> Tensor:
     """Return the gradient of a loss in the knobs, step by step of a training that stands still."""
+    return pulls_of(NoisedObjective({loss: 1.0}, level_sampler=sampler or None), model, averaged=averaged, steps=steps)
+
+
+def pulls_of(objective: NoisedObjective, model: NoisedEnergyModel, *, averaged: bool, steps: int) -> Tensor:
+    """Return the gradient of an objective in the knobs, step by step of a training that stands still."""
     settings = NoisedSettings(1, groups=100, group_size=3, reference_batch=300 if averaged else 0)
-    objective = NoisedObjective({loss: 1.0}, level_sampler=sampler or None)
-    problem, stream = NoisedProblem(objective, PATH, LEVELS, DATA, DATA, settings), named_generator(1, loss)
+    problem = NoisedProblem(objective, PATH, LEVELS, DATA, DATA, settings)
+    stream = named_generator(1, "+".join(objective.weights))
 
     def slopes() -> Iterator[Tensor]:
         for _ in range(steps):
-            total = problem.losses(model, problem.draw(model, stream)).sum()
+            total = (problem.weights * problem.losses(model, problem.draw(model, stream))).sum()
             yield torch.autograd.grad(total, model.get_submodule("net").knobs)[0]
 
     return torch.stack(list(slopes()))
@@ -150,6 +155,20 @@ def test_kernel_ratios_of_the_own_score_pull_away_from_the_exact_densities() -> 
     assert bool((found[[WEIGHT, SHIFT]].abs() < 4).all())
     beside = [one.weights.keys() for one in NOISED_OBJECTIVES.values() if "kernel_ratio" in one.weights]
     assert all("denoising" in names for names in beside)
+
+
+@pytest.mark.parametrize("name", [name for name, one in NOISED_OBJECTIVES.items() if "kernel_ratio" in one.weights])
+def test_beside_score_matching_kernel_ratios_leave_the_minimum_at_the_exact_densities(name: str) -> None:
+    # The same draws on all three sides, so that the slope between them is not noise.
+    objective = NOISED_OBJECTIVES[name]
+    for knob in (SCALE, SHIFT):
+        below, here, above = (
+            pulls_of(objective, exact_model(knob, turn), averaged=True, steps=40)[:, knob].mean()
+            for turn in (-0.1, 0.0, 0.1)
+        )
+        curvature = (above - below) / 0.2
+        assert curvature > 0
+        assert abs(float(here / curvature)) < 0.01, (KNOBS[knob], float(here / curvature))
 
 
 @pytest.mark.parametrize("sampler", ["spaced", "neighbours", "gap_aware"])

@@ -202,6 +202,32 @@ def test_persistent_chains_are_part_of_the_checkpoint() -> None:
     assert not torch.equal(first.state["position"], before)
 
 
+class StiffnessNet(torch.nn.Module):
+    """Adds to the Gaussian of the data what makes it stiffer."""
+
+    def __init__(self, stiffer: float) -> None:
+        super().__init__()
+        self.stiffer = torch.nn.Parameter(torch.tensor(stiffer))
+
+    def forward(self, h: Tensor, t: Tensor) -> Tensor:
+        return 0.5 * self.stiffer * h.square().sum(-1)
+
+
+@pytest.mark.parametrize("stiffer", [-0.3, 0.0, 0.3])
+def test_persistent_chains_as_they_are_run_pull_to_the_exact_density(stiffer: float) -> None:
+    # Of Gaussian data the restarts follow the data, and bend nothing.
+    data = FreshSamples(GaussianMixture(torch.ones(1).double(), TARGET.mean[None], TARGET.variance.sqrt()[None]))
+    model = DataEnergyModel(StiffnessNet(stiffer), gaussian())
+    problem = PersistentContrastiveDivergence(LEVELS, data, data, DataSettings(2, groups=256, chain_steps=10))
+    stream, slopes = named_generator(0, "chains"), []
+    for _ in range(120):
+        (loss,) = problem.losses(model, problem.draw(model, stream))
+        slopes.append(torch.autograd.grad(loss, model.get_submodule("net").stiffer)[0])
+    settled = torch.stack(slopes[40:])
+    exact = 0.5 - 0.5 / (1 + stiffer)  # of the mean energy of the data less that of the model
+    assert float(settled.mean()) == pytest.approx(exact, abs=0.02)
+
+
 def test_a_fixed_pool_gives_nothing_but_its_samples() -> None:
     pool = CleanSamples(torch.arange(5.0)[:, None], torch.arange(5.0)[:, None] ** 2)
     drawn = FixedPool(pool).draw(50, named_generator(0, "pool"))

@@ -14,6 +14,7 @@ from boltzgen_diffclf.estimators import thermodynamic_integration
 from boltzgen_diffclf.estimators.profile import profile_free_energies, sample_losses, stratified_mean
 from boltzgen_diffclf.free_energy.learned import LearningSettings, build_pools, train_replicate
 from boltzgen_diffclf.free_energy.vector_space import VectorSpace
+from boltzgen_diffclf.gaussian_path_energy import GaussianPathEnergyModel, end_moments
 from boltzgen_diffclf.nets import MlpEnergyNet
 from boltzgen_diffclf.observables import fisher_divergence
 from boltzgen_diffclf.streams import named_generator
@@ -72,7 +73,9 @@ def interpolant_pair(target: GaussianMixture) -> MixturePair:
     return MixturePair(GaussianMixture(modes.weights, target.mean + modes.means * scale, sigmas), target)
 
 
-def interpolant_row(objective: str, sizes: OneSidedSizes, spec: RowSpec, context: RowContext) -> list[Metric]:
+def interpolant_row(
+    objective: str, sizes: OneSidedSizes, spec: RowSpec, context: RowContext, *, anchored: bool
+) -> list[Metric]:
     """Train the energies of one row and return everything measured on them.
 
     Args:
@@ -80,6 +83,7 @@ def interpolant_row(objective: str, sizes: OneSidedSizes, spec: RowSpec, context
         sizes: as of the one-sided rows.
         spec: its target is one of ``ONE_SIDED_TARGETS``.
         context: of the row.
+        anchored: to the true energies of both ends; else learned beside the Gaussian of the path.
 
     Raises:
         TrainingDivergedError: as it says.
@@ -89,14 +93,17 @@ def interpolant_row(objective: str, sizes: OneSidedSizes, spec: RowSpec, context
         state.sample(sizes.samples, named_generator(spec.seed, f"samples {name}"))
         for name, state in (("A", pair.state_a), ("B", pair.state_b))
     ]
-    space = VectorSpace(pair.state_a, pair.state_b, *samples)
+    space = VectorSpace(pair.state_a, pair.state_b, *samples, anchored=anchored)
     halves_a, halves_b = (one.chunk(2) for one in samples)
     settings = _settings(objective, sizes)
     pools = build_pools(space, (halves_a[0], halves_b[0]), (halves_a[1], halves_b[1]), settings, spec.seed)
 
     def make(levels: Tensor, generator: torch.Generator) -> EnergyModel:
         net = MlpEnergyNet(space.dimension, generator, hidden=sizes.hidden, layers=sizes.layers)
-        return AnchoredEnergyModel(net, levels, space.ceilings)
+        if anchored:
+            return AnchoredEnergyModel(net, levels, space.ceilings)
+        ends = end_moments(halves_a[0], generator), end_moments(halves_b[0], generator)
+        return GaussianPathEnergyModel(net, levels, space.path, ends)
 
     result, cost = train_replicate(
         make,

@@ -8,6 +8,7 @@ from workflows.benchmark_suites.seeds import over_seeds
 from workflows.benchmark_suites.suite import Block, Metric, Preset, RowContext, RowSpec, Suite, SuiteFigure, TableRow
 
 INTERPOLANT = "interpolant"
+LEARNED_ENDS = f"{INTERPOLANT}_learned_ends"
 DSM = "_dsm"
 """What the names of rows without classification end with."""
 
@@ -17,6 +18,7 @@ ABOUT = {
     "edm": "the noise of EDM, sigma from 0.002 to 80, levels even in the log signal-to-noise ratio",
     INTERPOLANT: "the two-sided interpolant from two modes (t = 0) to the target (t = 1), independent pairs, noise "
     "that preserves the variance; its energies are anchored to the true ones of both ends, which the others never see",
+    LEARNED_ENDS: "the same interpolant, its energies learned everywhere beside the Gaussian of the path",
 }
 OBJECTIVES = {
     **{name: f"{about}; denoising score matching and classification" for name, about in ABOUT.items()},
@@ -57,8 +59,8 @@ def run_row(spec: RowSpec, context: RowContext) -> list[Metric]:
     path, objective = spec.objective.removesuffix(DSM), "dsm" if spec.objective.endswith(DSM) else "dsm_diffclf"
     sizes = OneSidedSizes(**context.sizes)
     try:
-        if path == INTERPOLANT:
-            return interpolant_row(objective, sizes, spec, context)
+        if path.startswith(INTERPOLANT):
+            return interpolant_row(objective, sizes, spec, context, anchored=path == INTERPOLANT)
         trained = train_as(objective, sizes, PATHS[path], spec, context)
     except TrainingDivergedError:
         return [DIVERGED]
