@@ -17,7 +17,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     A kill at any moment leaves the old file, or none.
 
     Raises:
-        RunFailedError: when the disk refuses (full, read-only); nothing is destroyed.
+        RunFailedError: when the disk refuses (full, read-only, a folder of that name); nothing is destroyed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -27,9 +27,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        if isinstance(error, IsADirectoryError):
+            reason, advice = "it is a folder", "move it away"
+        else:
+            reason, advice = error.strerror or str(error), "free space or choose another --out"
         raise RunFailedError(
-            f"could not write {path}: {error.strerror or error}; free space or choose another --out, "
-            "then repeat the command: it resumes"
+            f"could not write {path}: {reason}; {advice}, then repeat the command: it resumes"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

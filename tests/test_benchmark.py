@@ -23,15 +23,18 @@ from boltzgen_diffclf.nets import WellPairsEnergyNet, find_wells
 from boltzgen_diffclf.paths import arcsine_levels
 from systems.analytic import GaussianMixture, InterpolatedMarginals, crossed_mixtures, feat_mixtures
 from workflows.benchmark import PRESETS, BenchmarkConfig, run
+from workflows.benchmark_pipeline import finished_rows, table
 from workflows.benchmark_suites import SUITES
 from workflows.benchmark_suites.mog40 import MOG40
 from workflows.benchmark_suites.seeds import over_seeds, widened_by
 from workflows.benchmark_suites.suite import Metric, RowContext, RowSpec, TableRow
 from workflows.command_line import run_command
+from workflows.progress import SilentProgress
 from workflows.report.benchmark_page import by_target, pivot
 from workflows.report.crossed_figure import mass_on_the_right
 from workflows.report.one_sided_figures import densities_figure
 from workflows.report.rounding import with_error
+from workflows.run_folder import RunFolder, StageResult
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -153,6 +156,7 @@ def test_repeated_command_computes_nothing_and_more_rows_join_the_folder(tiny, m
         (["--suite", "classical", "--targets", "ring"], "did you mean 'rings'"),
         (["--seeds", "-1"], "seeds"),
         (["--seed", "1"], "--seeds"),
+        (["--loss", "foo"], "unknown option '--loss'; did you mean '--objectives'?"),
         (["--suite", "mixture-1d", "--objectives", "cd_0"], "behind cd_ stands how many steps its chains take"),
         (["--suite", "mog40", "--objectives", "cd_" + "9" * 400], "behind cd_ stands a number up to 10000"),
         (["--suite", "mog40", "--objectives", "nce_x"], "behind nce_ stands how many noise samples"),
@@ -191,6 +195,32 @@ def test_rows_of_other_sizes_are_refused_in_the_same_folder(tiny, monkeypatch):
     monkeypatch.setitem(preset.__dict__, "sizes", {**preset.sizes, "hidden": 9})
     with pytest.raises(InputError, match="has rows of hidden = 8, now 9 is asked for"):
         run(config)
+
+
+@pytest.mark.parametrize("damage", ['{"threads": "abc"}', '{"threads": 1, "sizes": 3}'])
+def test_damaged_choices_of_a_folder_are_told_in_one_line(damage, tmp_path, capsys):
+    (tmp_path / "run.json").write_text(damage)
+    assert run_command(BenchmarkConfig, run, program="test", presets=PRESETS, argv=["--out", str(tmp_path)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"error: {tmp_path / 'run.json'} is altered, ")
+    assert line.endswith("delete it, or choose another --out")
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "crossed-crossed_mixtures-d33-bar-seed0",
+        "crossed-foo-d2-bar-seed0",
+        "crossed-crossed_mixtures-d2-foo-seed0",
+        "crossed-crossed_mixtures-d02-bar-seed0",
+    ],
+)
+def test_stages_of_what_a_suite_has_not_are_no_rows(stage, tmp_path):
+    folder = RunFolder(tmp_path, SilentProgress(tmp_path / "status.json"))
+    known = RowSpec("crossed", "crossed_mixtures", 5, "bar", 0)
+    for name in (known.stage, stage):
+        folder.save_stage(name, StageResult(facts={"metrics": []}))
+    assert finished_rows(SUITES["crossed"], folder) == [known]
 
 
 def test_targets_are_chosen_among_the_blocks_or_for_all_of_them():
@@ -303,6 +333,15 @@ def rounded(result, metric):
 def test_the_limit_over_seeds_is_their_mean_where_each_has_its_own():
     (combined,) = over_seeds([[Metric("classification", 3.0, 0.1, limit)] for limit in (1.0, 2.0)])
     assert combined.limit == 1.5
+
+
+def test_published_rows_have_the_limit_over_seeds():
+    (one, *_) = MOG40.published
+    measured = {
+        RowSpec("mog40", one.target, one.dim, "dsm", seed): [Metric(one.metric, 3.0, 0.1, limit)]
+        for seed, limit in enumerate((1.0, 2.0))
+    }
+    assert {row.limit for row in table(MOG40, measured) if row.published and row.metric == one.metric} == {1.5}
 
 
 def test_the_command_is_known_before_anything_heavy_is_loaded():

@@ -17,6 +17,7 @@ from workflows.benchmark import BenchmarkConfig, run
 from workflows.benchmark_suites import composed
 from workflows.benchmark_suites.composed import PATH, composed_row, exact_composition
 from workflows.benchmark_suites.composition import COMPOSITION, RULES
+from workflows.benchmark_suites.definitions import definitions
 from workflows.benchmark_suites.suite import Metric, RowContext, RowSpec
 from workflows.report.composition_figure import composition_figure
 
@@ -110,6 +111,7 @@ def test_rules_share_their_members_and_a_row_is_short(tmp_path: Path, monkeypatc
     assert {rule for rule, _, _ in counts} == set(RULES)
     assert max(counts.values()) < 3000
     assert all(math.isfinite(row.value) for row in result.rows)
+    assert all(definitions([name]) for name in {row.metric for row in result.rows})
     assert len(composition_figure(result.rows).axes) == 4 * 4
     assert "density@" not in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "figures" / "composition.png").stat().st_size > 10_000

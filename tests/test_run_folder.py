@@ -1,5 +1,7 @@
 import dataclasses
 import errno
+import hashlib
+import json
 import logging
 import os
 import signal
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from boltzgen_diffclf.errors import InputError, RunFailedError
+from boltzgen_diffclf.files import atomic_path
 from workflows import source_code
 from workflows.progress import Progress
 from workflows.run_folder import RunFolder, StageResult
@@ -92,6 +95,23 @@ def test_an_altered_fact_is_noticed(tmp_path):
     record.write_text(record.read_text().replace("phi", "psi"))
     with pytest.raises(InputError, match="altered"):
         folder.load_stage("reference")
+
+
+def test_the_record_of_another_stage_is_refused(tmp_path):
+    folder = the_folder(tmp_path)
+    folder.save_stage("reference", some_stage())
+    (tmp_path / "stages" / "training.json").write_text((tmp_path / "stages" / "reference.json").read_text())
+    with pytest.raises(InputError, match=r"training\.json is a copy of the record of stage reference: delete it"):
+        folder.load_stage("training")
+    assert folder.load_stage("reference").facts["names"] == ["phi", "psi"]
+
+
+def test_a_record_from_before_they_named_their_stage_is_read(tmp_path):
+    content = {"facts": {"r_hat": 0.5}, "seconds": 1.0, "files": {}}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "reference.json").write_text(json.dumps({"content": content, "sha256": digest}))
+    assert the_folder(tmp_path).load_stage("reference").facts == {"r_hat": 0.5}
 
 
 def test_a_stage_killed_while_it_runs_leaves_nothing(tmp_path):
@@ -179,6 +199,15 @@ def test_a_shared_choice_is_made_once(tmp_path):
         assert folder.remember("threads", never) == 2
 
 
+@pytest.mark.parametrize("damage", ['"abc"', "null", "0", "-3", "2.5", "true", "[2]", "1" + "0" * 30])
+def test_threads_that_are_no_number_of_threads_name_the_damaged_file(damage, tmp_path):
+    (tmp_path / "run.json").write_text(f'{{"threads": {damage}}}')
+    with pytest.raises(InputError, match="is altered, threads = ") as caught:
+        the_folder(tmp_path).remember_threads(never)
+    assert str(tmp_path / "run.json") in str(caught.value)
+    assert "delete it, or choose another --out" in str(caught.value)
+
+
 def test_two_processes_do_not_share_a_folder_and_a_dead_one_leaves_no_lock(tmp_path):
     script = (
         "import sys, time\nfrom pathlib import Path\n"
@@ -213,6 +242,16 @@ def test_a_full_disk_fails_the_run_and_destroys_nothing(tmp_path, monkeypatch):
     assert caught.value.exit_code == 4
     assert sorted(path.name for path in (tmp_path / "stages").iterdir()) == before
     assert folder.load_stage("reference").facts["names"] == ["phi", "psi"]
+
+
+def test_a_folder_in_the_place_of_a_file_is_to_be_moved_away(tmp_path):
+    (tmp_path / "results.csv").mkdir()
+    with (
+        pytest.raises(RunFailedError, match=r"results\.csv: it is a folder; move it away, then repeat"),
+        atomic_path(tmp_path / "results.csv") as path,
+    ):
+        path.write_text("one line")
+    assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
 
 
 def test_a_full_disk_in_the_log_ends_the_run(tmp_path, monkeypatch):

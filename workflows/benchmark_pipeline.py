@@ -22,7 +22,7 @@ from workflows.solvation_pipeline import choose_device
 
 def compute(config: BenchmarkConfig, folder: RunFolder) -> BenchmarkResult:
     """Return the table of all rows that the folder holds once those asked for are computed, and write it as CSV."""
-    with processor_settings(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1))):
+    with processor_settings(folder.remember_threads(lambda: config.threads or os.cpu_count() or 1)):
         return _compute(config, folder)
 
 
@@ -47,7 +47,8 @@ def _compute(config: BenchmarkConfig, folder: RunFolder) -> BenchmarkResult:
 
 def _require_same_sizes(config: BenchmarkConfig, folder: RunFolder) -> None:
     """Refuse a folder whose rows have other sizes: presets may change between versions, and rows stand side by side."""
-    there, here = folder.remember("sizes", lambda: config.sizes), config.sizes
+    here = config.sizes
+    there = folder.remember("sizes", lambda: here, lambda kept: isinstance(kept, dict))
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
             raise InputError(
@@ -57,9 +58,13 @@ def _require_same_sizes(config: BenchmarkConfig, folder: RunFolder) -> None:
 
 
 def finished_rows(suite: Suite, folder: RunFolder) -> list[RowSpec]:
-    """Return the rows of a suite that the folder holds, asked for now or before, in the order of the suite."""
-    found = [RowSpec.from_stage(suite.name, stage) for stage in folder.finished_stages()]
-    places = {spec: place for spec in found if spec is not None and (place := suite.place(spec.objective)) is not None}
+    """Return the rows of a suite that the folder holds, asked for now or before, in the order of the suite.
+
+    Stages named after what the suite does not have are left out.
+    """
+    named = [RowSpec.from_stage(suite.name, stage) for stage in folder.finished_stages()]
+    found = [spec for spec in named if spec and spec.dim in suite.dims and spec.target in suite.targets]
+    places = {spec: place for spec in found if (place := suite.place(spec.objective)) is not None}
     return sorted(places, key=lambda spec: (spec.target, spec.dim, places[spec], spec.seed))
 
 
@@ -87,10 +92,11 @@ def table(suite: Suite, measured: Mapping[RowSpec, Sequence[Metric]]) -> Iterato
     together: dict[RowSpec, list[Sequence[Metric]]] = {}
     for spec, metrics in measured.items():
         together.setdefault(replace(spec, seed=0), []).append(metrics)
-    for spec, seeds in together.items():
-        yield from (_line(spec, ALL_SEEDS, metric) for metric in suite.combine(seeds))
+    combined = {spec: suite.combine(seeds) for spec, seeds in together.items()}
+    for spec, metrics in combined.items():
+        yield from (_line(spec, ALL_SEEDS, metric) for metric in metrics)
     shown = {(spec.target, spec.dim) for spec in measured}
-    limits = {(spec.target, spec.dim, metric.name): metric.limit for spec in measured for metric in measured[spec]}
+    limits = {(spec.target, spec.dim, metric.name): metric.limit for spec in combined for metric in combined[spec]}
     for one in suite.published:
         if (one.target, one.dim) in shown:
             limit = limits.get((one.target, one.dim, one.metric))

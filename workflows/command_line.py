@@ -41,6 +41,9 @@ Presets = Mapping[str, Mapping[str, object]]
 INTERRUPTED = 130
 """Exit code of a command stopped by Ctrl-C or SIGTERM, as shells count it."""
 
+SYNONYMS: Mapping[str, Sequence[str]] = dict.fromkeys(("loss", "losses"), ("objectives", "objective"))
+"""What others call a setting, and our names of it: of those the first that a command has is meant."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -249,7 +252,18 @@ def _unknown_word(options: Any, word: str) -> str:
     name = word.split("=")[0].replace("_", "-")
     if not word.startswith("-"):
         return f"unexpected word '{word}': every option has a name (--help lists them)"
-    return f"unknown option '{name}'{nearest_name(name, _option_flags(options))} (--help lists all options)"
+    return f"unknown option '{name}'{_meant(name, _option_flags(options))} (--help lists all options)"
+
+
+def _meant(name: str, valid: list[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the setting that others call by this name, or the one of the closest name.
+
+    >>> _meant("--loss", ["--steps", "--objectives"]), _meant("losses", ["steps", "objective"])
+    ("; did you mean '--objectives'?", "; did you mean 'objective'?")
+    """
+    word = name.removeprefix("--")
+    ours = [name.replace(word, one) for one in SYNONYMS.get(word, ())]
+    return nearest_name(next((one for one in ours if one in valid), name), valid)
 
 
 def _refuse_missing_values(options: Any, words: Sequence[str]) -> None:
@@ -278,7 +292,7 @@ def explain(error: ValidationError, valid: list[str], sources: Mapping[str, str]
     name = str(first["loc"][0]) if first["loc"] else ""
     source = sources.get(name, "")
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{source}unknown setting '{name}'{nearest_name(name, valid)} (--print-config lists all settings)"
+        return f"{source}unknown setting '{name}'{_meant(name, valid)} (--print-config lists all settings)"
     reason = first["msg"].removeprefix("Value error, ")
     choices = [word.strip("'") for word in str(first.get("ctx", {}).get("expected", "")).split() if "'" in word]
     near = nearest_name(str(first["input"]), [choice.strip(",").strip("'") for choice in choices])

@@ -208,7 +208,7 @@ def run(config: RamachandranConfig) -> RamachandranResult:
     reference = state_frames(config)
     learned = frames_to_learn(config, reference if given is None else given)
     with open_run_folder(config.folder, config, FREE_SETTINGS | {"objectives", "seeds", "tica_lag_frames"}) as folder:
-        with processor_settings(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1))):
+        with processor_settings(folder.remember_threads(lambda: config.threads or os.cpu_count() or 1)):
             stages = MoleculeStages(config, folder, learned, device)
             judged = unlearned(reference, stages.training) if given is None else reference
             require_groups(stages.training.n_groups, judged.n_groups)

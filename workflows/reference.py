@@ -176,7 +176,7 @@ def ensemble_of(config: ReferenceConfig) -> ReferenceEnsemble:
     free, status = FREE_SETTINGS | {LENGTH}, config.folder / "status.json"
     with open_run_folder(config.folder, config, free) as folder, Progress(status) as progress:
         keep_system(folder, system)
-        threads = int(folder.remember("threads", lambda: config.threads or torch.get_num_threads()))
+        threads = folder.remember_threads(lambda: config.threads or torch.get_num_threads())
         torch.set_num_threads(threads)
         path, stage = folder.path / f"{config.sampled_state}.h5", f"reference {config.sampled_state}"
         progress.plan({stage: 1.0})

@@ -23,6 +23,9 @@ from workflows.progress import Progress
 if TYPE_CHECKING:
     import numpy as np
 
+MANY_THREADS = 2**15
+"""No machine computes with so many."""
+
 
 @dataclass(frozen=True)
 class StageResult:
@@ -48,7 +51,7 @@ class RunFolder:
 
         with open_run_folder(config.folder, config) as folder:
             folder.progress.plan({"reference": 3.0, "training": 1.0})
-            threads = folder.remember("threads", fastest_thread_count)
+            threads = folder.remember_threads(fastest_thread_count)
             frames = folder.stage("reference", lambda: sample(config, folder.progress))
     """
 
@@ -110,7 +113,7 @@ class RunFolder:
                 np.savez(handle, allow_pickle=False, **result.arrays)
             files.append(target)
         checksums = {str(file.relative_to(self.path)): _sha256(file) for file in files}
-        content = {"facts": dict(result.facts), "seconds": result.seconds, "files": checksums}
+        content = {"stage": name, "facts": dict(result.facts), "seconds": result.seconds, "files": checksums}
         record = {"content": content, "sha256": _sha256_text(content)}
         with atomic_path(self._record_path(name)) as path:
             path.write_text(json.dumps(record, indent=1), encoding="utf-8")
@@ -119,7 +122,7 @@ class RunFolder:
         """Return the recorded result of a stage, after checking every file of it against its checksum.
 
         Raises:
-            InputError: a file is missing, truncated or altered.
+            InputError: a file is missing, truncated or altered, or the record is that of another stage.
         """
         content = self._read_record(name)
         files = [self.path / file for file in content["files"]]
@@ -131,16 +134,40 @@ class RunFolder:
         others = [file for file in files if file != own]
         return StageResult(arrays, content["facts"], others, content["seconds"])
 
-    def remember(self, name: str, choose: Callable[[], Any]) -> Any:
-        """Return a choice that the whole run must share, such as the threads: made once, then read back."""
+    def remember(
+        self, name: str, choose: Callable[[], Any], is_valid: Callable[[Any], bool] = lambda kept: True
+    ) -> Any:
+        """Return a choice that the whole run must share, such as the device: made once, then read back.
+
+        Args:
+            name: of the choice.
+            choose: makes it.
+            is_valid: says whether what was read back can be such a choice; a damaged file may hold anything.
+
+        Raises:
+            InputError: the file of choices is damaged; the line names it.
+        """
         from boltzgen_diffclf.training import parallel
 
-        if not parallel.is_first():
+        path = self.path / "run.json"
+        if parallel.is_first():
+            value = kept_choice(path, name, choose)
             parallel.wait()
-            return _read_json(self.path / "run.json")[name]
-        value = kept_choice(self.path / "run.json", name, choose)
-        parallel.wait()
+        else:
+            parallel.wait()
+            value = _read_json(path)[name]
+        if not is_valid(value):
+            found = json.dumps(value)[:40]
+            raise InputError(f"{path} is altered, {name} = {found}: delete it, or choose another --out")
         return value
+
+    def remember_threads(self, choose: Callable[[], int]) -> int:
+        """Return how many threads the whole run computes with: chosen once, then read back.
+
+        Raises:
+            InputError: the file of choices is damaged; the line names it.
+        """
+        return int(self.remember("threads", choose, lambda kept: type(kept) is int and 0 < kept < MANY_THREADS))
 
     def _record_path(self, name: str) -> Path:
         if not re.fullmatch(r"[\w.-]+", name):
@@ -157,6 +184,9 @@ class RunFolder:
             raise InputError(self._damage(path, name)) from error
         if not intact:
             raise InputError(self._damage(path, name))
+        # Records written before they said of which stage they are do not say it.
+        if (stage := content.get("stage", name)) != name:
+            raise InputError(f"{path} is a copy of the record of stage {stage}: delete it, or choose another --out")
         return content
 
     def _damage(self, file: Path, stage: str) -> str:

@@ -140,7 +140,7 @@ def drawn_of(config: SampleConfig) -> Drawn:
         content = model.fingerprint
         if folder.remember("model", lambda: content) != content:
             raise InputError(f"{folder.path} holds samples of another model: choose another --out")
-        with processor_settings(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1))):
+        with processor_settings(folder.remember_threads(lambda: config.threads or os.cpu_count() or 1)):
             plain = [name for name in config.samplers if name != REWEIGHTED]
             shares = dict.fromkeys(stages_of(REWEIGHTED), 2.0) if REWEIGHTED in config.samplers else {}
             folder.progress.plan(dict.fromkeys(plain, 1.0) | shares)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 def solve(config: SolvationConfig, folder: RunFolder, device: str) -> ReportData:
     """Return everything the page shows, computing what the folder does not hold yet."""
-    with processor_settings(int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1))):
+    with processor_settings(folder.remember_threads(lambda: config.threads or os.cpu_count() or 1)):
         return _solve(config, folder, device)
 
 

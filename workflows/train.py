@@ -91,7 +91,7 @@ def run(config: TrainConfig) -> TrainResult:
     if reason:
         _log.warning("%s; the model learns from what is there", reason)
     with open_run_folder(config.folder, config, FREE_SETTINGS) as folder:
-        threads = int(folder.remember("threads", lambda: config.threads or os.cpu_count() or 1))
+        threads = folder.remember_threads(lambda: config.threads or os.cpu_count() or 1)
         with processor_settings(threads):
             stages = MoleculeStages(config, folder, frames, device)
             folder.progress.plan({stage_of_training(config.objective, config.seed): 1.0})

@@ -47,14 +47,17 @@ OTHERS = tuple(name for name in ALL if name not in FOREMOST)
 IN_THE_PLANE = {"waves": 64}
 """Of networks in two dimensions, where forty modes lie close together."""
 
+EXACT = "exact"
+"""The row that learns nothing."""
+
 FEW = 8
 """Dimensions up to which a smaller network learns as well."""
 
 PRESETS = {
-    "quick": Preset((Block(TARGET, (2, 8), ("dsm", "dsm_ctsm", "dsm_diffclf"), (0,)),), LARGE | IN_THE_PLANE),
+    "quick": Preset((Block(TARGET, (2, 8), (EXACT, "dsm", "dsm_ctsm", "dsm_diffclf"), (0,)),), LARGE | IN_THE_PLANE),
     "standard": Preset(
         (
-            Block(TARGET, DIMS, FOREMOST),
+            Block(TARGET, DIMS, (EXACT, *FOREMOST)),
             Block(TARGET, (2, 8), OTHERS, (0,)),
             Block(TARGET, DIMS[-1:], tuple(LONGER)),
         ),
@@ -72,7 +75,25 @@ def row_sizes(dim: int, sizes: Mapping[str, int]) -> dict[str, int]:
 
 def run_row(spec: RowSpec, context: RowContext) -> list[Metric]:
     """Return what one row measured."""
-    return variance_preserving_row(spec, replace(context, sizes=row_sizes(spec.dim, context.sizes)))
+    sizes = row_sizes(spec.dim, context.sizes)
+    return (
+        exact_row(spec, sizes)
+        if spec.objective == EXACT
+        else variance_preserving_row(spec, replace(context, sizes=sizes))
+    )
+
+
+def exact_row(spec: RowSpec, sizes: Mapping[str, int]) -> list[Metric]:
+    """Return what all measures say of the exact densities, by as many samples and particles."""
+    from boltzgen_diffclf.paths import PATHS
+    from workflows.benchmark_suites.exact_density import exact_density
+    from workflows.benchmark_suites.one_sided import measure
+    from workflows.benchmark_suites.one_sided_training import OneSidedSizes, one_sided_target
+
+    chosen, path = OneSidedSizes(**sizes), PATHS["vp"]
+    return measure(
+        exact_density(one_sided_target(spec.target, spec.dim), path, chosen, spec.seed), path, spec.seed, chosen
+    )
 
 
 def figures(rows: Sequence[TableRow]) -> list[SuiteFigure]:
@@ -94,6 +115,7 @@ MOG40 = Suite(
     question="Forty modes under noise: which objective learns an energy whose levels, scores and mode weights are all "
     "right, and in how many dimensions?",
     objectives={
+        EXACT: "the exact densities: nothing is learned, and every measure is what samples and particles leave of it",
         **ALL,
         "dsm_longer": "denoising score matching in 1.375 times the steps, the wall time of dsm_diffclf_chained",
     },

@@ -44,7 +44,8 @@ class RowSpec:
     def from_stage(cls, suite: str, stage: str) -> RowSpec | None:
         """Return the row of a suite that a stage is named after; None where it is no row of it."""
         match = re.fullmatch(rf"{re.escape(suite)}-(\w+)-d(\d+)-([\w.]+)-seed(\d+)", stage)
-        return match and cls(suite, match[1], int(match[2]), match[3], int(match[4]))
+        spec = match and cls(suite, match[1], int(match[2]), match[3], int(match[4]))
+        return spec if spec and spec.stage == stage else None
 
 
 @dataclass(frozen=True)

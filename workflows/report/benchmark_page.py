@@ -10,6 +10,7 @@ from typing import TextIO
 
 from boltzgen_diffclf.files import atomic_path
 from workflows.benchmark import BenchmarkResult
+from workflows.benchmark_suites.definitions import definitions
 from workflows.benchmark_suites.suite import ALL_SEEDS, COSTS, TableRow
 from workflows.progress import duration
 from workflows.report import rounding
@@ -17,6 +18,10 @@ from workflows.report.page import environment, picture, save_pictures
 from workflows.report.tables import Line, Table
 
 CAPTION = "All seeds together; errors are one standard error, from the scatter of the seeds where there are several"
+MEANINGS = (
+    "By their names in results.csv. The line “exact” of a table is the exact answer or, where even exact samples miss "
+    "it, what as many of them score"
+)
 
 
 def write_page(result: BenchmarkResult) -> Path:
@@ -40,6 +45,7 @@ def write_page(result: BenchmarkResult) -> Path:
                 **{name.replace("_", " "): value for name, value in result.config.sizes.items()},
             },
             tables=dict(_table(rows) for rows in by_target(result.rows)),
+            meanings=_meanings(result.rows),
         )
     )
     with atomic_path(page) as path:
@@ -101,6 +107,12 @@ def _table(rows: Sequence[TableRow]) -> tuple[str, Table]:
         lines.append(Line(("exact", *(found.limits.get(metric, "") for metric in metrics)), "headline"))
     columns = ("objective", *(metric.replace("_", " ") for metric in metrics))
     return f"{found.target}, {found.dim} dimensions", Table(CAPTION, columns, lines)
+
+
+def _meanings(rows: Sequence[TableRow]) -> Table:
+    """Return the table of what the metrics of these lines are, points of curves included."""
+    lines = [Line((name, about)) for name, about in definitions(row.metric for row in rows).items()]
+    return Table(MEANINGS, ("metric", "what it is"), lines, words=2)
 
 
 def print_table(result: BenchmarkResult, page: Path, stream: TextIO | None = None) -> None:
