@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import math
 import subprocess
@@ -21,6 +22,7 @@ from boltzgen_diffclf.samplers import ReverseSmcState
 from boltzgen_diffclf.training.clean_data import CleanData, FixedPool
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of, load_molecule_model
 from boltzgen_diffclf.training.noised_training import NoisedTraining
+from systems import hot_frames
 from systems.beads import bead_atoms
 from systems.store import load_ensemble
 from tests.small_reference import small_reference
@@ -120,6 +122,36 @@ def test_forces_that_are_learned_from_are_slopes_of_the_true_energy(
     x = learned.positions.double()
     slope = (energy(x - moved) - energy(x + moved)) / 2e-5
     torch.testing.assert_close((pool.samples.score.double() * step).sum(1), slope, rtol=1e-3, atol=1e-2)
+
+
+def test_frames_beyond_the_ensemble_are_hotter_and_have_the_forces_of_the_ensemble(
+    reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[CentredCoordinates, CleanData]] = []
+    whole = molecule_stages.train_noised
+
+    def look(model: NoisedEnergyModel, training: NoisedTraining) -> object:
+        given.append((copy.deepcopy(coordinates_of(model)).double(), training.data))
+        return whole(model, training)
+
+    monkeypatch.setattr(molecule_stages, "train_noised", look)
+    for name, value in (("WALKERS_OF_ATOMS", 22 * 20), ("SETTLING", 100), ("STRIDE", 20), ("FRAMES", 2)):
+        monkeypatch.setattr(hot_frames, name, value)
+    sizes = {**NETWORK, "beads": "all", "objective": "dsm_tsm_diffclf_beyond", "steps": 2}
+    train.run(TrainConfig(reference=reference, out=tmp_path, **sizes))
+    ((coordinates, data),) = given
+    assert isinstance(data, FixedPool)
+    assert data.beyond is not None
+    assert len(data.beyond.x) == 3 * 2 * 20
+    target = systems.load("aldp").target("implicit")
+    energy, force = target.energy_and_force(coordinates.positions(data.beyond.x.double()))
+    slope = coordinates.length_nm**2 * coordinates.from_cartesian(force)
+    torch.testing.assert_close(data.beyond.score.double(), slope, rtol=1e-2, atol=0.1)
+    # A degree of freedom at twice the temperature has half a kT more, of which short runs reach a part.
+    usual = target.energy(coordinates.positions(data.samples.x.double()))
+    assert float(energy.mean() - usual.mean()) > 8
+    with pytest.raises(InputError, match="choose --beads all, or dsm_tsm_diffclf"):
+        train.run(TrainConfig(reference=reference, out=tmp_path / "beads", **{**sizes, "beads": "backbone"}))
 
 
 def test_other_frames_are_refused_by_a_run_that_goes_on(trained: Path, reference: Path, tmp_path: Path) -> None:

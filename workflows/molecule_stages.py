@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from boltzgen_diffclf.coordinates import remove_mean
+from boltzgen_diffclf.coordinates import CentredCoordinates, remove_mean
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.streams import named_generator, split_seed
+from boltzgen_diffclf.training.clean_data import FixedPool
 from boltzgen_diffclf.training.molecule_model import (
     MoleculeModel,
     MoleculeSpec,
@@ -29,12 +30,13 @@ from boltzgen_diffclf.training.molecule_model import (
     measure_molecule,
     molecule_pool,
 )
-from boltzgen_diffclf.training.noised_losses import BY_FORCE
+from boltzgen_diffclf.training.noised_losses import BEYOND, BY_FORCE
 from boltzgen_diffclf.training.noised_problem import NoisedObjective
 from boltzgen_diffclf.training.noised_training import NoisedSizes, NoisedTraining, train_noised
 from boltzgen_diffclf.training.objectives import named_objective
 from systems.beads import bead_atoms, bead_system, bead_types
 from systems.ensemble import ReferenceEnsemble
+from systems.hot_frames import hot_frames
 from systems.molecular import MolecularSystem
 from workflows.molecule_settings import MoleculeSettings
 from workflows.run_folder import RunFolder, StageResult
@@ -174,8 +176,7 @@ class MoleculeStages:
     def _train(self, objective: str, seed: int, file: Path) -> StageResult:
         begun = time.monotonic()
         settings = self.settings
-        training, held_out = self.positions(self.training), self.positions(self.held_out)
-        model, statistics = self._begun(seed, training)
+        model, statistics = self._begun(seed, self.positions(self.training))
         coordinates, origin = coordinates_of(model), self._origin(objective, seed)
         chosen = named_objective(objective)
         if not isinstance(chosen, NoisedObjective):
@@ -195,8 +196,8 @@ class MoleculeStages:
                 NoisedTraining(
                     chosen,
                     model.path,  # type: ignore[arg-type]
-                    molecule_pool(training, coordinates, self._forces(self.training, chosen)),
-                    molecule_pool(held_out, coordinates, self._forces(self.held_out, chosen)),
+                    self._pool(self.training, coordinates, chosen, split_seed(seed, "beyond")),
+                    self._pool(self.held_out, coordinates, chosen, split_seed(seed, "beyond, held out")),
                     coordinates.dimension,
                     split_seed(seed, "training"),
                     NoisedSizes(
@@ -229,10 +230,28 @@ class MoleculeStages:
         statistics = measure_molecule(training, self.beads.bonds, named_generator(seed, "resolution"))
         return build_molecule_model(self.spec, statistics, named_generator(seed, "weights")).to(self.device), statistics
 
-    def _forces(self, frames: ReferenceEnsemble, objective: NoisedObjective) -> Float[Tensor, "frames beads 3"] | None:
-        """Return the forces on the beads [kT/nm] where the objective asks for them."""
-        if BY_FORCE.isdisjoint(objective.weights):
-            return None
+    def _pool(
+        self, frames: ReferenceEnsemble, coordinates: CentredCoordinates, objective: NoisedObjective, seed: int
+    ) -> FixedPool:
+        """Return what is learned from some of the frames, with forces and hotter frames where the objective asks."""
+        forces, beyond = None, None
+        if not BY_FORCE.isdisjoint(objective.weights):
+            forces = self._forces(frames.positions)
+        if not BEYOND.isdisjoint(objective.weights):
+            settings = self.settings
+            hot = hot_frames(
+                self.system,
+                settings.sampled_state,
+                frames.positions,
+                settings.temperature_kelvin,
+                seed,
+                self.device,
+            )
+            beyond = hot, self._forces(hot)
+        return molecule_pool(self.positions(frames), coordinates, forces, beyond)
+
+    def _forces(self, positions: Float[Tensor, "frames atoms 3"]) -> Float[Tensor, "frames beads 3"]:
+        """Return the forces on the beads [kT/nm] of frames of all atoms."""
         settings = self.settings
         target = self.system.target(
             settings.sampled_state,
@@ -241,7 +260,7 @@ class MoleculeStages:
             device=self.device,
         )
         atoms = list(bead_atoms(self.system, settings.beads))
-        parts = frames.positions.split(FORCE_BATCH)
+        parts = positions.split(FORCE_BATCH)
         with torch.no_grad():
             forces = [target.energy_and_force(part.to(self.device, target.dtype))[1][:, atoms] for part in parts]
         return torch.cat(forces)
@@ -265,12 +284,18 @@ def check_training(settings: MoleculeSettings, objectives: Sequence[str]) -> Non
     """Check, before anything is sampled, beads, what a training begins with, and that its later rate has a use.
 
     Raises:
-        InputError: the molecule has no such ``--beads``, the model of ``--begin-with`` cannot be gone on from, or
-            ``--later-rate`` has no steps after a preparation.
+        InputError: the molecule has no such ``--beads``, or an objective no use for them, the model of ``--begin-with``
+            cannot be gone on from, or ``--later-rate`` has no steps after a preparation.
     """
     layout(settings, settings.source.load())
     earlier_model(settings)
     chosen = [named_objective(name) for name in objectives]
+    for name, one in zip(objectives, chosen, strict=True):
+        if isinstance(one, NoisedObjective) and not BEYOND.isdisjoint(one.weights) and settings.beads != "all":
+            raise InputError(
+                f"objective {name} learns forces of frames beyond the ensemble, which are those of all atoms: choose "
+                f"--beads all, or {name.replace('_beyond', '')}"
+            )
     prepared = any(isinstance(one, NoisedObjective) and one.pretraining for one in chosen) and settings.pretraining
     if settings.later_rate != 1 and (settings.begin_with or not prepared):
         without = "--begin-with" if settings.begin_with else f"--pretraining {settings.pretraining:g}"

@@ -193,6 +193,7 @@ def molecule_pool(
     x: Float[Tensor, "frames atoms 3"],
     coordinates: CentredCoordinates,
     force: Float[Tensor, "frames atoms 3"] | None = None,
+    beyond: tuple[Float[Tensor, "hot atoms 3"], Float[Tensor, "hot atoms 3"]] | None = None,
 ) -> FixedPool:
     """Return frames [nm] as clean samples of centred coordinates; the scores are zeros where forces are not given.
 
@@ -203,12 +204,18 @@ def molecule_pool(
         x: frames of all atoms, or of some.
         coordinates: of these.
         force: on these atoms [kT/nm]. On some of the atoms it is one draw of what the others do, and right on average.
+        beyond: frames that spread farther than these, and the forces on them.
     """
+    others = None if beyond is None else _clean_samples(*beyond, coordinates)
+    return FixedPool(_clean_samples(x, force, coordinates), others)
+
+
+def _clean_samples(x: Tensor, force: Tensor | None, coordinates: CentredCoordinates) -> CleanSamples:
     y = coordinates.from_cartesian(x.to(coordinates.length_nm))
     if force is None:
-        return FixedPool(CleanSamples(y, y.new_zeros(1).expand_as(y)))
+        return CleanSamples(y, y.new_zeros(1).expand_as(y))
     # dx/dy of the orthonormal basis is the length, and from_cartesian divides by it once.
-    return FixedPool(CleanSamples(y, coordinates.length_nm**2 * coordinates.from_cartesian(force.to(y))))
+    return CleanSamples(y, coordinates.length_nm**2 * coordinates.from_cartesian(force.to(y)))
 
 
 @dataclass(frozen=True, eq=False)

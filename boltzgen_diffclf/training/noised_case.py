@@ -35,6 +35,9 @@ class NoisedBatch(NamedTuple):
         contrast_t: levels of chains of the model's own, one in an axis of its own; none where no loss asks for them.
         contrast_data: noised samples of those levels.
         contrast_chain: where the chains are.
+        beyond_t: the level of least noise, one in an axis of its own; none where no loss looks beyond the data.
+        beyond_y: configurations that spread farther than the data, at that noise.
+        beyond_score: ``grad log p`` of the data at the clean ones behind them.
     """
 
     level: Int[Tensor, "*batch"]
@@ -50,6 +53,9 @@ class NoisedBatch(NamedTuple):
     contrast_t: Float[Tensor, "*chains"]
     contrast_data: Float[Tensor, "*chains dim"]
     contrast_chain: Float[Tensor, "*chains dim"]
+    beyond_t: Float[Tensor, "*beyond"]
+    beyond_y: Float[Tensor, "*beyond dim"]
+    beyond_score: Float[Tensor, "*beyond dim"]
 
     @property
     def rows(self) -> NoisedBatch:
@@ -61,6 +67,12 @@ class NoisedBatch(NamedTuple):
     ) -> NoisedBatch:
         """Return the batch with chains of the model's own, one a group."""
         return self._replace(contrast_t=t[:, None], contrast_data=data[:, None], contrast_chain=chain[:, None])
+
+    def beyond(
+        self, t: Float[Tensor, " groups"], y: Float[Tensor, "groups dim"], score: Float[Tensor, "groups dim"]
+    ) -> NoisedBatch:
+        """Return the batch with configurations beyond the data, one a group."""
+        return self._replace(beyond_t=t[:, None], beyond_y=y[:, None], beyond_score=score[:, None])
 
 
 class Setting(NamedTuple):
@@ -95,10 +107,10 @@ def noised_batch(
     z, spare = (torch.randn(wanted, generator=stream, device=like.device).to(like) for wanted in shapes)
     y = setting.path.sample(x.flatten(0, 1), t.flatten(), z.flatten(0, 1)).reshape(shape)
     uniform = torch.rand(level.shape, generator=stream, device=like.device).to(like)
-    nobody, no_chains = y[:0, :1], y[:, :0]
+    nobody, nothing = y[:0, :1], y[:, :0]
     other, other_score = (nobody, nobody) if others is None else (value.to(like)[:, None] for value in others)
-    chains = no_chains[..., 0], no_chains, no_chains
-    return NoisedBatch(level, t, x, score, z, y, spare, uniform, other, other_score, *chains)
+    none = nothing[..., 0], nothing, nothing
+    return NoisedBatch(level, t, x, score, z, y, spare, uniform, other, other_score, *none, *none)
 
 
 class Case:

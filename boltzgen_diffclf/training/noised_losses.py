@@ -219,6 +219,22 @@ def contrastive_divergence(case: Case) -> Float[Tensor, ""]:
     return contrastive_divergence_loss(energy, rows.contrast_data, rows.contrast_chain).mean()
 
 
+def score_beyond(case: Case) -> Float[Tensor, ""]:
+    """Target score matching where the data does not reach, at the least noise, in units of the finest structure.
+
+    Dynamics on an energy leave what the samples cover now and then, and what a network says there is chance: holes.
+    With ``x`` from a density q that spreads farther than p, the mean of ``grad log p(x)`` given ``y`` is wrong by about
+    ``sigma^2`` times the curvature of p's energy times ``grad log q - grad log p``: the minimum is at p only as far as
+    the noise is finer than all structure, and more noise is not looked at.
+    """
+    rows, model, path = case.rows, case.model, case.setting.path
+    alpha = path.alpha(rows.beyond_t)
+    finest = torch.hypot(path.sigma(rows.beyond_t), alpha * model.resolution)
+    gradient = model.gradient(rows.beyond_y, rows.beyond_t)
+    loss = target_score_matching_loss(gradient, rows.beyond_score, alpha, rows.beyond_y.shape[1])
+    return (finest.square() * loss).mean()
+
+
 def _pace(path: DiffusionPath, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
     """Return ``d log(sigma / alpha) / dt``."""
     return path.d_log_sigma(t) - path.d_log_alpha(t)
@@ -258,6 +274,7 @@ NOISED_LOSSES: Mapping[str, NoisedLoss] = {
     "fokker_planck": NoisedLoss(fokker_planck, lambda sizes: 7 * sizes.group_size),
     "kernel_ratio": NoisedLoss(kernel_ratio, lambda sizes: 4 * sizes.group_size),
     "conditional_noise": NoisedLoss(conditional_noise, lambda sizes: 2 * sizes.group_size),
+    "score_beyond": NoisedLoss(score_beyond, lambda sizes: 2),
     # What chains cost does not go with the groups, see NoisedProblem.evaluations.
     "contrastive_divergence": NoisedLoss(contrastive_divergence, lambda sizes: 0),
 }
@@ -268,6 +285,9 @@ DENOISING = frozenset({"denoising", "denoising_by_force"})
 
 BY_FORCE = frozenset({"denoising_by_force", "target_score"})
 """Those that ask for forces at the clean samples."""
+
+BEYOND = frozenset({"score_beyond"})
+"""Those that ask for configurations beyond the data, and forces there."""
 
 BY_CHAINS = frozenset({"contrastive_divergence"})
 """Those that ask for chains of the model's own."""

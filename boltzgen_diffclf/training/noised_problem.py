@@ -23,6 +23,7 @@ from boltzgen_diffclf.training.loop import LoopSettings
 from boltzgen_diffclf.training.noised_case import Case, NoisedBatch, Setting, noised_batch
 from boltzgen_diffclf.training.noised_losses import (
     AMONG_ALL,
+    BEYOND,
     BY_CHAINS,
     COMPARING,
     NOISED_LOSSES,
@@ -205,6 +206,11 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
         clean = data.draw(level.numel(), generator)
         others = data.draw(self.settings.reference_batch, generator) if self.settings.reference_batch else None
         batch = noised_batch(clean, level, self.setting, generator, others)
+        if not BEYOND.isdisjoint(self.objective.weights):
+            beyond = data.draw_beyond(self.groups, generator)
+            least = torch.zeros(self.groups, 1, dtype=torch.long)
+            at_least = noised_batch(beyond, least, self.setting, generator).rows
+            batch = batch.beyond(at_least.t, at_least.y, at_least.score)
         if self._chains is None:
             return batch, None
         begun = self._chains_state or self._chains.init(model, data, generator)

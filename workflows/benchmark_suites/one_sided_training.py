@@ -19,7 +19,7 @@ from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk,
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel, network_factor
 from boltzgen_diffclf.paths import DiffusionPath, path_levels
 from boltzgen_diffclf.streams import named_generator, split_seed
-from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool
+from boltzgen_diffclf.training.clean_data import CleanSamples, FixedPool, FreshSamples
 from boltzgen_diffclf.training.data_problem import DataObjective, DataSettings
 from boltzgen_diffclf.training.level_curves import energy_information, energy_length
 from boltzgen_diffclf.training.loop import History, Progress, TrainingResult, optimise
@@ -57,6 +57,9 @@ TIME_CYCLES = 2.0
 
 MOST_WAVED = 3
 """The most coordinates of which the networks are given waves."""
+
+_BEYOND = 4096
+"""Configurations beyond the data, see :meth:`CleanData.draw_beyond`."""
 
 _LENGTH_POOL = 256
 """Samples a level for the thermodynamic length."""
@@ -285,4 +288,6 @@ def _net_size(dim: int, sizes: OneSidedSizes) -> dict[str, int]:
 
 def _pool(target: GaussianMixture, n: int, seed: int, name: str) -> FixedPool:
     x = target.sample(n, named_generator(seed, name))
-    return FixedPool(CleanSamples(x.float(), torch.cat([target.score(part) for part in x.split(4096)]).float()))
+    beyond = FreshSamples(target).draw_beyond(min(n, _BEYOND), named_generator(seed, f"{name}, beyond"))
+    samples = CleanSamples(x.float(), torch.cat([target.score(part) for part in x.split(4096)]).float())
+    return FixedPool(samples, CleanSamples(*(value.float() for value in beyond)))
