@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from boltzgen_diffclf.data_gaussian import data_resolution
 from boltzgen_diffclf.energy import Ends
+from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.gaussian_path_energy import EndMoments, GaussianPathEnergyModel, end_moments
 from boltzgen_diffclf.nets import MlpEnergyNet
 from boltzgen_diffclf.paths import StochasticInterpolant, arcsine_levels
@@ -78,6 +79,15 @@ def test_the_factor_stays_finite_at_the_ends_and_falls_with_their_resolution() -
     assert bool((fine.isfinite() & (coarse < fine)).all())
 
 
+def test_the_time_of_the_network_goes_on_steadily_where_its_factor_grows_by_decades() -> None:
+    model, levels = model_of(exact_ends(1e-3)), arcsine_levels(65).double()
+    assert float(model.net_weight(levels).log().diff().abs().max()) > 3
+    time = model.net_time(levels)
+    assert bool((time.diff() > 0).all())
+    assert float(time.diff().max()) < 0.2
+    torch.testing.assert_close(time[[0, -1]], torch.tensor([0.0, 1.0]).double())
+
+
 def test_gradients_and_time_derivatives_are_those_of_the_energy() -> None:
     model = model_of(exact_ends())
     nn.init.normal_(model.net.get_parameter("readout.weight"), generator=stream())
@@ -96,5 +106,5 @@ def test_moments_are_those_of_the_samples() -> None:
     torch.testing.assert_close(moments.mean, x.mean(0))
     torch.testing.assert_close(moments.covariance, torch.cov(x.T))
     assert moments.resolution == data_resolution(x, named_generator(0, "probes"))
-    with pytest.raises(ValueError, match="more than 3 samples"):
+    with pytest.raises(InputError, match="more than 3 samples"):
         end_moments(x[:3], stream())

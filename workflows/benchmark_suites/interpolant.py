@@ -35,8 +35,8 @@ _POOL = 2000
 _CHUNK = 8192
 
 
-class AnchoredEnergy(TimeEnergy):
-    """A trained model as an energy of configurations alone: the true end energies are evaluated where needed.
+class PathEnergy(TimeEnergy):
+    """A trained model as an energy of configurations alone: the true end energies are evaluated for those anchored.
 
     Args:
         model: in evaluation state, float64.
@@ -102,7 +102,8 @@ def interpolant_row(
         net = MlpEnergyNet(space.dimension, generator, hidden=sizes.hidden, layers=sizes.layers)
         if anchored:
             return AnchoredEnergyModel(net, levels, space.ceilings)
-        ends = end_moments(halves_a[0], generator), end_moments(halves_b[0], generator)
+        probes = named_generator(spec.seed, "resolution")
+        ends = end_moments(halves_a[0], probes), end_moments(halves_b[0], probes)
         return GaussianPathEnergyModel(net, levels, space.path, ends)
 
     result, cost = train_replicate(
@@ -115,7 +116,7 @@ def interpolant_row(
         progress=StepProgress(context).report,
     )
     oracle = InterpolatedMarginals(pair.state_a, pair.state_b, space.path)
-    energy = AnchoredEnergy(result.model, pair)
+    energy = PathEnergy(result.model, pair)
     return [
         *interpolant_metrics(energy, oracle, pools.training.levels, sizes, spec.seed),
         Metric("training_seconds", cost.seconds + pools.cost.seconds),
@@ -175,7 +176,7 @@ def _score_metrics(
     sizes: OneSidedSizes,
     stream: torch.Generator,
 ) -> list[Metric]:
-    """Return the Fisher divergence at some levels between the ends, where anchored energies are exact."""
+    """Return the Fisher divergence at some levels between the ends, at which anchored energies are exact."""
     shown = levels[torch.linspace(1, len(levels) - 2, SHOWN_LEVELS).round().long()].tolist()
     found = []
     for t in shown:
