@@ -15,7 +15,7 @@ import torch
 
 import systems
 from boltzgen_diffclf.coordinates import CentredCoordinates
-from boltzgen_diffclf.errors import FallenApartError, InputError, NotTrustworthyError
+from boltzgen_diffclf.errors import FallenApartError, InputError, NotTrustworthyError, RunFailedError
 from boltzgen_diffclf.free_energy import boltzmann_generator
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.samplers import ReverseSmcState
@@ -26,7 +26,7 @@ from systems import hot_frames
 from systems.beads import bead_atoms
 from systems.store import load_ensemble
 from tests.small_reference import small_reference
-from workflows import molecule_sampling, molecule_stages, ramachandran, resumable, sample, train
+from workflows import hotter_frames, molecule_sampling, molecule_stages, ramachandran, resumable, sample, train
 from workflows.command_line import run_command
 from workflows.ramachandran import RamachandranConfig
 from workflows.reference import ReferenceConfig
@@ -135,11 +135,18 @@ def test_frames_beyond_the_ensemble_are_hotter_and_have_the_forces_of_the_ensemb
         return whole(model, training)
 
     monkeypatch.setattr(molecule_stages, "train_noised", look)
-    for name, value in (("WALKERS_OF_ATOMS", 22 * 20), ("SETTLING", 100), ("STRIDE", 20), ("FRAMES", 2)):
+    monkeypatch.setattr(hotter_frames, "ATOMS", 22 * 20)
+    for name, value in (("SETTLING", 100), ("STRIDE", 20), ("FRAMES", 2)):
         monkeypatch.setattr(hot_frames, name, value)
     sizes = {**NETWORK, "beads": "all", "objective": "dsm_tsm_diffclf_beyond", "steps": 2}
-    train.run(TrainConfig(reference=reference, out=tmp_path, **sizes))
-    ((coordinates, data),) = given
+    first = train.run(TrainConfig(reference=reference, out=tmp_path, **sizes)).model.fingerprint
+    # Killed before it was recorded, the training goes on from the same hotter frames.
+    (record,) = (tmp_path / "stages").glob("training-*.json")
+    record.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(hotter_frames, "hot_frames", None)
+        assert train.run(TrainConfig(reference=reference, out=tmp_path, **sizes)).model.fingerprint == first
+    (coordinates, data), _ = given
     assert isinstance(data, FixedPool)
     assert data.beyond is not None
     assert len(data.beyond.x) == 3 * 2 * 20
@@ -152,6 +159,20 @@ def test_frames_beyond_the_ensemble_are_hotter_and_have_the_forces_of_the_ensemb
     assert float(energy.mean() - usual.mean()) > 8
     with pytest.raises(InputError, match="choose --beads all, or dsm_tsm_diffclf"):
         train.run(TrainConfig(reference=reference, out=tmp_path / "beads", **{**sizes, "beads": "backbone"}))
+
+
+def test_broken_walkers_are_no_frames_and_without_others_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    aldp = systems.load("aldp")
+    start = aldp.starts("implicit").double()
+    for name, value in (("SETTLING", 5), ("STRIDE", 5), ("FRAMES", 2)):
+        monkeypatch.setattr(hot_frames, name, value)
+    torn = start.repeat(2, 1, 1)
+    torn[1, 0] += 1e4
+    made = hot_frames.hot_frames(aldp, "implicit", torn, 300.0, 12, 0)
+    assert 0 < len(made) < 3 * 2 * 12
+    assert float(made.abs().max()) < 10
+    with pytest.raises(RunFailedError, match="all walkers of aldp at 450 K and above fell apart"):
+        hot_frames.hot_frames(aldp, "implicit", torn[1:], 300.0, 4, 0)
 
 
 def test_other_frames_are_refused_by_a_run_that_goes_on(trained: Path, reference: Path, tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ from boltzgen_diffclf.training.noised_training import NoisedSizes, NoisedTrainin
 from boltzgen_diffclf.training.objectives import named_objective
 from systems.beads import bead_atoms, bead_system, bead_types
 from systems.ensemble import ReferenceEnsemble
-from systems.hot_frames import hot_frames
 from systems.molecular import MolecularSystem
+from workflows.hotter_frames import HotterFrames, hotter_frames
 from workflows.molecule_settings import MoleculeSettings
 from workflows.run_folder import RunFolder, StageResult
 from workflows.system_settings import keep_system
@@ -170,10 +170,18 @@ class MoleculeStages:
     def trained(self, objective: str, seed: int, file: Path) -> tuple[MoleculeModel, StageResult]:
         """Return the energy that an objective learns, from the folder or by training, and the stage's record."""
         stage = stage_of_training(objective, seed)
-        result = self.folder.stage(stage, lambda: self._train(objective, seed, file))
+        hotter = HotterFrames()
+        if looks_beyond(objective) and not self.folder.stage_done(stage):
+            hotter = self._hotter(seed)
+        result = self.folder.stage(stage, lambda: self._train(objective, seed, file, hotter))
         return load_molecule_model(file), result
 
-    def _train(self, objective: str, seed: int, file: Path) -> StageResult:
+    def _hotter(self, seed: int) -> HotterFrames:
+        settings = self.settings
+        temperature, halves = settings.temperature_kelvin, (self.training.positions, self.held_out.positions)
+        return hotter_frames(self.folder, self.system, settings.sampled_state, temperature, halves, seed, self.device)
+
+    def _train(self, objective: str, seed: int, file: Path, hotter: HotterFrames) -> StageResult:
         begun = time.monotonic()
         settings = self.settings
         model, statistics = self._begun(seed, self.positions(self.training))
@@ -196,8 +204,8 @@ class MoleculeStages:
                 NoisedTraining(
                     chosen,
                     model.path,  # type: ignore[arg-type]
-                    self._pool(self.training, coordinates, chosen, split_seed(seed, "beyond")),
-                    self._pool(self.held_out, coordinates, chosen, split_seed(seed, "beyond, held out")),
+                    self._pool(self.training, coordinates, chosen, hotter.learned),
+                    self._pool(self.held_out, coordinates, chosen, hotter.held_out),
                     coordinates.dimension,
                     split_seed(seed, "training"),
                     NoisedSizes(
@@ -231,23 +239,15 @@ class MoleculeStages:
         return build_molecule_model(self.spec, statistics, named_generator(seed, "weights")).to(self.device), statistics
 
     def _pool(
-        self, frames: ReferenceEnsemble, coordinates: CentredCoordinates, objective: NoisedObjective, seed: int
+        self,
+        frames: ReferenceEnsemble,
+        coordinates: CentredCoordinates,
+        objective: NoisedObjective,
+        hotter: Float[Tensor, "hot atoms 3"] | None,
     ) -> FixedPool:
-        """Return what is learned from some of the frames, with forces and hotter frames where the objective asks."""
-        forces, beyond = None, None
-        if not BY_FORCE.isdisjoint(objective.weights):
-            forces = self._forces(frames.positions)
-        if not BEYOND.isdisjoint(objective.weights):
-            settings = self.settings
-            hot = hot_frames(
-                self.system,
-                settings.sampled_state,
-                frames.positions,
-                settings.temperature_kelvin,
-                seed,
-                self.device,
-            )
-            beyond = hot, self._forces(hot)
+        """Return what is learned from some of the frames, with forces where the objective asks, and hotter frames."""
+        forces = None if BY_FORCE.isdisjoint(objective.weights) else self._forces(frames.positions)
+        beyond = None if hotter is None else (hotter, self._forces(hotter))
         return molecule_pool(self.positions(frames), coordinates, forces, beyond)
 
     def _forces(self, positions: Float[Tensor, "frames atoms 3"]) -> Float[Tensor, "frames beads 3"]:
@@ -280,6 +280,12 @@ class MoleculeStages:
         }
 
 
+def looks_beyond(objective: str) -> bool:
+    """Return whether an objective asks for forces at frames beyond the ensemble."""
+    chosen = named_objective(objective)
+    return isinstance(chosen, NoisedObjective) and not BEYOND.isdisjoint(chosen.weights)
+
+
 def check_training(settings: MoleculeSettings, objectives: Sequence[str]) -> None:
     """Check, before anything is sampled, beads, what a training begins with, and that its later rate has a use.
 
@@ -290,8 +296,8 @@ def check_training(settings: MoleculeSettings, objectives: Sequence[str]) -> Non
     layout(settings, settings.source.load())
     earlier_model(settings)
     chosen = [named_objective(name) for name in objectives]
-    for name, one in zip(objectives, chosen, strict=True):
-        if isinstance(one, NoisedObjective) and not BEYOND.isdisjoint(one.weights) and settings.beads != "all":
+    for name in objectives:
+        if looks_beyond(name) and settings.beads != "all":
             raise InputError(
                 f"objective {name} learns forces of frames beyond the ensemble, which are those of all atoms: choose "
                 f"--beads all, or {name.replace('_beyond', '')}"
