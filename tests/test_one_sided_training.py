@@ -269,7 +269,7 @@ def test_measures_are_perfect_for_a_perfect_model() -> None:
 
 def test_the_exact_row_says_what_measures_are_at_best() -> None:
     sizes = {**vars(TINY), "measured": 1000, "particles": 400, "annealing_levels": 100, "levels": 96}
-    metrics = by_name(exact_row(RowSpec("mog40", "mog40", 2, "exact", 0), sizes))
+    metrics = by_name(exact_row(RowSpec("mog40", "mog40", 2, "exact_density", 0), sizes))
     for name in ("excess_classification.learned_f", "excess_classification.model_f", "fisher.mean"):
         assert metrics[name].value == pytest.approx(0.0, abs=1e-9)
     assert metrics["effective_fraction"].value == pytest.approx(1.0)

@@ -46,7 +46,7 @@ class FixedPool:
 
     Attributes:
         samples: with their scores.
-        beyond: see :meth:`CleanData.draw_beyond`; None where no objective asks for them.
+        beyond: see :meth:`CleanData.draw_beyond`; None where there are none.
     """
 
     samples: CleanSamples

@@ -48,7 +48,7 @@ DEFINITIONS: Mapping[str, str] = {
     "fisher": "Fisher divergence E|s_model − s|² / d at the least noise, if any, over exact samples: a coordinate, "
     "without a factor 1/2 [1 / unit of x squared]; fisher@t is that of level t.",
     "fisher.mean": "Mean of fisher@t over eight levels, spread evenly from the first to the last; of an interpolant "
-    "the exact ends are left out.",
+    "both ends are left out.",
     "excess_denoising": "excess_denoising@t is E|e_model − e|² / d at level t, e = E[noise | y], the noise of unit "
     "variance: the squared error of the denoiser, a coordinate, above the least possible one.",
     "excess_denoising.mean": "Mean of excess_denoising@t over all levels with both data and noise.",

@@ -1,4 +1,4 @@
-"""The row ``exact``: the exact noised densities in place of a learned energy, to see what each measure says at best."""
+"""The row ``exact_density``: the exact noised densities instead of a learned energy; what each measure says at best."""
 
 from __future__ import annotations
 
