@@ -168,7 +168,7 @@ def smc_samples(
         {"model": model.fingerprint, "particles": n, "seed": seed},
         lambda state, info: advance(n / (len(times) - 1)),
     )
-    chosen = systematic(done.log_weights, named_generator(seed, "smc at the end", device))
+    chosen = systematic(done.whole_log_weights, named_generator(seed, "smc at the end", device))
     positions = coordinates.positions(done.position[chosen]).cpu()
     ensemble = ReferenceEnsemble(
         provenance=_provenance(model, seed, {"sampler": "sequential Monte Carlo", "levels": len(times)}),

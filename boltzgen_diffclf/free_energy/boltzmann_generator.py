@@ -59,6 +59,10 @@ class WeightedParticles:
         return diagnose_weights(self.families)
 
 
+LARGEST_GAIN = 3.0
+"""Of a particle at a level, see :class:`~boltzgen_diffclf.samplers.ReverseSmc`."""
+
+
 @dataclass(frozen=True, eq=False)
 class Descent:
     """The noising reversed, down to the learned energy at the least noise.
@@ -108,7 +112,7 @@ class Descent:
         position = state.position.to(origin.dtype)
         with torch.no_grad():
             rounding = state.energy.double() - origin.energy(position).double()
-        return WeightedParticles(position, state.log_weights + rounding, state.root, len(state.root))
+        return WeightedParticles(position, state.whole_log_weights + rounding, state.root, len(state.root))
 
     @property
     def _smc(self) -> ReverseSmc:
@@ -117,6 +121,7 @@ class Descent:
             self.times,
             proposal=MarginalProposal(self.resolution),
             resample_below=self.resample_below,
+            largest_gain=LARGEST_GAIN,
         )
 
 

@@ -11,14 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boltzgen_diffclf.paths import DiffusionPath
-from boltzgen_diffclf.samplers.diffusion_smc import EnergyAndGradient
+from boltzgen_diffclf.samplers.diffusion_smc import MEDIAN_DEVIATION, EnergyAndGradient
 from boltzgen_diffclf.target import Target
 
 BELOW = 6.0
 """Standard deviations below the median energy of the data at which the floor lies."""
-
-MEDIAN_DEVIATION = 0.6745
-"""Median distance from the median of a normal variable, in standard deviations."""
 
 HIGHEST = 1e6
 """Above the floor [kT]: an energy that lies higher, or is no number, counts as this and has no slope."""

@@ -42,6 +42,10 @@ Proposal = Callable[[DiffusionPath, Tensor, Tensor, Tensor, Tensor], tuple[Tenso
 """``(path, y, dU/dy, t, s) -> mean, variance`` of the normal ``q(y_s | y_t)``; ``t`` and ``s`` hold one time each."""
 
 
+MEDIAN_DEVIATION = 0.6745
+"""Median distance from the median of a normal variable, in standard deviations."""
+
+
 @dataclass(frozen=True)
 class MarginalProposal:
     """The reverse kernel of data that is one Gaussian of the width ``resolution`` about what the score says.
@@ -70,6 +74,7 @@ class ReverseSmcState(TensorState):
         log_weights: since the last resampling.
         log_normaliser: log ratio of normalisers banked by the resamplings so far.
         root: which of the particles at the start each descends from.
+        aside: log weights that resampling has not looked at, see :attr:`ReverseSmc.largest_gain`.
     """
 
     position: Float[Tensor, "batch dim"]
@@ -79,6 +84,12 @@ class ReverseSmcState(TensorState):
     log_weights: Float[Tensor, " batch"]
     log_normaliser: Float[Tensor, ""]
     root: Int[Tensor, " batch"]
+    aside: Float[Tensor, " batch"]
+
+    @property
+    def whole_log_weights(self) -> Float[Tensor, " batch"]:
+        """What the particles stand for the energy by: with what was put aside."""
+        return self.log_weights + self.aside
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +126,10 @@ class ReverseSmc:
         proposal: of the moves.
         resample_below: resample when the effective sample size falls below this fraction; None never does.
         resampling: the scheme.
+        largest_gain: what a log weight gains at a level, at most, above the median of all, in standard deviations;
+            the rest is put aside until the end. Where an energy falls faster than its slope says, one particle would
+            else displace all others, though the next levels, or the target at the end, take its weight away again.
+            None puts nothing aside.
     """
 
     path: DiffusionPath
@@ -123,6 +138,7 @@ class ReverseSmc:
     proposal: Proposal = MarginalProposal()
     resample_below: float | None = 0.5
     resampling: Resampling = systematic
+    largest_gain: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse levels that lead nowhere."""
@@ -136,7 +152,7 @@ class ReverseSmc:
         zeros = torch.zeros(len(start), dtype=torch.float64, device=start.device)
         stage = torch.zeros((), dtype=torch.long, device=start.device)
         root = torch.arange(len(start), device=start.device)
-        return ReverseSmcState(start, energy, gradient, stage, zeros, zeros.new_zeros(()), root)
+        return ReverseSmcState(start, energy, gradient, stage, zeros, zeros.new_zeros(()), root, zeros)
 
     def step(
         self, energy_and_gradient: EnergyAndGradient, state: ReverseSmcState, generator: torch.Generator
@@ -157,7 +173,8 @@ class ReverseSmc:
         target = self.target if later == 1 else None
         with torch.no_grad():
             moved = self.move(energy_and_gradient, state, t, s, noise, target)
-        chosen = select(state.log_weights + moved.log_gain, self.resample_below, self.resampling, generator)
+        gain = self._heard(moved.log_gain)
+        chosen = select(state.log_weights + gain, self.resample_below, self.resampling, generator)
         after = ReverseSmcState(
             position=moved.position[chosen.ancestors],
             energy=moved.energy[chosen.ancestors],
@@ -166,8 +183,21 @@ class ReverseSmc:
             log_weights=chosen.log_weights,
             log_normaliser=state.log_normaliser + chosen.banked,
             root=state.root[chosen.ancestors],
+            aside=(state.aside + moved.log_gain - gain)[chosen.ancestors],
         )
         return after, ReverseSmcInfo(chosen.effective_sample_size, chosen.banked)
+
+    def _heard(self, log_gain: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return the part of the gains that resampling looks at now."""
+        if self.largest_gain is None:
+            return log_gain
+        finite = log_gain[log_gain.isfinite()]
+        if len(finite) == 0:
+            return log_gain
+        # Medians, for what is to be found is rare and far away.
+        middle = finite.median()
+        deviation = (finite - middle).abs().median() / MEDIAN_DEVIATION
+        return log_gain.clamp(max=middle + self.largest_gain * deviation)
 
     def move(
         self,
@@ -245,8 +275,8 @@ def sample_reverse_weighted(
     for _ in times[1:]:
         state, info = smc.step(energy_and_gradient, state, generator)
         sizes.append(info.effective_sample_size)
-    log_normaliser = state.log_normaliser + log_mean_exp(state.log_weights)
-    return WeightedSamples(state.position, state.log_weights, log_normaliser, torch.stack(sizes))
+    log_normaliser = state.log_normaliser + log_mean_exp(state.whole_log_weights)
+    return WeightedSamples(state.position, state.whole_log_weights, log_normaliser, torch.stack(sizes))
 
 
 def _reverse_normal(
