@@ -63,6 +63,52 @@ def test_the_ratio_of_normalisers_is_that_of_the_energies(resample_below: float)
     assert float(result.log_normaliser) == pytest.approx(-0.1 * span, abs=0.12)
 
 
+def hollow(largest_gain: float | None) -> tuple[int, float]:
+    """Return the families left, and the weight of the left mode, where some levels have a deep and narrow hole."""
+    path, n = PATHS["preserving"], 2000
+    marginals, times = MixtureMarginals(MIXTURE, path), log_snr_levels(path, 150)
+    generator, place = named_generator(0, "hole"), torch.tensor([1.5, 0.0]).double()
+
+    def energy_and_gradient(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        deep = 12 * torch.exp(-(path.log_snr(t).square()) - 50 * (y - place).square().sum(-1))
+        return marginals.energy(y, t) - deep, marginals.gradient(y, t)
+
+    smc = ReverseSmc(path, times, largest_gain=largest_gain)
+    state = smc.init(energy_and_gradient, marginals.at(float(times[-1])).sample(n, generator))
+    for _ in times[1:]:
+        state, _ = smc.step(energy_and_gradient, state, generator)
+    left = float(state.whole_log_weights.softmax(0)[state.position[:, 0] < 0].sum())
+    return len(state.root.unique()), left
+
+
+def test_what_one_particle_gains_above_all_others_does_not_displace_them() -> None:
+    few, _ = hollow(None)
+    many, left = hollow(3.0)
+    assert many > 3 * few
+    assert left == pytest.approx(0.2, abs=0.05)
+
+
+@pytest.mark.parametrize("largest_gain", [0.5, 3.0])
+def test_weights_and_normalisers_are_right_with_some_of_them_put_aside(largest_gain: float) -> None:
+    path, n = PATHS["preserving"], 1000
+    marginals, times = MixtureMarginals(MIXTURE, path), log_snr_levels(path, 400)
+    generator = named_generator(0, "aside")
+
+    def energy_and_gradient(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return marginals.energy(y, t) + 0.1 * path.log_snr(t), marginals.gradient(y, t)
+
+    smc = ReverseSmc(path, times, resample_below=0.9, largest_gain=largest_gain)
+    state = smc.init(energy_and_gradient, marginals.at(float(times[-1])).sample(n, generator))
+    for _ in times[1:]:
+        state, _ = smc.step(energy_and_gradient, state, generator)
+    assert float(state.aside.abs().max()) > 0
+    weights = state.whole_log_weights.softmax(0)
+    assert float(weights[state.position[:, 0] < 0].sum()) == pytest.approx(0.2, abs=0.06)
+    log_normaliser = float(state.log_normaliser + state.whole_log_weights.logsumexp(0)) - math.log(n)
+    span = -float(path.log_snr(torch.tensor([path.t_min, path.t_max])).diff())
+    assert log_normaliser == pytest.approx(-0.1 * span, abs=0.15)
+
+
 def test_steps_as_wide_as_the_modes_waste_fewer_samples() -> None:
     narrow, wide = (run("preserving", 60, resolution=rho, resample_below=0.0) for rho in (0.0, 0.3))
     assert float(wide.effective_sample_size[-1]) > 2 * float(narrow.effective_sample_size[-1])
