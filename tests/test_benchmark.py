@@ -231,7 +231,7 @@ def test_targets_are_chosen_among_the_blocks_or_for_all_of_them():
     assert chosen("classical", "quick", targets=("gaussian",)) == ({("gaussian", 2)}, 8)
     assert chosen("classical", "standard", targets=("rings",), seeds=(0,)) == ({("rings", 2)}, 8)
     assert chosen("classical", "standard", seeds=(0,)) == ({("mixture_2d", 2), ("rings", 2)}, 16)
-    assert chosen("paths", "quick", targets=("mog40",)) == ({("mog40", 8)}, 4)
+    assert chosen("paths", "quick", targets=("mog40",)) == ({("mog40", 8)}, 5)
 
 
 def test_the_row_of_equal_wall_time_is_the_same_objective_in_more_steps(tmp_path, monkeypatch):
