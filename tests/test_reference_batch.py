@@ -170,6 +170,8 @@ def test_held_out_losses_are_taken_over_held_out_others() -> None:
         def draw(self, n: int, generator: torch.Generator) -> CleanSamples:
             return CleanSamples(*(value[:1].expand(n, -1) for value in self.samples))
 
+        draw_beyond = draw
+
     path, stream = VariancePreserving(), named_generator(3, "held out")
     levels = path_levels(path, 8).float()
     model = NoisedEnergyModel(
