@@ -57,6 +57,10 @@ MOST_WELLS = 64
 """Of either end, for the network of learned wells."""
 
 
+_ROWS = 4096
+"""Configurations whose true energies are evaluated at once."""
+
+
 @dataclass(frozen=True)
 class PathChoice:
     """How a suite joins its states.
@@ -183,9 +187,10 @@ def _learned(
 
 def _with_end_energies(pair: MixturePair, data: PathData) -> PathData:
     """Return a pool of a model that is not anchored, with the true energies of both ends all the same."""
-    y = data.y.flatten(0, 1)
-    ends = torch.stack([state.energy(y) for state in (pair.state_a, pair.state_b)], dim=-1)
-    return replace(data, end_energy=ends.unflatten(0, data.y.shape[:2]))
+    # In parts: each takes the distances to all modes along all coordinates.
+    parts = data.y.flatten(0, 1).split(_ROWS)
+    ends = [torch.cat([state.energy(y) for y in parts]) for state in (pair.state_a, pair.state_b)]
+    return replace(data, end_energy=torch.stack(ends, dim=-1).unflatten(0, data.y.shape[:2]))
 
 
 def _anchored_mlp(space: VectorSpace, choice: PathChoice, sizes: Mapping[str, int]) -> MakeModel:
