@@ -109,6 +109,26 @@ def test_weights_and_normalisers_are_right_with_some_of_them_put_aside(largest_g
     assert log_normaliser == pytest.approx(-0.1 * span, abs=0.15)
 
 
+@pytest.mark.parametrize("largest_gain", [None, 3.0])
+def test_particles_without_any_weight_stay_without_it(largest_gain: float | None) -> None:
+    path = PATHS["preserving"]
+    marginals, times = MixtureMarginals(MIXTURE, path), log_snr_levels(path, 60)
+    generator = named_generator(0, "wall")
+
+    def energy_and_gradient(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        forbidden = (t < times[1]) & (y[:, 0] < 0)
+        return torch.where(forbidden, torch.inf, marginals.energy(y, t)), marginals.gradient(y, t)
+
+    smc = ReverseSmc(path, times, resample_below=None, largest_gain=largest_gain)
+    state = smc.init(energy_and_gradient, marginals.at(float(times[-1])).sample(200, generator))
+    for _ in times[1:]:
+        state, _ = smc.step(energy_and_gradient, state, generator)
+    left = state.position[:, 0] < 0
+    assert 0 < int(left.sum()) < 200
+    assert bool((state.whole_log_weights[left] == -torch.inf).all())
+    assert bool(state.whole_log_weights[~left].isfinite().all())
+
+
 def test_steps_as_wide_as_the_modes_waste_fewer_samples() -> None:
     narrow, wide = (run("preserving", 60, resolution=rho, resample_below=0.0) for rho in (0.0, 0.3))
     assert float(wide.effective_sample_size[-1]) > 2 * float(narrow.effective_sample_size[-1])

@@ -106,12 +106,16 @@ def worst(r_hat: Mapping[str, float]) -> str:
 
 def check_walkers(state: str, r_hat: Mapping[str, float]) -> Check:
     """Gate on the largest split R-hat between walkers, of all that is watched."""
+    return check_agreement(f"walkers of {state}", r_hat, "sample longer with --frames-per-walker")
+
+
+def check_agreement(who: str, r_hat: Mapping[str, float], advice: str) -> Check:
+    """Gate on the largest split R-hat between some that should agree, of all that is watched."""
     name = worst(r_hat)
     return Check(
-        f"walkers of {state}",
+        who,
         r_hat[name] <= LARGEST_R_HAT,
-        f"the walkers of {state} disagree, most about {name} (R-hat {r_hat[name]:.3f}, limit {LARGEST_R_HAT}): "
-        "sample longer with --frames-per-walker",
+        f"the {who} disagree, most about {name} (R-hat {r_hat[name]:.3f}, limit {LARGEST_R_HAT}): {advice}",
     )
 
 

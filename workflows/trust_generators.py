@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from workflows.trust import AGREEMENT_SIGMAS, LARGEST_R_HAT, Check, worst
+from workflows.trust import AGREEMENT_SIGMAS, LARGEST_R_HAT, Check, check_agreement
 
 if TYPE_CHECKING:
     from boltzgen_diffclf.estimators.estimate import Estimate
@@ -192,10 +192,5 @@ def check_intact(name: str, what: str, lost: int, total: int) -> Check:
 
 def check_chains(name: str, r_hat: Mapping[str, float]) -> Check:
     """Gate on the largest split R-hat between chains on a learned energy, of all that is watched."""
-    found = worst(r_hat)
-    return Check(
-        f"chains of {name}",
-        r_hat[found] <= LARGEST_R_HAT,
-        f"the chains of {name} disagree, most about {found} (R-hat {r_hat[found]:.3f}, limit {LARGEST_R_HAT}): they "
-        "have not come to rest; take more --frames-per-chain or --equilibration-frames",
-    )
+    advice = "they have not come to rest; take more --frames-per-chain or --equilibration-frames"
+    return check_agreement(f"chains of {name}", r_hat, advice)

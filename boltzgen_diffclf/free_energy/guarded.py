@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boltzgen_diffclf.paths import DiffusionPath
-from boltzgen_diffclf.samplers.diffusion_smc import MEDIAN_DEVIATION, EnergyAndGradient
+from boltzgen_diffclf.samplers.diffusion_smc import EnergyAndGradient
+from boltzgen_diffclf.samplers.resampling import robust_moments
 from boltzgen_diffclf.target import Target
 
 BELOW = 6.0
@@ -43,9 +44,8 @@ def energy_floors(
             noise = torch.randn(data.shape, generator=generator, dtype=data.dtype, device=data.device)
             y = path.alpha(t) * data + path.sigma(t) * noise
             energy = energy_and_gradient(y, t.expand(len(y)))[0].double()
-            # Medians, for a single sample that has fallen into a hole would sink a floor of mean and deviation there.
-            middle = energy.median()
-            deviation = (energy - middle).abs().median() / MEDIAN_DEVIATION
+            # A single sample that has fallen into a hole would sink a floor of mean and deviation there.
+            middle, deviation = robust_moments(energy)
             floors.append(middle - BELOW * deviation)
     return torch.stack(floors)
 

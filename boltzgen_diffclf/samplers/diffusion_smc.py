@@ -30,7 +30,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.paths import DiffusionPath, forward_kernel, unknown_share
-from boltzgen_diffclf.samplers.resampling import Resampling, log_mean_exp, select, systematic
+from boltzgen_diffclf.samplers.resampling import Resampling, log_mean_exp, robust_moments, select, systematic
 from boltzgen_diffclf.samplers.reverse import reverse_step
 from boltzgen_diffclf.samplers.state import TensorState
 from boltzgen_diffclf.target import Target
@@ -40,10 +40,6 @@ EnergyAndGradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 Proposal = Callable[[DiffusionPath, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """``(path, y, dU/dy, t, s) -> mean, variance`` of the normal ``q(y_s | y_t)``; ``t`` and ``s`` hold one time each."""
-
-
-MEDIAN_DEVIATION = 0.6745
-"""Median distance from the median of a normal variable, in standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +169,8 @@ class ReverseSmc:
         target = self.target if later == 1 else None
         with torch.no_grad():
             moved = self.move(energy_and_gradient, state, t, s, noise, target)
-        gain = self._heard(moved.log_gain)
-        chosen = select(state.log_weights + gain, self.resample_below, self.resampling, generator)
+        rest = self._put_aside(moved.log_gain)
+        chosen = select(state.log_weights + moved.log_gain - rest, self.resample_below, self.resampling, generator)
         after = ReverseSmcState(
             position=moved.position[chosen.ancestors],
             energy=moved.energy[chosen.ancestors],
@@ -183,21 +179,18 @@ class ReverseSmc:
             log_weights=chosen.log_weights,
             log_normaliser=state.log_normaliser + chosen.banked,
             root=state.root[chosen.ancestors],
-            aside=(state.aside + moved.log_gain - gain)[chosen.ancestors],
+            aside=(state.aside + rest)[chosen.ancestors],
         )
         return after, ReverseSmcInfo(chosen.effective_sample_size, chosen.banked)
 
-    def _heard(self, log_gain: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return the part of the gains that resampling looks at now."""
-        if self.largest_gain is None:
-            return log_gain
-        finite = log_gain[log_gain.isfinite()]
-        if len(finite) == 0:
-            return log_gain
-        # Medians, for what is to be found is rare and far away.
-        middle = finite.median()
-        deviation = (finite - middle).abs().median() / MEDIAN_DEVIATION
-        return log_gain.clamp(max=middle + self.largest_gain * deviation)
+    def _put_aside(self, log_gain: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return the part of the gains that resampling does not look at now: none of those that are not finite."""
+        finite = log_gain.isfinite()
+        if self.largest_gain is None or not bool(finite.any()):
+            return torch.zeros_like(log_gain)
+        middle, deviation = robust_moments(log_gain[finite])
+        above = (log_gain - middle - self.largest_gain * deviation).clamp(min=0)
+        return torch.where(finite, above, 0.0)
 
     def move(
         self,

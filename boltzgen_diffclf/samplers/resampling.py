@@ -11,6 +11,9 @@ from torch import Tensor
 
 from boltzgen_diffclf.errors import RunFailedError
 
+MEDIAN_DEVIATION = 0.6745
+"""Median distance from the median of a normal variable, in standard deviations."""
+
 
 @runtime_checkable
 class Resampling(Protocol):
@@ -27,6 +30,17 @@ def effective_sample_size(log_weights: Float[Tensor, " n"]) -> Float[Tensor, ""]
     4.0
     """
     return (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+
+
+def robust_moments(values: Float[Tensor, " n"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Return middle and standard deviation by medians, which a few values far away do not move.
+
+    >>> middle, deviation = robust_moments(torch.tensor([-1.0, 0.0, 1.0, 2.0, 1e9]))
+    >>> middle.item(), round(deviation.item(), 2)
+    (1.0, 1.48)
+    """
+    middle = values.median()
+    return middle, (values - middle).abs().median() / MEDIAN_DEVIATION
 
 
 def log_mean_exp(log_weights: Float[Tensor, " n"]) -> Float[Tensor, ""]:
