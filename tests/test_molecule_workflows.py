@@ -9,9 +9,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import openmm
 import pytest
 import torch
+from openmm.app import Topology
+from openmm.app.element import carbon
 
 import systems
 from boltzgen_diffclf.coordinates import CentredCoordinates
@@ -22,8 +26,9 @@ from boltzgen_diffclf.samplers import ReverseSmcState
 from boltzgen_diffclf.training.clean_data import CleanData, FixedPool
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of, load_molecule_model
 from boltzgen_diffclf.training.noised_training import NoisedTraining
-from systems import hot_frames
+from systems import hot_frames, mean_forces
 from systems.beads import bead_atoms
+from systems.molecular import MolecularSystem
 from systems.store import load_ensemble
 from tests.small_reference import small_reference
 from workflows import hotter_frames, molecule_sampling, molecule_stages, ramachandran, resumable, sample, train
@@ -124,22 +129,36 @@ def test_forces_that_are_learned_from_are_slopes_of_the_true_energy(
     torch.testing.assert_close((pool.samples.score.double() * step).sum(1), slope, rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.parametrize(("beads", "objective"), [("all", "dsm_tsm_diffclf_beyond"), ("heavy", "dsm_diffclf_beyond")])
 def test_frames_beyond_the_ensemble_are_hotter_and_have_the_forces_of_the_ensemble(
-    reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reference: Path, tmp_path: Path, beads: str, objective: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[tuple[CentredCoordinates, CleanData]] = []
-    whole = molecule_stages.train_noised
+    hot: list[torch.Tensor] = []
+    whole, walked = molecule_stages.train_noised, hotter_frames.hot_frames
 
     def look(model: NoisedEnergyModel, training: NoisedTraining) -> object:
         given.append((copy.deepcopy(coordinates_of(model)).double(), training.data))
         return whole(model, training)
 
+    def keep(*given: Any) -> torch.Tensor:
+        hot.append(walked(*given))
+        return hot[-1]
+
     monkeypatch.setattr(molecule_stages, "train_noised", look)
     monkeypatch.setattr(hotter_frames, "ATOMS", 22 * 20)
-    for name, value in (("SETTLING", 100), ("STRIDE", 20), ("FRAMES", 2)):
-        monkeypatch.setattr(hot_frames, name, value)
-    sizes = {**NETWORK, "beads": "all", "objective": "dsm_tsm_diffclf_beyond", "steps": 2}
-    first = train.run(TrainConfig(reference=reference, out=tmp_path, **sizes)).model.fingerprint
+    for module, name, value in (
+        (hot_frames, "SETTLING", 100),
+        (hot_frames, "STRIDE", 20),
+        (hot_frames, "FRAMES", 2),
+        (mean_forces, "SETTLING", 50),
+        (mean_forces, "DRAWS", 5),
+    ):
+        monkeypatch.setattr(module, name, value)
+    sizes = {**NETWORK, "beads": beads, "objective": objective, "steps": 2}
+    with monkeypatch.context() as patch:
+        patch.setattr(hotter_frames, "hot_frames", keep)
+        first = train.run(TrainConfig(reference=reference, out=tmp_path, **sizes)).model.fingerprint
     # Killed before it was recorded, the training goes on from the same hotter frames.
     (record,) = (tmp_path / "stages").glob("training-*.json")
     record.unlink()
@@ -149,16 +168,52 @@ def test_frames_beyond_the_ensemble_are_hotter_and_have_the_forces_of_the_ensemb
     (coordinates, data), _ = given
     assert isinstance(data, FixedPool)
     assert data.beyond is not None
-    assert len(data.beyond.x) == 3 * 2 * 20
-    target = systems.load("aldp").target("implicit")
-    energy, force = target.energy_and_force(coordinates.positions(data.beyond.x.double()))
-    slope = coordinates.length_nm**2 * coordinates.from_cartesian(force)
-    torch.testing.assert_close(data.beyond.score.double(), slope, rtol=1e-2, atol=0.1)
+    aldp = systems.load("aldp")
+    atoms, frames = list(bead_atoms(aldp, beads)), hot[0]
+    assert len(data.beyond.x) == len(frames) == 3 * 2 * 20
+    target = aldp.target("implicit")
+    energy, force = target.energy_and_force(frames)
+    slope = coordinates.length_nm**2 * coordinates.from_cartesian(force[:, atoms])
+    score = data.beyond.score.double()
+    if beads == "all":
+        torch.testing.assert_close(score, slope, rtol=1e-2, atol=0.1)
+    else:
+        # The hydrogens of a hotter frame are stretched as well, and those of the ensemble are not.
+        assert float(torch.corrcoef(torch.stack([score.flatten(), slope.flatten()]))[0, 1]) > 0.6
+        assert float(score.square().mean()) < 0.95 * float(slope.square().mean())
     # A degree of freedom at twice the temperature has half a kT more, of which short runs reach a part.
-    usual = target.energy(coordinates.positions(data.samples.x.double()))
+    usual = target.energy(load_ensemble(reference).positions.double())
     assert float(energy.mean() - usual.mean()) > 8
-    with pytest.raises(InputError, match="choose --beads all, or dsm_tsm_diffclf"):
-        train.run(TrainConfig(reference=reference, out=tmp_path / "beads", **{**sizes, "beads": "backbone"}))
+
+
+def test_a_mean_force_is_the_slope_of_the_free_energy(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two atoms hang on a third by springs: with the third anywhere, they are on one spring, softer than either.
+    springs, kt = (2e4, 5e3), 300.0 * 8.31446e-3
+    made = openmm.System()
+    bonds = openmm.HarmonicBondForce()
+    topology = Topology()
+    residue = topology.addResidue("THR", topology.addChain())
+    for place in range(3):
+        made.addParticle(12.0)
+        topology.addAtom(f"C{place}", carbon, residue)
+    for end, spring in enumerate(springs):
+        bonds.addBond(end, 2, 0.0, spring)
+    made.addForce(bonds)
+    x = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.02, -0.05], [0.1, 0.1, 0.0]], dtype=torch.float64)
+    three = MolecularSystem("three", topology, x, {"vacuum": made})
+    advance: list[float] = []
+    found = mean_forces.mean_forces(three, "vacuum", x.expand(3000, 3, 3), (0, 1), 300.0, 0, advance=advance.append)
+    together = springs[0] * springs[1] / sum(springs) / kt
+    error = found.std(0) / math.sqrt(len(found))
+    exact = together * torch.stack([x[1] - x[0], x[0] - x[1]])
+    assert bool(((found.mean(0) - exact).abs() < 4 * error).all())
+    # A tenth of the slope between the atoms themselves.
+    assert float(error.max()) < 0.1 * float(exact.norm(dim=-1).max())
+    assert sum(advance) == len(found)
+    # Nothing is left to move: the force itself.
+    force = three.target("vacuum").energy_and_force(x[None])[1]
+    whole = mean_forces.mean_forces(three, "vacuum", x[None], (0, 1, 2), 300.0, 0)
+    torch.testing.assert_close(whole, force, rtol=1e-4, atol=1e-2)
 
 
 def test_broken_walkers_are_no_frames_and_without_others_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

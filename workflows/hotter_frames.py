@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from boltzgen_diffclf.coordinates import remove_mean
+from boltzgen_diffclf.errors import RunFailedError
 from boltzgen_diffclf.streams import split_seed
 from systems.hot_frames import FRAMES, HOTTER, hot_frames
+from systems.mean_forces import mean_forces
 from systems.molecular import MolecularSystem
 from workflows.run_folder import RunFolder, StageResult
+
+_log = logging.getLogger(__name__)
 
 ATOMS = 20_000
 """Atoms of all walkers of one temperature that begin at frames to learn from."""
@@ -23,23 +31,45 @@ SHARE = 0.1
 """Of the work of a training, as the progress tells it."""
 
 
-class HotterFrames(NamedTuple):
-    """Hotter frames [nm] from those that are learned from, and from those held out; None where nobody asks.
+class Beyond(NamedTuple):
+    """Configurations that spread farther than an ensemble, and what the ensemble's density says of them.
 
     Attributes:
-        learned: to learn from.
-        held_out: never learned from.
+        positions: of the beads [nm].
+        forces: mean forces on them [kT/nm].
     """
 
-    learned: Float[Tensor, "hot atoms 3"] | None = None
-    held_out: Float[Tensor, "few atoms 3"] | None = None
+    positions: Float[Tensor, "hot beads 3"]
+    forces: Float[Tensor, "hot beads 3"]
+
+
+class HotterFrames(NamedTuple):
+    """Hotter frames from those that are learned from, and from those held out; None where nobody asks."""
+
+    learned: Beyond | None = None
+    held_out: Beyond | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class BeadEnsemble:
+    """Whose forces are learned: some atoms of a molecule in one of its states.
+
+    Attributes:
+        system: all atoms.
+        state: of the frames.
+        temperature_kelvin: of the ensemble [K].
+        atoms: those that are learned.
+    """
+
+    system: MolecularSystem
+    state: str
+    temperature_kelvin: float
+    atoms: Sequence[int]
 
 
 def hotter_frames(
     folder: RunFolder,
-    system: MolecularSystem,
-    state: str,
-    temperature_kelvin: float,
+    ensemble: BeadEnsemble,
     halves: tuple[Float[Tensor, "learned atoms 3"], Float[Tensor, "held_out atoms 3"]],
     seed: int,
     device: torch.device,
@@ -48,10 +78,8 @@ def hotter_frames(
 
     Args:
         folder: of the run.
-        system: all atoms.
-        state: of the frames.
-        temperature_kelvin: of the ensemble [K].
-        halves: frames [nm] to begin at, learned from and held out.
+        ensemble: whose forces are wanted there.
+        halves: frames of all atoms [nm] to begin at, learned from and held out.
         seed: of the training.
         device: where they are made.
 
@@ -60,25 +88,50 @@ def hotter_frames(
         RunFailedError: all walkers fell apart, or the disk refuses.
         UnsupportedSystemError: the System is not compiled.
     """
-    stage, walkers = f"hotter-frames-seed{seed}", ATOMS // system.n_atoms
+    stage, walkers = f"hotter-frames-{len(ensemble.atoms)}-seed{seed}", ATOMS // ensemble.system.n_atoms
     folder.progress.add(stage, SHARE)
 
     def make() -> StageResult:
-        with folder.progress.stage(stage, len(halves) * len(HOTTER) * FRAMES) as advance:
-            made = {
-                name: hot_frames(
-                    system,
-                    state,
-                    start,
-                    temperature_kelvin,
-                    max(2, round(share * walkers)),
-                    split_seed(seed, f"hotter, {name}"),
-                    device,
-                    advance,
-                )
-                for name, start, share in zip(HotterFrames._fields, halves, (1.0, HELD_OUT), strict=True)
-            }
-        return StageResult({name: frames.float().numpy() for name, frames in made.items()})
+        arrays = {}
+        # Each half is walkers and then forces, one unit of work each.
+        with folder.progress.stage(stage, 2 * len(halves)) as advance:
+            for name, start, share in zip(HotterFrames._fields, halves, (1.0, HELD_OUT), strict=True):
+                stream = split_seed(seed, f"hotter, {name}")
+                made = _beyond(ensemble, start, max(2, round(share * walkers)), stream, device, advance)
+                arrays |= {f"{name}_{field}": value.numpy() for field, value in made._asdict().items()}
+        return StageResult(arrays)
 
-    found = folder.stage(stage, make)
-    return HotterFrames(*(torch.from_numpy(found.arrays[name]).double() for name in HotterFrames._fields))
+    found = folder.stage(stage, make).arrays
+    several = [[torch.from_numpy(found[f"{name}_{field}"]) for field in Beyond._fields] for name in HotterFrames._fields]
+    return HotterFrames(*(Beyond(*tensors) for tensors in several))
+
+
+def _beyond(
+    ensemble: BeadEnsemble,
+    start: Float[Tensor, "frames atoms 3"],
+    walkers: int,
+    seed: int,
+    device: torch.device,
+    advance: Callable[[float], None],
+) -> Beyond:
+    system, state, temperature = ensemble.system, ensemble.state, ensemble.temperature_kelvin
+    made = len(HOTTER) * FRAMES
+    frames = hot_frames(
+        system, state, start, temperature, walkers, seed, device, lambda amount: advance(amount / made)
+    )
+    forces = mean_forces(
+        system,
+        state,
+        frames,
+        ensemble.atoms,
+        temperature,
+        split_seed(seed, "mean forces"),
+        device,
+        lambda amount: advance(amount / len(frames)),
+    )
+    known = forces.isfinite().all(-1).all(-1)
+    if not bool(known.any()):
+        raise RunFailedError(f"no hotter frame of {system.name} holds together while its other atoms move")
+    if not bool(known.all()):
+        _log.warning("%.2g of the hotter frames have no mean force and are left out", 1 - float(known.double().mean()))
+    return Beyond(remove_mean(frames[known][:, list(ensemble.atoms)]), forces[known])

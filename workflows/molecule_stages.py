@@ -37,7 +37,7 @@ from boltzgen_diffclf.training.objectives import named_objective
 from systems.beads import bead_atoms, bead_system, bead_types
 from systems.ensemble import ReferenceEnsemble
 from systems.molecular import MolecularSystem
-from workflows.hotter_frames import HotterFrames, hotter_frames
+from workflows.hotter_frames import BeadEnsemble, Beyond, HotterFrames, hotter_frames
 from workflows.molecule_settings import MoleculeSettings
 from workflows.run_folder import RunFolder, StageResult
 from workflows.system_settings import keep_system
@@ -177,9 +177,10 @@ class MoleculeStages:
         return load_molecule_model(file), result
 
     def _hotter(self, seed: int) -> HotterFrames:
-        settings = self.settings
-        temperature, halves = settings.temperature_kelvin, (self.training.positions, self.held_out.positions)
-        return hotter_frames(self.folder, self.system, settings.sampled_state, temperature, halves, seed, self.device)
+        settings, atoms = self.settings, bead_atoms(self.system, self.settings.beads)
+        ensemble = BeadEnsemble(self.system, settings.sampled_state, settings.temperature_kelvin, atoms)
+        halves = self.training.positions.double(), self.held_out.positions.double()
+        return hotter_frames(self.folder, ensemble, halves, seed, self.device)
 
     def _train(self, objective: str, seed: int, file: Path, hotter: HotterFrames) -> StageResult:
         begun = time.monotonic()
@@ -243,12 +244,11 @@ class MoleculeStages:
         frames: ReferenceEnsemble,
         coordinates: CentredCoordinates,
         objective: NoisedObjective,
-        hotter: Float[Tensor, "hot atoms 3"] | None,
+        hotter: Beyond | None,
     ) -> FixedPool:
         """Return what is learned from some of the frames, with forces where the objective asks, and hotter frames."""
         forces = None if BY_FORCE.isdisjoint(objective.weights) else self._forces(frames.positions)
-        beyond = None if hotter is None else (hotter, self._forces(hotter))
-        return molecule_pool(self.positions(frames), coordinates, forces, beyond)
+        return molecule_pool(self.positions(frames), coordinates, forces, hotter)
 
     def _forces(self, positions: Float[Tensor, "frames atoms 3"]) -> Float[Tensor, "frames beads 3"]:
         """Return the forces on the beads [kT/nm] of frames of all atoms."""
@@ -290,18 +290,12 @@ def check_training(settings: MoleculeSettings, objectives: Sequence[str]) -> Non
     """Check, before anything is sampled, beads, what a training begins with, and that its later rate has a use.
 
     Raises:
-        InputError: the molecule has no such ``--beads``, or an objective no use for them, the model of ``--begin-with``
-            cannot be gone on from, or ``--later-rate`` has no steps after a preparation.
+        InputError: the molecule has no such ``--beads``, the model of ``--begin-with`` cannot be gone on from, or
+            ``--later-rate`` has no steps after a preparation.
     """
     layout(settings, settings.source.load())
     earlier_model(settings)
     chosen = [named_objective(name) for name in objectives]
-    for name in objectives:
-        if looks_beyond(name) and settings.beads != "all":
-            raise InputError(
-                f"objective {name} learns forces of frames beyond the ensemble, which are those of all atoms: choose "
-                f"--beads all, or {name.replace('_beyond', '')}"
-            )
     prepared = any(isinstance(one, NoisedObjective) and one.pretraining for one in chosen) and settings.pretraining
     if settings.later_rate != 1 and (settings.begin_with or not prepared):
         without = "--begin-with" if settings.begin_with else f"--pretraining {settings.pretraining:g}"

@@ -47,6 +47,9 @@ NOISED_OBJECTIVES: Mapping[str, NoisedObjective] = {
     "dsm_cnce": NoisedObjective({"denoising": 1.0, "conditional_noise": 0.2}, pretraining=0.25),
     "dsm_tsm": NoisedObjective({"denoising_by_force": 1.0}),
     "dsm_tsm_diffclf": NoisedObjective({"denoising_by_force": 1.0, "classification": 0.5}, pretraining=0.25),
+    "dsm_diffclf_beyond": NoisedObjective(
+        {"denoising": 1.0, "classification": 0.5, "score_beyond": 1.0}, pretraining=0.25
+    ),
     "dsm_tsm_diffclf_beyond": NoisedObjective(
         {"denoising_by_force": 1.0, "classification": 0.5, "score_beyond": 1.0}, pretraining=0.25
     ),

@@ -24,6 +24,7 @@ NOISED = {
     "dsm_cnce": "denoising score matching, and conditional noise contrastive estimation",
     "dsm_tsm": "denoising score matching whose targets are mended by the forces at the samples",
     "dsm_tsm_diffclf": "dsm_tsm, and classification among a group of levels",
+    "dsm_diffclf_beyond": "dsm_diffclf, and the scores of the data at configurations that spread farther",
     "dsm_tsm_diffclf_beyond": "dsm_tsm_diffclf, and the scores of the data at configurations that spread farther",
     "dsm_tsm_diffclf_cnce": "dsm_tsm, classification among a group of levels, and conditional noise contrastive "
     "estimation",
