@@ -1,8 +1,10 @@
-"""A bias that favours the molecules one of whose torsions lies in an arc: the energy of umbrella sampling."""
+"""Biases that favour the molecules one of whose torsions lies in an arc: the energies of umbrella sampling."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -30,28 +32,41 @@ def share_of_arc(region: TorsionArc, x: Float[Tensor, "batch atoms 3"]) -> Float
     return ((from_middle - math.cos(half)) / (EDGE_WIDTH * math.sin(half))).sigmoid()
 
 
-def arc_bias(region: TorsionArc, depth: float, x: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, " batch"]:
-    """Return ``-depth s(x)`` [kT], where ``s`` is :func:`share_of_arc`.
+@dataclass(frozen=True)
+class ArcBias:
+    """A bias that makes molecules in an arc of a torsion likelier.
 
-    It is the energy of the bias, and the log weight that takes the bias away again.
+    Attributes:
+        region: the arc and its torsion.
+        depth: of the bias [kT]; a negative one disfavours.
     """
-    return -depth * share_of_arc(region, x)
+
+    region: TorsionArc
+    depth: float
+
+    def energy(self, x: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, " batch"]:
+        """Return ``-depth s(x)`` [kT], where ``s`` is :func:`share_of_arc`."""
+        return -self.depth * share_of_arc(self.region, x)
 
 
-class ArcBias(Target):
-    """``u(x)`` of :func:`arc_bias`.
+def sum_of(biases: Sequence[ArcBias], x: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, " batch"]:
+    """Return the energy of biases together [kT]: the log weight that takes them away again."""
+    return torch.stack([bias.energy(x) for bias in biases]).sum(0)
+
+
+class BiasTarget(Target):
+    """``u(x)`` of an :class:`ArcBias`.
 
     Args:
-        region: the arc and its torsion.
-        depth: [kT]; a negative one disfavours.
+        bias: see there.
         space: a target on the same positions, whose shape, precision and device it takes.
     """
 
-    def __init__(self, region: TorsionArc, depth: float, space: Target) -> None:
-        self.region, self.depth = region, depth
+    def __init__(self, bias: ArcBias, space: Target) -> None:
+        self.bias = bias
         self.event_shape, self.dimension = space.event_shape, space.dimension
         self.dtype, self.device = space.dtype, space.device
 
     def energy(self, x: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, " batch"]:
         """See :meth:`Target.energy`."""
-        return arc_bias(self.region, self.depth, x)
+        return self.bias.energy(x)

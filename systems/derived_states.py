@@ -14,7 +14,7 @@ from boltzgen_diffclf.composition import ComposedTarget, Product
 from boltzgen_diffclf.confinement import ConfinedTarget, Region
 from boltzgen_diffclf.coordinates import TorsionArc
 from boltzgen_diffclf.coordinates.arc import EDGE
-from boltzgen_diffclf.favouring import EDGE_WIDTH, ArcBias, arc_bias
+from boltzgen_diffclf.favouring import EDGE_WIDTH, ArcBias, BiasTarget, sum_of
 from boltzgen_diffclf.target import Target
 
 
@@ -90,30 +90,31 @@ class ConfinedState(DerivedState):
 
 @dataclass(frozen=True)
 class FavouredState(DerivedState):
-    """A state with a bias on a torsion, so that walkers spend more of their time in an arc of it.
+    """A state with a bias on torsions, so that walkers spend more of their time in some arcs.
 
     Attributes:
         sources: the one state.
-        favoured: where it is deeper.
-        depth: by how much [kT].
+        biases: where it is deeper, and by how much.
     """
 
     sources: tuple[str]
-    favoured: TorsionArc
-    depth: float
+    biases: tuple[ArcBias, ...]
 
     def target(self, sources: Sequence[Target]) -> Target:
         """See :meth:`DerivedState.target`."""
-        bias = ArcBias(self.favoured, self.depth, sources[0])
-        ones = torch.ones(2, dtype=sources[0].dtype, device=sources[0].device)
-        return ComposedTarget([sources[0], bias], Product(ones))
+        parts = [sources[0], *(BiasTarget(bias, sources[0]) for bias in self.biases)]
+        ones = torch.ones(len(parts), dtype=sources[0].dtype, device=sources[0].device)
+        return ComposedTarget(parts, Product(ones))
 
     def log_weights_without(self, x: Float[Tensor, "frames atoms 3"]) -> Float[Tensor, " frames"]:
         """Return the log weights that make frames of this state, in any unit of length, frames without the bias."""
-        return arc_bias(self.favoured, self.depth, x)
+        return sum_of(self.biases, x)
 
     @property
     def fingerprint(self) -> str:
         """See :attr:`DerivedState.fingerprint`."""
-        arc = self.favoured.arc
-        return f"favoured {self.favoured.atoms} {arc.low!r} {arc.high!r} {self.depth!r} {EDGE_WIDTH!r}"
+        several = [
+            f"{bias.region.atoms} {bias.region.arc.low!r} {bias.region.arc.high!r} {bias.depth!r} {EDGE_WIDTH!r}"
+            for bias in self.biases
+        ]
+        return f"favoured {' '.join(several)}"

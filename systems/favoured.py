@@ -2,54 +2,64 @@
 
 A basin that is 2 % of the frames is 2 % of what a network learns from and 2 % of its particles. Umbrella sampling
 (Torrie & Valleau 1977, doi:10.1016/0021-9991(77)90121-8) gives it as many as one likes; the bias is known, so that
-weights restore the state without it exactly.
+weights restore the state without it exactly. Walkers that cross from one basin to another seldom do so more often where
+the barrier between is made lower too.
 """
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-from jaxtyping import Float
-
 from boltzgen_diffclf.coordinates import Arc, TorsionArc
-from boltzgen_diffclf.errors import InputError
-from boltzgen_diffclf.favouring import arc_bias
+from boltzgen_diffclf.errors import InputError, nearest_name
+from boltzgen_diffclf.favouring import ArcBias
 from systems.derived_states import FavouredState
 from systems.loading import FAVOURED
 from systems.molecular import MolecularSystem
 
+_ARC = re.compile(r"(.+?)\s+in\s+([-+]?[0-9.]+)\s*\.\.\s*([-+]?[0-9.]+)")
+
 
 @dataclass(frozen=True)
 class Favour:
-    """A basin that is made deeper.
+    """Where a molecule is made likelier.
 
     Attributes:
-        basin: its name.
-        depth_kt: by how much [kT]; a negative depth makes it shallower.
+        where: a basin by its name, or ``TORSION in LOW..HIGH`` [degrees], such as a barrier between two basins.
+        depth_kt: by how much it is made deeper [kT]; a negative depth makes it shallower.
     """
 
-    basin: str
+    where: str
     depth_kt: float
 
     def __post_init__(self) -> None:
         """Refuse a depth that is no number, or none."""
         if not math.isfinite(self.depth_kt) or self.depth_kt == 0:
-            raise InputError(f"a basin made {self.depth_kt} kT deeper: give a number that is not zero")
+            raise InputError(f"'{self.where}' made {self.depth_kt} kT deeper: give a number that is not zero")
 
 
-def favoured(system: MolecularSystem, favour: Favour) -> MolecularSystem:
+def favoured(system: MolecularSystem, favours: Sequence[Favour]) -> MolecularSystem:
     """Return the molecule with one more state beside each of its own, ``STATE-favoured``.
 
     Raises:
-        InputError: the molecule has no such basin.
+        InputError: the molecule has no such basin or torsion.
     """
-    region = _region(system, favour)
+    biases = biases_of(system, favours)
     for state in system.states:
-        system = system.with_derived(f"{state}{FAVOURED}", FavouredState((state,), region, favour.depth_kt))
+        system = system.with_derived(f"{state}{FAVOURED}", FavouredState((state,), biases))
     return system
+
+
+def biases_of(system: MolecularSystem, favours: Sequence[Favour]) -> tuple[ArcBias, ...]:
+    """Return the biases on the torsions of a molecule, or of some of its beads.
+
+    Raises:
+        InputError: it has no such basin or torsion.
+    """
+    return tuple(ArcBias(region_of(system, one.where), one.depth_kt) for one in favours)
 
 
 def bias_of(system: MolecularSystem, state: str) -> FavouredState | None:
@@ -58,24 +68,26 @@ def bias_of(system: MolecularSystem, state: str) -> FavouredState | None:
     return made if isinstance(made, FavouredState) else None
 
 
-def log_weights_without(
-    system: MolecularSystem, favour: Favour, positions: Float[np.ndarray, "frames atoms 3"]
-) -> Float[np.ndarray, " frames"]:
-    """Return the log weights that make frames of a favoured state frames of the state itself.
-
-    Args:
-        system: the molecule, or those of its beads that are in the positions.
-        favour: the bias.
-        positions: frames, in any unit of length.
+def region_of(system: MolecularSystem, where: str) -> TorsionArc:
+    """Return a basin by its name, or the arc of a torsion, see :class:`Favour`.
 
     Raises:
-        InputError: the beads have no such basin.
+        InputError: the molecule has no such basin or torsion, or the arc has no length.
     """
-    found: Float[np.ndarray, " frames"]
-    found = arc_bias(_region(system, favour), favour.depth_kt, torch.from_numpy(positions)).numpy()
-    return found
-
-
-def _region(system: MolecularSystem, favour: Favour) -> TorsionArc:
-    basin = system.require_basin(favour.basin)
-    return TorsionArc(system.torsions[basin.torsion], Arc(basin.low, basin.high))
+    match = _ARC.fullmatch(where.strip())
+    if match is None:
+        basin = system.require_basin(where)
+        return TorsionArc(system.torsions[basin.torsion], Arc(basin.low, basin.high))
+    torsion, *ends = match.groups()
+    if torsion not in system.torsions:
+        raise InputError(
+            f"system '{system.name}' has no torsion '{torsion}': choose one of "
+            f"{', '.join(system.torsions)}{nearest_name(torsion, [*system.torsions])}"
+        )
+    try:
+        low, high = (math.radians(float(end)) for end in ends)
+        return TorsionArc(system.torsions[torsion], Arc(low, high))
+    except ValueError as error:
+        raise InputError(
+            f"'{where}' is no arc: write TORSION in LOW..HIGH, two angles in degrees that differ"
+        ) from error

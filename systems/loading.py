@@ -23,7 +23,7 @@ FORCE_FIELD, SOLVENT = "amber99sb-ildn", "obc2"
 """Where none is named."""
 
 FAVOURED = "-favoured"
-"""What the name of a state ends with that has a bias on a basin, see :mod:`systems.favoured`."""
+"""What the name of a state ends with that has a bias on torsions, see :mod:`systems.favoured`."""
 
 _TORSION = re.compile(r"(phi|psi|omega|chi1|chi2):([0-9]+)=([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)")
 
@@ -41,7 +41,7 @@ class SystemSource:
         topology: path of a PDB or mmCIF file with the atoms of that System.
         forcefield: of the peptide or PDB file.
         solvent: of the peptide or PDB file.
-        favour: basin that states with a bias make deeper, and by how much [kT].
+        favour: basins and arcs that states with a bias make deeper, each with by how much [kT].
     """
 
     system: str | None = None
@@ -52,7 +52,7 @@ class SystemSource:
     topology: str | None = None
     forcefield: str | None = None
     solvent: str | None = None
-    favour: tuple[str, float] | None = None
+    favour: tuple[tuple[str, float], ...] = ()
 
     def require_one(self) -> None:
         """Raise an InputError, in one line, unless exactly one molecule is described, and it alone.
@@ -112,17 +112,17 @@ class SystemSource:
         return (self.forcefield or FORCE_FIELD).lower(), (self.solvent or SOLVENT).lower()
 
     def load(self) -> MolecularSystem:
-        """Return the molecule, with a favoured state beside each of its own where a basin is favoured.
+        """Return the molecule, with a favoured state beside each of its own where anything is favoured.
 
         Raises:
             InputError: it cannot be made; the line names the residue, atom, force, file or basin that is wrong.
         """
         self.require_one()
-        if self.favour is None:
+        if not self.favour:
             return self._molecule()
         from systems.favoured import Favour, favoured
 
-        return favoured(self._molecule(), Favour(*self.favour))
+        return favoured(self._molecule(), [Favour(*one) for one in self.favour])
 
     def _molecule(self) -> MolecularSystem:
         if self.system is not None:
@@ -146,8 +146,10 @@ class SystemSource:
     @classmethod
     def from_plain(cls, values: Mapping[str, object]) -> SystemSource:
         """Return the description that :meth:`as_plain` gave."""
-        favour = values.get("favour")
-        several = {"torsions": tuple(values.get("torsions", ())), "favour": favour and tuple(favour)}  # type: ignore[arg-type]
+        several = {
+            "torsions": tuple(values.get("torsions", ())),  # type: ignore[arg-type]
+            "favour": tuple((where, depth) for where, depth in values.get("favour", ())),  # type: ignore[attr-defined]
+        }
         return cls(**{**values, **several})  # type: ignore[arg-type]
 
 

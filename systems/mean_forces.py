@@ -1,7 +1,7 @@
 """Mean forces on some atoms of a molecule: the slopes of the free energy that a coarse-grained density is made of.
 
-With ``x`` the atoms that are kept and ``h`` the others, ``exp(-A(x))`` is the integral of ``exp(-u(x, h))`` over ``h``, and
-``-grad A(x)`` the mean of the force on ``x`` over configurations of ``h`` while ``x`` stands still (blue moon
+With ``x`` the atoms that are kept and ``h`` the others, ``exp(-A(x))`` is the integral of ``exp(-u(x, h))`` over ``h``,
+and ``-grad A(x)`` the mean of the force on ``x`` over configurations of ``h`` while ``x`` stands still (blue moon
 ensemble without constraints: Ciccotti, Kapral & Vanden-Eijnden 2005, doi:10.1002/cphc.200400669).
 """
 

@@ -29,7 +29,7 @@ _HOLD_KJ_PER_MOL = 1e4
 def walker_starts(system: MolecularSystem, state: str) -> Float[Tensor, "starts atoms 3"]:
     """Return the configurations of a state [nm] where its walkers begin in turn.
 
-    A favoured state has walkers on both sides of what is favoured: a basin that is to hold half of them would else
+    A favoured state has walkers on both sides of all that is favoured: a basin that is to hold half of them would else
     take as long to fill as barriers take to cross.
 
     Raises:
@@ -38,12 +38,13 @@ def walker_starts(system: MolecularSystem, state: str) -> Float[Tensor, "starts 
     starts, made = system.starts(state), system.derived.get(state)
     if not isinstance(made, FavouredState):
         return starts
-    region = made.favoured
-    torsion = next(name for name, atoms in system.torsions.items() if atoms == region.atoms)
-    sides = {bool(inside) for inside in region(starts)}
-    missing = [arc for inside, arc in ((True, region.arc), (False, region.arc.rest)) if inside not in sides]
-    more = [start_in_arc(system, made.sources[0], torsion, arc)[None].to(starts) for arc in missing]
-    return torch.cat([starts, *more])
+    for region in (bias.region for bias in made.biases):
+        torsion = next(name for name, atoms in system.torsions.items() if atoms == region.atoms)
+        sides = {bool(inside) for inside in region(starts)}
+        missing = [arc for inside, arc in ((True, region.arc), (False, region.arc.rest)) if inside not in sides]
+        more = [start_in_arc(system, made.sources[0], torsion, arc)[None].to(starts) for arc in missing]
+        starts = torch.cat([starts, *more])
+    return starts
 
 
 def begun_at(system: MolecularSystem, state: str) -> dict[str, object]:

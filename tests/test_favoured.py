@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ import torch
 import systems
 from boltzgen_diffclf.coordinates import Arc, TorsionArc
 from boltzgen_diffclf.errors import InputError, NotTrustworthyError, RunFailedError
-from boltzgen_diffclf.favouring import EDGE_WIDTH, ArcBias, share_of_arc
-from systems.favoured import Favour, bias_of, favoured, log_weights_without
+from boltzgen_diffclf.favouring import EDGE_WIDTH, BiasTarget, share_of_arc, sum_of
+from systems.favoured import Favour, bias_of, biases_of, favoured, region_of
 from systems.loading import SystemSource
 from systems.molecular import MolecularSystem
 from systems.starts import walker_starts
@@ -32,11 +33,12 @@ from workflows.weighted_sampling import change_of_weights
 pytestmark = pytest.mark.usefixtures("eager_mode")
 
 HELICAL = Favour("helical", 3.0)
+BARRIER = Favour("phi in 100..-170", 2.0)
 
 
 @pytest.fixture(scope="module")
 def molecule() -> MolecularSystem:
-    return favoured(systems.load("aldp"), HELICAL)
+    return favoured(systems.load("aldp"), [HELICAL])
 
 
 def bent(angles: torch.Tensor) -> torch.Tensor:
@@ -65,24 +67,59 @@ def test_a_favoured_state_is_the_state_and_the_bias(molecule: MolecularSystem) -
     )
     plain, biased = (molecule.target(state) for state in ("implicit", "implicit-favoured"))
     assert molecule.system_hash("implicit-favoured") != molecule.system_hash("implicit")
-    deeper = favoured(systems.load("aldp"), Favour("helical", 3.5))
+    deeper = favoured(systems.load("aldp"), [Favour("helical", 3.5)])
     assert deeper.system_hash("implicit-favoured") != molecule.system_hash("implicit-favoured")
     stream = torch.Generator().manual_seed(0)
     x = molecule.positions + 0.02 * torch.randn(64, 22, 3, generator=stream, dtype=torch.float64)
-    without = torch.from_numpy(log_weights_without(molecule, HELICAL, x.numpy()))
+    (bias,) = biases_of(molecule, [HELICAL])
+    without = sum_of([bias], x)
     torch.testing.assert_close(biased.energy(x) - plain.energy(x), without)
-    bias = ArcBias(molecule.derived["implicit-favoured"].favoured, 3.0, plain)  # type: ignore[attr-defined]
     difference = biased.energy_and_force(x)[1] - plain.energy_and_force(x)[1]
-    torch.testing.assert_close(difference, bias.energy_and_force(x)[1], atol=1e-7, rtol=1e-7)
+    torch.testing.assert_close(difference, BiasTarget(bias, plain).energy_and_force(x)[1], atol=1e-7, rtol=1e-7)
+
+
+def test_several_biases_add_up(molecule: MolecularSystem) -> None:
+    aldp = systems.load("aldp")
+    both = favoured(aldp, [HELICAL, BARRIER])
+    assert both.system_hash("vacuum-favoured") != molecule.system_hash("vacuum-favoured")
+    starts = walker_starts(both, "vacuum-favoured").double()
+    regions = [region_of(aldp, one.where) for one in (HELICAL, BARRIER)]
+    assert [{bool(one) for one in region(starts)} for region in regions] == [{True, False}, {True, False}]
+    made = both.target("vacuum-favoured").energy(starts) - aldp.target("vacuum").energy(starts)
+    expected = [-3.0 * share_of_arc(regions[0], starts), -2.0 * share_of_arc(regions[1], starts)]
+    torch.testing.assert_close(made, sum(expected))
+    found = bias_of(both, "vacuum-favoured")
+    assert found is not None
+    torch.testing.assert_close(found.log_weights_without(starts), made)
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("phi in 100", "has no basin 'phi in 100'"),
+        ("phy in 100..160", "has no torsion 'phy': choose one of phi, psi; did you mean 'phi'"),
+        ("phi in 100..460", "is no arc"),
+        ("phi in 1.2.3..160", "is no arc"),
+    ],
+)
+def test_an_arc_that_is_none_is_told(where: str, told: str) -> None:
+    with pytest.raises(InputError, match=re.escape(told)):
+        region_of(systems.load("aldp"), where)
+
+
+def test_an_arc_is_in_degrees_and_may_go_through_the_end_of_the_circle() -> None:
+    arc = region_of(systems.load("aldp"), BARRIER.where).arc
+    assert [round(math.degrees(arc.low)), round(math.degrees(arc.high))] == [100, -170]
+    assert round(math.degrees(arc.length)) == 90
 
 
 def test_a_favoured_molecule_is_kept_in_plain_values() -> None:
-    source = SystemSource(system="aldp", favour=("phi > 0", 2.5))
+    source = SystemSource(system="aldp", favour=(("phi > 0", 2.5), ("phi in 100..160", 6.0)))
     assert SystemSource.from_plain(source.as_plain()) == source
     assert "favour" not in SystemSource(system="aldp").as_plain()
     assert "implicit-favoured" in source.load().states
     with pytest.raises(InputError, match="has no basin 'phi > 1'"):
-        SystemSource(system="aldp", favour=("phi > 1", 2.5)).load()
+        SystemSource(system="aldp", favour=(("phi > 1", 2.5),)).load()
     with pytest.raises(InputError, match="kT deeper: give a number that is not zero"):
         Favour("phi > 0", 0.0)
 
@@ -94,6 +131,8 @@ def test_a_favoured_molecule_is_kept_in_plain_values() -> None:
         (["--favour", "phi > 0", "--favour-kt", "0"], "favours nothing"),
         (["--favour", "phi > 0", "--overweight", "phi > 0"], "give one of them"),
         (["--favour", "phi > 1"], "has no basin 'phi > 1'"),
+        (["--favour", "phi > 0", "helical", "phi in 1..2", "--favour-kt", "1", "2"], "one number, or one each"),
+        (["--favour", "phi > 0", "phi > 0"], "the same twice"),
         (["--favour", "phi > 0", "--favour-kt", "1e9"], "favour-kt"),
         (["--favour", "phi > 0", "--state", "implicit-favoured"], "name the state without -favoured"),
         (["--favour", "phi > 0", "--beads", "ca", "--peptide", "ACE-ALA-ALA-NME"], "has no basin 'phi > 0'"),
@@ -110,11 +149,11 @@ def test_a_bias_that_cannot_be_is_refused_in_one_line(
 
 
 def test_what_is_learned_with_a_bias_is_judged_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    biased = favoured(systems.load("aldp"), HELICAL)
+    biased = favoured(systems.load("aldp"), [HELICAL])
     frames = small_reference(tmp_path, "vacuum-favoured", biased)
     reference = small_reference(tmp_path, "vacuum", biased)
     sizes = {
-        "favour": HELICAL.basin, "favour_kt": HELICAL.depth_kt, "frames": frames, "reference": reference,
+        "favour": (HELICAL.where,), "favour_kt": (HELICAL.depth_kt,), "frames": frames, "reference": reference,
         "state": "vacuum", "beads": "all", "objectives": ("dsm",), "steps": 2, "groups": 4, "hidden": 16,
         "layers": 2, "levels": 16, "threads": 1, "samples": 30, "reverse_levels": 12, "chains": 4,
         "frames_per_chain": 4, "equilibration_frames": 0, "steps_per_frame": 2, "timestep_fs": 0.1, "particles": 16,
@@ -131,7 +170,7 @@ def test_what_is_learned_with_a_bias_is_judged_without_it(tmp_path: Path, monkey
     with pytest.raises(NotTrustworthyError):
         ramachandran.run(RamachandranConfig(out=tmp_path / "run", **sizes))
     for label in ("iid", "langevin"):
-        expected = log_weights_without(biased, HELICAL, seen[label].frames.positions.numpy())
+        expected = sum_of(biases_of(biased, [HELICAL]), seen[label].frames.positions).numpy()
         np.testing.assert_allclose(seen[label].log_w, expected)
     assert seen["reference"].log_w is None
     assert "3 kT deeper" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
@@ -140,7 +179,7 @@ def test_what_is_learned_with_a_bias_is_judged_without_it(tmp_path: Path, monkey
 def test_mirror_images_and_the_bias_go_into_the_weights(molecule: MolecularSystem) -> None:
     positions = molecule.positions[None].numpy() * np.array([[[1.0, 1.0, 1.0]], [[-1.0, 1.0, 1.0]]])
     change = change_of_weights(molecule, bias_of(molecule, "implicit-favoured"), positions)
-    assert change[0] == log_weights_without(molecule, HELICAL, positions)[0]
+    assert change[0] == sum_of(biases_of(molecule, [HELICAL]), torch.from_numpy(positions))[0]
     assert change[1] == -np.inf
     assert bias_of(molecule, "implicit") is None
     assert change_of_weights(molecule, None, positions).tolist() == [0.0, -np.inf]
@@ -148,8 +187,8 @@ def test_mirror_images_and_the_bias_go_into_the_weights(molecule: MolecularSyste
 
 def test_a_model_of_a_favoured_state_is_sampled_as_any_other(tmp_path: Path) -> None:
     sizes = {"steps": 2, "groups": 4, "hidden": 16, "layers": 2, "levels": 16, "threads": 1}
-    frames = small_reference(tmp_path, "vacuum-favoured", favoured(systems.load("aldp"), Favour("phi > 0", 2.5)))
-    config = TrainConfig(favour="phi > 0", state="vacuum", reference=frames, out=tmp_path / "model", **sizes)
+    frames = small_reference(tmp_path, "vacuum-favoured", favoured(systems.load("aldp"), [Favour("phi > 0", 2.5)]))
+    config = TrainConfig(favour=("phi > 0",), state="vacuum", reference=frames, out=tmp_path / "model", **sizes)
     model = train.run(config)
     assert model.model.origin["state"] == "vacuum-favoured"
     config = SampleConfig(model=model.file, samplers=("reverse",), samples=4, reverse_levels=4)
@@ -158,22 +197,29 @@ def test_a_model_of_a_favoured_state_is_sampled_as_any_other(tmp_path: Path) -> 
 
 
 def test_a_training_refuses_a_bias_that_its_beads_do_not_see(tmp_path: Path) -> None:
-    config = TrainConfig(favour="phi-ALA2 > 0", peptide="ACE-ALA-ALA-NME", beads="ca", out=tmp_path / "run")
+    config = TrainConfig(favour=("phi-ALA2 > 0",), peptide="ACE-ALA-ALA-NME", beads="ca", out=tmp_path / "run")
     with pytest.raises(InputError, match="--beads ca does not have"):
         train.run(config)
 
 
 def test_runs_with_other_biases_have_other_folders() -> None:
     folders = {
-        config(favour=favour, favour_kt=depth).folder
+        config(favour=favour, favour_kt=depths).folder
         for config in (ReferenceConfig, TrainConfig, RamachandranConfig)
-        for favour, depth in (("phi > 0", 2.5), ("phi > 0", 3.5), ("helical", 2.5), (None, 2.5))
+        for favour, depths in (
+            (("phi > 0",), (2.5,)),
+            (("phi > 0",), (3.5,)),
+            (("helical",), (2.5,)),
+            (("helical", "phi > 0"), (2.5,)),
+            (("helical", "phi > 0"), (2.5, 3.5)),
+            ((), (2.5,)),
+        )
     }
-    assert len(folders) == 12
+    assert len(folders) == 18
 
 
 def test_walkers_of_a_favoured_state_begin_on_both_sides(molecule: MolecularSystem, tmp_path: Path) -> None:
-    region = molecule.derived["vacuum-favoured"].favoured
+    region = region_of(molecule, HELICAL.where)
     ensemble = load_ensemble(small_reference(tmp_path, "vacuum-favoured", molecule))
     inside = region(ensemble.positions.double())[ensemble.frame == 0].tolist()
     assert inside == 3 * inside[:2]
@@ -195,8 +241,8 @@ def test_the_command_samples_the_favoured_state(tmp_path: Path, monkeypatch: pyt
         raise RunFailedError("nothing is sampled here")
 
     monkeypatch.setattr("systems.reference.generate", generate)
-    for favour in ("phi > 0", None):
-        config = ReferenceConfig(favour=favour, state="vacuum", out=tmp_path / str(favour), threads=1)
+    for favour in (("phi > 0",), ()):
+        config = ReferenceConfig(favour=favour, state="vacuum", out=tmp_path / str(len(favour)), threads=1)
         with pytest.raises(RunFailedError):
             ensemble_of(config)
     assert asked == [("vacuum-favoured", "vacuum-favoured.h5"), ("vacuum", "vacuum.h5")]

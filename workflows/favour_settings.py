@@ -19,49 +19,58 @@ FAVOUR_KT = 2.5
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class FavourSettings(SystemSettings):
-    """A molecule, one of its states, and a basin of it that a bias makes deeper."""
+    """A molecule, one of its states, and what of it a bias makes deeper."""
 
     state: Annotated[str, Field(description=f"Thermodynamic state: {STATES}.")] = "implicit"
     favour: Annotated[
-        str | None,
+        tuple[str, ...],
         Field(
-            description="Basin that a bias makes deeper while sampling, for more frames of what is rare: 'phi > 0' or "
-            "'helical'; weights take the bias away again. The state sampled is then STATE-favoured."
+            description="What a bias makes deeper while sampling, for more frames of what is rare: basins, such as "
+            "'phi > 0' or 'helical', or barriers, such as 'phi in 100..160' [degrees]; weights take the bias away "
+            "again. The state sampled is then STATE-favoured."
         ),
-    ] = None
+    ] = ()
     favour_kt: Annotated[
-        float, Field(ge=-20, le=20, description="By how much the bias of --favour makes it deeper [kT].")
-    ] = FAVOUR_KT
+        tuple[Annotated[float, Field(ge=-20, le=20)], ...],
+        Field(description="By how much the bias makes each of --favour deeper [kT]; one number for all, or one each."),
+    ] = (FAVOUR_KT,)
 
     @model_validator(mode="after")
     def _a_depth(self) -> FavourSettings:
-        if self.favour_kt == 0:
+        if 0 in self.favour_kt:
             raise ValueError("--favour-kt 0 favours nothing: give another number, or leave --favour out")
-        if self.favour is None and self.favour_kt != FAVOUR_KT:
-            raise ValueError(f"--favour-kt {self.favour_kt:g} is of a basin: name it with --favour")
-        if self.favour is not None and self.state.endswith(FAVOURED):
+        given = " ".join(f"{depth:g}" for depth in self.favour_kt)
+        if not self.favour and self.favour_kt != (FAVOUR_KT,):
+            raise ValueError(f"--favour-kt {given} is of a basin: name it with --favour")
+        if self.favour and len(self.favour_kt) not in (1, len(self.favour)):
+            raise ValueError(f"--favour-kt {given} is for {len(self.favour)} of --favour: give one number, or one each")
+        if len(set(self.favour)) < len(self.favour):
+            raise ValueError("--favour names the same twice: give it once")
+        if self.favour and self.state.endswith(FAVOURED):
             raise ValueError(f"--favour adds the bias to --state {self.state}: name the state without {FAVOURED}")
         return self
 
     @property
+    def favours(self) -> tuple[tuple[str, float], ...]:
+        """What is made deeper, each with its depth [kT]."""
+        return tuple(zip(self.favour, len(self.favour) * self.favour_kt, strict=False))
+
+    @property
     def source(self) -> SystemSource:
         """Where the molecule comes from, its favoured states among it."""
-        plain = super().source
-        return plain if self.favour is None else dataclasses.replace(plain, favour=(self.favour, self.favour_kt))
+        return dataclasses.replace(super().source, favour=self.favours)
 
     @property
     def sampled_state(self) -> str:
         """The state whose frames are sampled and learned from."""
-        return self.state if self.favour is None else f"{self.state}{FAVOURED}"
+        return f"{self.state}{FAVOURED}" if self.favour else self.state
 
     @property
     def sampled_name(self) -> str:
         """Name of that state in those of folders: what is favoured, and how much, is part of it.
 
-        >>> FavourSettings(favour="phi-ALA2 > 0", favour_kt=3.0).sampled_name
+        >>> FavourSettings(favour=("phi-ALA2 > 0",), favour_kt=(3.0,)).sampled_name
         'implicit-favoured-phi-ALA2-0-3'
         """
-        if self.favour is None:
-            return self.state
-        basin = re.sub(r"[^A-Za-z0-9]+", "-", self.favour).strip("-")
-        return f"{self.sampled_state}-{basin}-{self.favour_kt:g}"
+        several = [f"{re.sub('[^A-Za-z0-9]+', '-', where).strip('-')}-{depth:g}" for where, depth in self.favours]
+        return "-".join([self.sampled_state, *several])

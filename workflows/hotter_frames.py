@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -92,7 +93,7 @@ def hotter_frames(
     folder.progress.add(stage, SHARE)
 
     def make() -> StageResult:
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         # Each half is walkers and then forces, one unit of work each.
         with folder.progress.stage(stage, 2 * len(halves)) as advance:
             for name, start, share in zip(HotterFrames._fields, halves, (1.0, HELD_OUT), strict=True):
@@ -102,7 +103,9 @@ def hotter_frames(
         return StageResult(arrays)
 
     found = folder.stage(stage, make).arrays
-    several = [[torch.from_numpy(found[f"{name}_{field}"]) for field in Beyond._fields] for name in HotterFrames._fields]
+    several = [
+        [torch.from_numpy(found[f"{name}_{field}"]) for field in Beyond._fields] for name in HotterFrames._fields
+    ]
     return HotterFrames(*(Beyond(*tensors) for tensors in several))
 
 
@@ -116,9 +119,7 @@ def _beyond(
 ) -> Beyond:
     system, state, temperature = ensemble.system, ensemble.state, ensemble.temperature_kelvin
     made = len(HOTTER) * FRAMES
-    frames = hot_frames(
-        system, state, start, temperature, walkers, seed, device, lambda amount: advance(amount / made)
-    )
+    frames = hot_frames(system, state, start, temperature, walkers, seed, device, lambda amount: advance(amount / made))
     forces = mean_forces(
         system,
         state,

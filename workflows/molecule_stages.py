@@ -36,6 +36,7 @@ from boltzgen_diffclf.training.noised_training import NoisedSizes, NoisedTrainin
 from boltzgen_diffclf.training.objectives import named_objective
 from systems.beads import bead_atoms, bead_system, bead_types
 from systems.ensemble import ReferenceEnsemble
+from systems.favoured import region_of
 from systems.molecular import MolecularSystem
 from workflows.hotter_frames import BeadEnsemble, Beyond, HotterFrames, hotter_frames
 from workflows.molecule_settings import MoleculeSettings
@@ -61,11 +62,13 @@ def sampled_frames(settings: MoleculeSettings, file: Path | None) -> ReferenceEn
         RunFailedError: the sampling could not go on.
     """
     system = settings.source.load()
-    if settings.favour is not None and settings.favour not in bead_system(system, settings.beads).basins:
-        raise InputError(
-            f"--favour '{settings.favour}' is of a torsion that --beads {settings.beads} does not have: the bias could "
-            "not be taken away again; choose other beads"
-        )
+    seen = set(bead_atoms(system, settings.beads))
+    for where in settings.favour:
+        if not seen.issuperset(region_of(system, where).atoms):
+            raise InputError(
+                f"--favour '{where}' is of a torsion that --beads {settings.beads} does not have: the bias could not "
+                "be taken away again; choose other beads"
+            )
     favour = {"favour": settings.favour, "favour_kt": settings.favour_kt}
     return _frames(settings, system, file, settings.sampled_state, favour)
 

@@ -99,7 +99,7 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
 
     @model_validator(mode="after")
     def _one_change_of_weights(self) -> RamachandranConfig:
-        if self.favour is not None and self.overweight is not None:
+        if self.favour and self.overweight is not None:
             raise ValueError(
                 "--favour samples a basin more often and --overweight repeats its frames: give one of them"
             )

@@ -48,7 +48,7 @@ def frames_given(config: RamachandranConfig) -> ReferenceEnsemble | None:
     system = config.source.load()
     if config.overweight is not None:
         system.require_basin(config.overweight)
-    if config.favour is not None:
+    if config.favour:
         return sampled_frames(config, config.frames)
     if config.frames is None:
         return None

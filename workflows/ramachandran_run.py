@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 
 from boltzgen_diffclf.errors import FallenApartError
+from boltzgen_diffclf.favouring import sum_of
 from boltzgen_diffclf.observables import surface_agreement
 from boltzgen_diffclf.training.molecule_model import MoleculeModel
 from systems.ensemble import ReferenceEnsemble, evaluate
-from systems.favoured import Favour, log_weights_without
+from systems.favoured import Favour, biases_of
 from systems.store import load_ensemble
 from workflows import trust, trust_generators
 from workflows.molecule_sampling import learned_target
@@ -213,10 +214,10 @@ class JudgedRun:
 
     def _unbiased(self, frames: ReferenceEnsemble) -> Float[np.ndarray, " frames"] | None:
         """Return the log weights of frames of beads in the state without the bias; None where there was no bias."""
-        favour = self.config.source.favour
-        if favour is None:
+        if not self.config.favour:
             return None
-        return log_weights_without(self.stages.beads, Favour(*favour), frames.positions.numpy())
+        biases = biases_of(self.stages.beads, [Favour(*one) for one in self.config.favours])
+        return sum_of(biases, frames.positions).double().numpy()
 
     def _with_energies(self, frames: ReferenceEnsemble) -> ReferenceEnsemble:
         """Return frames with their true energies where all atoms are there."""

@@ -86,10 +86,11 @@ def _notes(result: RamachandranResult) -> Iterator[str]:
             f"{config.overweight_factor:g} times too likely: generated samples and dynamics repeat that, and "
             + ("weights have to put it right." if config.beads == "all" else "nothing here can put it right.")
         )
-    if config.favour is not None:
+    if config.favour:
+        deeper = ", ".join(f"'{where}' is {depth:g} kT deeper" for where, depth in config.favours)
         yield (
-            f"The networks have learned from frames of a state in which '{config.favour}' is {config.favour_kt:g} kT "
-            "deeper; of all that is shown of them, weights have taken this bias away again."
+            f"The networks have learned from frames of a state in which {deeper}; of all that is shown of them, "
+            "weights have taken this bias away again."
         )
     if config.frames is not None:
         yield f"The networks have learned from {config.frames}, and are judged by the reference."
