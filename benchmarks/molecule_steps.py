@@ -55,6 +55,8 @@ def measure(
     for way in ways:
         os.environ["BOLTZGEN_EAGER"] = "1" if way == "eager" else ""
         can_fuse.cache_clear()
+        # Else the cases before count among the few that a function is fused anew for, and later ones run eagerly.
+        torch.compiler.reset()
         statistics = measure_molecule(frames, spec.bonds, named_generator(0, "resolution"))
         model = build_molecule_model(spec, statistics, named_generator(0, "weights"))
         pool = molecule_pool(frames, coordinates_of(model))
