@@ -9,7 +9,7 @@ import torch
 
 from boltzgen_diffclf.confinement import Region
 from boltzgen_diffclf.coordinates import Arc, TorsionArc
-from boltzgen_diffclf.estimators.time_series import effective_frames, split_r_hat, walker_scatter
+from boltzgen_diffclf.estimators.time_series import effective_frames, relaxation_time, split_r_hat, walker_scatter
 from boltzgen_diffclf.observables.basins import in_basin
 from boltzgen_diffclf.observables.torsions import torsion_angles
 from systems.ensemble import ReferenceEnsemble
@@ -36,9 +36,10 @@ def torsions_of(ensemble: ReferenceEnsemble, system: MolecularSystem) -> dict[st
 def measure_convergence(ensemble: ReferenceEnsemble, system: MolecularSystem) -> dict[str, object]:
     """Return plain values that say how far the groups agree; empty where there are too few of them.
 
-    Keys: ``populations`` of the system's basins with their scatter between groups, ``split_r_hat`` and
-    ``effective_frames`` of the reduced energy, of each torsion's sine and cosine, of who is folded, and of each basin,
-    but for one that the state is confined to or kept out of: there is nothing that its walkers could agree about.
+    Keys: ``populations`` of the system's basins with their scatter between groups, and ``relaxation_frames``, how long
+    each is remembered; ``split_r_hat`` and ``effective_frames`` of the reduced energy, of each torsion's sine and
+    cosine, of who is folded, and of each basin, but for one that the state is confined to or kept out of: there is
+    nothing that its walkers could agree about.
     """
     if ensemble.n_groups < 2 or len(ensemble) < FRAMES_FOR_R_HAT * ensemble.n_groups:
         return {}
@@ -46,19 +47,20 @@ def measure_convergence(ensemble: ReferenceEnsemble, system: MolecularSystem) ->
     series = {"reduced_energy": ensemble.energies}
     for name, angle in torsions.items():
         series |= {f"cos_{name}": angle.cos(), f"sin_{name}": angle.sin()}
-    populations = {}
+    visits: dict[str, torch.Tensor] = {}
     for name, basin in system.basins.items():
         inside = torch.from_numpy(in_basin(torsions[basin.torsion].numpy(), basin.low, basin.high))
-        populations[name] = asdict(walker_scatter(ensemble.by_group(inside.double()).numpy() > 0))
+        visits[name] = ensemble.by_group(inside.double()) > 0
         if not _settled_by(system.region(ensemble.provenance.state), basin, system):
             series[name] = inside.double()
     if system.fold is not None:
         folded = torch.from_numpy(is_folded(system, ensemble.positions.numpy())).double()
-        populations[FOLDED] = asdict(walker_scatter(ensemble.by_group(folded).numpy() > 0))
+        visits[FOLDED] = ensemble.by_group(folded) > 0
         series[FOLDED] = folded
     rows = {name: ensemble.by_group(values).numpy() for name, values in series.items()}
     return {
-        "populations": populations,
+        "populations": {name: asdict(walker_scatter(inside.numpy())) for name, inside in visits.items()},
+        "relaxation_frames": {name: relaxation_time(inside.numpy()) for name, inside in visits.items()},
         "split_r_hat": {name: split_r_hat(row) for name, row in rows.items()},
         "effective_frames": {name: effective_frames(row) for name, row in rows.items()},
     }

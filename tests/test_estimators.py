@@ -35,6 +35,7 @@ from boltzgen_diffclf.estimators.time_series import (
     decorrelated_indices,
     effective_frames,
     rank_normalised_split_r_hat,
+    relaxation_time,
     split_r_hat,
     statistical_inefficiency,
     walker_scatter,
@@ -488,6 +489,22 @@ def test_statistical_inefficiency_of_an_autoregression():
     assert np.diff(decorrelated_indices(x)).tolist()[0] in (9, 10)
     assert statistical_inefficiency(rng.standard_normal((8, 1000))) == pytest.approx(1.0, abs=0.1)
     assert statistical_inefficiency(np.ones((4, 50))) == 50
+
+
+def test_the_relaxation_time_is_that_of_a_chain_of_two_states_wherever_it_begins():
+    rng = np.random.default_rng(19)
+    enter, leave = 0.002, 0.03
+    inside = np.zeros((500, 800), dtype=bool)
+    for frame in range(1, 800):
+        drawn, before = rng.random(500), inside[:, frame - 1]
+        inside[:, frame] = np.where(before, drawn > leave, drawn < enter)
+    expected = -1 / math.log1p(-enter - leave)
+    assert relaxation_time(inside) == pytest.approx(expected, rel=0.15)
+    # Short returns across the edge, of which every frame may be one, are not relaxation.
+    flicker = inside ^ (rng.random(inside.shape) < 0.02)
+    assert relaxation_time(flicker) > 0.6 * expected
+    assert relaxation_time(inside & False) == math.inf
+    assert relaxation_time(rng.random((50, 4)) < 0.5) < 2
 
 
 def test_stuck_walkers_are_seen():

@@ -1,5 +1,6 @@
 """Reference ensembles: the right distribution, a stream that survives kill -9, and refusals."""
 
+import math
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import openmm
@@ -109,6 +111,19 @@ def test_coldest_walkers_sample_the_boltzmann_distribution(tmp_path, hydrogen_ma
     assert diagnostics["round_trips"] > 64
     assert diagnostics["split_r_hat"]["reduced_energy"] < 1.05
     assert diagnostics["effective_frames"]["reduced_energy"] > 200
+    assert diagnostics["relaxation_frames"] == {}
+
+
+def test_a_summary_says_how_well_walkers_mix_and_what_they_remember(aldp: MolecularSystem, tmp_path: Path) -> None:
+    few = generate(aldp, "vacuum", 300.0, TINY, tmp_path / "few.h5")
+    measured = {"split_r_hat": {"phi": 1.2, "psi": 1.1}, "relaxation_frames": {"phi > 0": math.inf, "helical": 3.0}}
+    each = few.frame_interval_ps * len(few) / few.n_groups
+    told = summary(few.with_diagnostics(measured), tmp_path / "few.h5")
+    assert told[-2].startswith("largest split R-hat: 1.200 (phi)")
+    assert told[-1] == f"slowest relaxation: {3 * few.frame_interval_ps:.3g} ps (helical), in {each:.3g} ps of each"
+    # Where nothing came back, nobody knows.
+    measured["relaxation_frames"]["helical"] = math.inf
+    assert summary(few.with_diagnostics(measured), tmp_path / "few.h5")[-1] == told[-2]
 
 
 def with_mirror_image(system: MolecularSystem) -> MolecularSystem:

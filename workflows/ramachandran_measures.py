@@ -272,13 +272,16 @@ def folding_metrics(label: str, found: Folding) -> Iterator[Measured]:
 
 
 def chain_metrics(label: str, frames: ReferenceEnsemble) -> Iterator[Measured]:
-    """Yield how long chains are, together and each, and how far they agree about what is slowest (split R-hat)."""
+    """Yield how long chains are, together and each, their split R-hat, and how long the slowest basin is remembered."""
     whole_ps = len(frames) * frames.frame_interval_ps
     yield Measured(f"{label}_aggregate_ns", 1e-3 * whole_ps)
     yield Measured(f"{label}_chain_ps", whole_ps / frames.n_groups)
     mixing = frames.diagnostics.get("split_r_hat")
     if mixing:
         yield Measured(f"{label}_r_hat", max(mixing.values()))
+    slowest = max(frames.diagnostics.get("relaxation_frames", {}).values(), default=math.inf)
+    if math.isfinite(slowest):
+        yield Measured(f"{label}_relaxation_ps", slowest * frames.frame_interval_ps)
 
 
 def weight_metrics(when: str, worth: WeightDiagnostics) -> Iterator[Measured]:

@@ -227,7 +227,7 @@ def _sample(
 def summary(ensemble: ReferenceEnsemble, path: Path) -> list[str]:
     """Return the lines that tell what was sampled and how far to believe it."""
     from systems.loading import FAVOURED
-    from workflows.trust import worst
+    from workflows.mixing import mixing_lines
 
     made, measured = ensemble.provenance, ensemble.diagnostics
     bias = " with the bias" if made.state.endswith(FAVOURED) else ""
@@ -254,9 +254,7 @@ def summary(ensemble: ReferenceEnsemble, path: Path) -> list[str]:
             f"independent frames: {measured['effective_frames']['reduced_energy']:.0f} by energy, "
             f"{measured['effective_frames'][slowest]:.0f} by {slowest}, the slowest"
         )
-        strange = worst(measured["split_r_hat"])
-        lines.append(f"largest split R-hat: {measured['split_r_hat'][strange]:.3f} ({strange}); below 1.01 is mixed")
-    return lines
+    return lines + mixing_lines(ensemble)
 
 
 def main() -> int:

@@ -213,7 +213,7 @@ def plain_counts(diagnostics: Mapping[str, object]) -> dict[str, int]:
 def summary(ensemble: ReferenceEnsemble, file: Path) -> list[str]:
     """Return the lines that tell what was sampled and how far to believe it."""
     from systems.loading import FAVOURED
-    from workflows.trust import worst
+    from workflows.mixing import mixing_lines
 
     made, measured = ensemble.provenance, ensemble.diagnostics
     bias = " with the bias" if made.state.endswith(FAVOURED) else ""
@@ -231,10 +231,7 @@ def summary(ensemble: ReferenceEnsemble, file: Path) -> list[str]:
         lines.append(f"samples: {measured['samples']}, of which {measured['broken_samples']} are broken and left out")
     for name, found in measured.get("populations", {}).items():
         lines.append(f"population of {name}{bias}: {found['population']:.4f} ± {found['stderr']:.4f}")
-    if "split_r_hat" in measured:
-        strange = worst(measured["split_r_hat"])
-        lines.append(f"largest split R-hat: {measured['split_r_hat'][strange]:.3f} ({strange}); below 1.01 is mixed")
-    return lines
+    return lines + mixing_lines(ensemble)
 
 
 def main() -> int:

@@ -96,6 +96,35 @@ def _normal_scores(x: Float[np.ndarray, "walkers frames"]) -> Float[np.ndarray, 
     return np.asarray(norm.ppf((ranks - 0.375) / (x.size + 0.25)))
 
 
+def relaxation_time(inside: Bool[np.ndarray, "walkers frames"]) -> float:
+    """Return the time, in frames, in which a state forgets who was in it: ``1 / (rate in + rate out)``.
+
+    From what is remembered after a lag and after twice as long, ``1 - p(in) - p(out)`` of a chain of two states, so
+    that neither returns across the edge nor the populations that walkers began with count. The lag is the first of 1,
+    2, 4, ... frames that is half of it, or a third of the frames. Infinite where no walker came in, or none went out.
+
+    References:
+        Swope, Pitera & Suits 2004, J. Phys. Chem. B 108:6571.
+    """
+    lag, longest = 1, inside.shape[1] // 3
+    while (time := _forgotten(inside, lag)) > 2 * lag and 2 * lag <= longest:
+        lag *= 2
+    return time
+
+
+def _forgotten(inside: Bool[np.ndarray, "walkers frames"], lag: int) -> float:
+    early, late = _remembered(inside, lag), _remembered(inside, 2 * lag)
+    if not 0 < late < early:
+        return math.inf if late >= early else 0.0
+    return lag / math.log(early / late)
+
+
+def _remembered(inside: Bool[np.ndarray, "walkers frames"], lag: int) -> float:
+    before, behind = inside[:, :-lag], inside[:, lag:]
+    entered, left = (before < behind).sum(), (before > behind).sum()
+    return 1.0 if entered == 0 or left == 0 else float(1 - entered / (~before).sum() - left / before.sum())
+
+
 @dataclass(frozen=True)
 class WalkerScatter:
     """How far walkers agree on the population of a basin.
