@@ -71,6 +71,11 @@ class ReferenceEnsemble:
         """Number of independent simulations."""
         return len(torch.unique(self.group))
 
+    @property
+    def largest_group_share(self) -> float:
+        """Share of the frames that the group with the most of them has."""
+        return float(self.group.unique(return_counts=True)[1].max()) / len(self)
+
     def select(self, index: Int[Tensor, " selected"]) -> ReferenceEnsemble:
         """Return the frames at ``index``, in that order."""
         return replace(

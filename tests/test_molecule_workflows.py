@@ -276,6 +276,9 @@ def test_particles_down_the_noise_have_families_and_go_on_where_they_were_killed
     sizes = {**SAMPLES, "samples": 400, "threads": 1, "samplers": ("smc",)}
     first = sample.drawn_of(SampleConfig(model=trained, out=tmp_path / "whole", **sizes)).samples["smc"]
     assert first.diagnostics["families"] == first.n_groups == len(first.group.unique())
+    assert first.largest_group_share == max(first.group.tolist().count(one) for one in first.group.unique()) / len(
+        first
+    )
     assert len(first) + first.diagnostics["broken_samples"] == 400
     monkeypatch.setattr(resumable, "SECONDS", 0.0)
     steps = 0
@@ -314,6 +317,8 @@ def test_particles_down_the_noise_are_kept_by_their_weights(
     found = sample.drawn_of(SampleConfig(model=trained, out=tmp_path, **sizes)).samples["smc"]
     assert set(found.group.tolist()) <= set(heavy)
     assert len(found.energies.unique()) <= 3
+    with pytest.raises(NotTrustworthyError, match=r"of the samples of smc descend from one particle \(limit 10 %\)"):
+        sample.run(SampleConfig(model=trained, out=tmp_path, **sizes))
 
 
 def test_a_model_of_other_beads_is_refused_by_the_command_in_one_line(trained: Path, tmp_path: Path) -> None:

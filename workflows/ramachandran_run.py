@@ -25,10 +25,10 @@ from workflows.ramachandran_folding import FoldedStarts
 from workflows.ramachandran_measures import Findings, Judge, Measured, chain_metrics, weight_metrics
 from workflows.ramachandran_planes import Plane
 from workflows.ramachandran_samples import Sample
-from workflows.sample import lost_of, sampled
+from workflows.sample import SMC, lost_of, sampled
 from workflows.weighted_sampling import WeightedEnsemble, WeightedSampling, WeightedSizes, stages_of
 
-SAMPLERS: Mapping[str, str] = {"reverse": "iid", "langevin": "langevin", "smc": "smc"}
+SAMPLERS: Mapping[str, str] = {"reverse": "iid", "langevin": "langevin", SMC: SMC}
 """Where samples come from, each with what its metrics begin with."""
 
 REWEIGHTED = "reweighted"
@@ -195,6 +195,9 @@ class JudgedRun:
             yield trust_generators.check_intact(f"{self.name}, {label}", what, lost, total)
         if "langevin" in seen.samples and (mixing := seen.samples["langevin"].frames.diagnostics.get("split_r_hat")):
             yield trust_generators.check_chains(f"{self.name}, langevin", mixing)
+        if SMC in seen.samples:
+            share = seen.samples[SMC].frames.largest_group_share
+            yield trust_generators.check_families(f"{self.name}, {SMC}", share)
         for label in seen.drawn.alone:
             yield trust_generators.one_family(f"{self.name}, {label}")
         for label, reason in seen.drawn.fallen.items():
@@ -242,4 +245,4 @@ class JudgedRun:
 
 def samplers_of(beads: str) -> Mapping[str, str]:
     """Return the samplers of a bead model, each with its label; particles of all atoms go on to the true energy."""
-    return {sampler: label for sampler, label in SAMPLERS.items() if sampler != "smc" or beads != "all"}
+    return {sampler: label for sampler, label in SAMPLERS.items() if sampler != SMC or beads != "all"}

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from workflows.run_folder import RunFolder, StageResult
     from workflows.trust import Check
 
+SMC = "smc"
+"""The sampler of particles that the energies weigh."""
+
 REWEIGHTED = "reweighted"
 """The sampler that carries particles to the true energy."""
 
@@ -125,7 +128,7 @@ def drawn_of(config: SampleConfig) -> Drawn:
     from workflows.run_start import open_run_folder
     from workflows.sample_reweighted import reweighted
     from workflows.solvation_pipeline import choose_device
-    from workflows.trust_generators import check_intact
+    from workflows.trust_generators import check_families, check_intact
     from workflows.weighted_sampling import stages_of
 
     model = load_molecule_model(config.model)
@@ -149,6 +152,7 @@ def drawn_of(config: SampleConfig) -> Drawn:
                 sampled(folder, name, name, file, model, config, config.seed, device)
             samples = {name: load_ensemble(file) for name, file in files.items()}
             checks = [check_intact(name, *lost_of(one.diagnostics)) for name, one in samples.items()]
+            checks += [check_families(name, one.largest_group_share) for name, one in samples.items() if name == SMC]
             lines = [line for name, file in files.items() for line in summary(samples[name], file)]
             if REWEIGHTED in config.samplers:
                 found, told, check = reweighted(folder, REWEIGHTED, model, config, config.seed, device)
@@ -192,7 +196,7 @@ def sampled(
         else:
             unfinished = file.with_name(f"{file.stem}-unfinished.safetensors")
             with folder.progress.stage(stage, settings.samples) as advance:
-                if sampler == "smc":
+                if sampler == SMC:
                     ensemble = smc_samples(model, settings.samples, seed, where, unfinished, advance)
                 else:
                     ensemble = reverse_samples(
