@@ -24,7 +24,7 @@ from systems.molecular import MolecularSystem
 from systems.peptide import built_peptide, peptide
 from systems.store import read_ensemble, write_ensemble
 from systems.user_molecule import from_openmm, from_pdb
-from workflows.molecule_sampling import beads_of
+from workflows.learned_molecule import beads_of
 from workflows.ramachandran import RamachandranConfig
 from workflows.reference import ReferenceConfig
 from workflows.run_start import open_run_folder

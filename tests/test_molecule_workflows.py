@@ -31,7 +31,16 @@ from systems.beads import bead_atoms
 from systems.molecular import MolecularSystem
 from systems.store import load_ensemble
 from tests.small_reference import small_reference
-from workflows import hotter_frames, molecule_sampling, molecule_stages, ramachandran, resumable, sample, train
+from workflows import (
+    hotter_frames,
+    learned_molecule,
+    molecule_sampling,
+    molecule_stages,
+    ramachandran,
+    resumable,
+    sample,
+    train,
+)
 from workflows.command_line import run_command
 from workflows.ramachandran import RamachandranConfig
 from workflows.reference import ReferenceConfig
@@ -459,8 +468,10 @@ def test_samples_that_all_fall_into_a_hole_are_a_row_and_not_the_end_of_the_tabl
 def test_chains_that_begin_again_are_told_on_the_page(
     reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(molecule_sampling, "REACH", 1e-3)
-    monkeypatch.setattr(molecule_sampling, "_whole", lambda model, positions, energies: torch.arange(len(positions)))
+    monkeypatch.setattr(learned_molecule, "REACH", 1e-3)
+    monkeypatch.setattr(
+        molecule_sampling, "whole_samples", lambda model, positions, energies: torch.arange(len(positions))
+    )
     result = ramachandran.run(
         RamachandranConfig(reference=reference, out=tmp_path, objectives=("dsm",), seeds=(0,), **NETWORK, **SAMPLES)
     )

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from boltzgen_diffclf.compilation import fuse
 from boltzgen_diffclf.coordinates import CentredCoordinates
-from boltzgen_diffclf.errors import FallenApartError, InputError
 from boltzgen_diffclf.free_energy.boltzmann_generator import ROWS, guarded_descent
 from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
@@ -24,13 +22,19 @@ from boltzgen_diffclf.samplers.resampling import systematic
 from boltzgen_diffclf.samplers.state import TensorState
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of
-from systems.beads import bead_system
-from systems.chains import ChainDynamics, ChainSettings, radius
-from systems.ensemble import Provenance, ReferenceEnsemble, evaluate
-from systems.loading import SystemSource
-from systems.molecular import MolecularSystem
+from systems.chains import ChainDynamics, ChainSettings
+from systems.ensemble import ReferenceEnsemble, evaluate
 from systems.recording import record
 from systems.store import write_ensemble
+from workflows.learned_molecule import (
+    beads_of,
+    learned_target,
+    least_noise,
+    provenance_of,
+    reach_nm,
+    single_precision,
+    whole_samples,
+)
 from workflows.resumable import carry_on
 from workflows.sampling_settings import TIMESTEPS_FS, SamplingSettings
 
@@ -38,43 +42,7 @@ CANDIDATES = 256
 """Samples of the reversed noising, of which the one of median energy is where chains begin that all begin at one: that
 of least may lie in a hole of the energy."""
 
-REACH = 20.0
-"""A molecule has fallen apart where an atom is so many units of length from the centroid; about 1.7 are usual."""
-
 Advance = Callable[[float], None]
-
-
-def beads_of(model: MoleculeModel) -> MolecularSystem:
-    """Return what a model is of, as a system without forces.
-
-    Raises:
-        InputError: see :func:`molecule_of`.
-    """
-    return bead_system(molecule_of(model), model.origin["beads"])
-
-
-def molecule_of(model: MoleculeModel) -> MolecularSystem:
-    """Return the molecule that a model is of, all atoms.
-
-    Raises:
-        InputError: a file that it came from is gone, or has changed since the training.
-    """
-    origin = model.origin
-    # Models older than other sources of molecules are of registered ones.
-    system = SystemSource.from_plain(origin.get("source", {"system": origin["system"]})).load()
-    if system.system_hash(origin["state"]) != origin["system_hash"]:
-        raise InputError(f"the files of {origin['system']} have changed since the model was trained: put them back")
-    return system
-
-
-def least_noise(model: MoleculeModel) -> float:
-    """Return the earliest time that the model knows."""
-    return float(model.model.curve.levels[0])
-
-
-def learned_target(model: MoleculeModel) -> LearnedMoleculeTarget:
-    """Return the energy at the least noise as a target on positions [nm], in double precision."""
-    return LearnedMoleculeTarget(model.model, model.coordinates, least_noise(model))
 
 
 def reverse_samples(
@@ -101,16 +69,16 @@ def reverse_samples(
     """
     identity = {"model": model.fingerprint, "samples": n, "levels": n_levels, "seed": seed}
     positions = _reversed(
-        _single_precision(model, device), model.spec.path, n, n_levels, seed, advance, unfinished, identity
+        single_precision(model, device), model.spec.path, n, n_levels, seed, advance, unfinished, identity
     )
     ensemble = ReferenceEnsemble(
-        provenance=_provenance(model, seed, {"sampler": "reverse process", "levels": n_levels}),
+        provenance=provenance_of(model, seed, {"sampler": "reverse process", "levels": n_levels}),
         positions=positions,
         energies=evaluate(learned_target(model), positions),
         group=torch.arange(n),
         frame=torch.zeros(n, dtype=torch.long),
     )
-    whole = ensemble.select(_whole(model, positions, ensemble.energies))
+    whole = ensemble.select(whole_samples(model, positions, ensemble.energies))
     return whole.with_diagnostics({"samples": n, "broken_samples": n - len(whole)})
 
 
@@ -120,9 +88,9 @@ def plausible_positions(model: MoleculeModel, n_levels: int, seed: int, device: 
     Raises:
         FallenApartError: there are none.
     """
-    fast = _single_precision(model, device)
+    fast = single_precision(model, device)
     candidates = _reversed(fast, model.spec.path, CANDIDATES, n_levels, seed, lambda amount: None)
-    return candidates[_whole(model, candidates, evaluate(learned_target(model), candidates))]
+    return candidates[whole_samples(model, candidates, evaluate(learned_target(model), candidates))]
 
 
 def smc_samples(
@@ -154,7 +122,7 @@ def smc_samples(
         FallenApartError: all that have a weight have fallen into a hole of the energy.
         RunFailedError: no particle has a weight.
     """
-    fast = _single_precision(model, device)
+    fast = single_precision(model, device)
     times, coordinates, noising = fast.curve.levels, coordinates_of(fast), PATHS[model.spec.path]
     data = plausible_positions(model, len(times), seed, device)
     stream = named_generator(seed, "smc floors", device)
@@ -171,13 +139,13 @@ def smc_samples(
     chosen = systematic(done.whole_log_weights, named_generator(seed, "smc at the end", device))
     positions = coordinates.positions(done.position[chosen]).cpu()
     ensemble = ReferenceEnsemble(
-        provenance=_provenance(model, seed, {"sampler": "sequential Monte Carlo", "levels": len(times)}),
+        provenance=provenance_of(model, seed, {"sampler": "sequential Monte Carlo", "levels": len(times)}),
         positions=positions,
         energies=evaluate(learned_target(model), positions),
         group=done.root[chosen].cpu(),
         frame=torch.arange(n),
     )
-    whole = ensemble.select(_whole(model, positions, ensemble.energies))
+    whole = ensemble.select(whole_samples(model, positions, ensemble.energies))
     return whole.with_diagnostics({"samples": n, "broken_samples": n - len(whole), "families": whole.n_groups})
 
 
@@ -200,7 +168,7 @@ def langevin_samples(
         advance: told of the frames done, of ``equilibration_frames + frames_per_chain``.
     """
     beads, temperature = beads_of(model), float(model.origin["temperature_kelvin"])
-    fast, exact = _single_precision(model, device), learned_target(model)
+    fast, exact = single_precision(model, device), learned_target(model)
     chains = ChainSettings(
         settings.chains,
         settings.frames_per_chain,
@@ -213,36 +181,15 @@ def langevin_samples(
     n = CANDIDATES if settings.chains_begin == "one" else max(CANDIDATES, settings.chains)
     candidates = _reversed(fast, model.spec.path, n, settings.reverse_levels, seed, lambda amount: None)
     energies = evaluate(exact, candidates)
-    whole = _whole(model, candidates, energies)
+    whole = whole_samples(model, candidates, energies)
     if settings.chains_begin == "one":
         whole = whole[energies[whole].argsort()[len(whole) // 2]][None]
     start = candidates[whole[torch.arange(settings.chains) % len(whole)]]  # taken again where there are too few
     target = LearnedMoleculeTarget(fast, coordinates_of(fast), least_noise(model))
-    source = ChainDynamics(target, exact, start, beads.masses, temperature, _reach_nm(model), chains)
+    source = ChainDynamics(target, exact, start, beads.masses, temperature, reach_nm(model), chains)
     sizes = {key: value for key, value in vars(chains).items() if key != "seed"}
     made = {"sampler": "Langevin", "chains_begin": settings.chains_begin, **sizes}
-    return record(source, beads, _provenance(model, seed, made), path, advance)
-
-
-def _reach_nm(model: MoleculeModel) -> float:
-    return REACH * model.statistics.length_nm
-
-
-def _whole(
-    model: MoleculeModel, positions: Float[Tensor, "samples beads 3"], energies: Float[Tensor, " samples"]
-) -> Int[Tensor, " whole"]:
-    """Return the indices of samples that have an energy and have not fallen apart.
-
-    Raises:
-        FallenApartError: there is one at most, of which nothing can be said.
-    """
-    whole = (energies.isfinite() & (radius(positions) < _reach_nm(model))).nonzero()[:, 0]
-    if len(whole) < 2:
-        fallen = len(positions) - len(whole)
-        raise FallenApartError(
-            f"{fallen} of {len(positions)} samples of the model have fallen apart: train for more steps"
-        )
-    return whole
+    return record(source, beads, provenance_of(model, seed, made), path, advance)
 
 
 def save_samples(path: Path, model: MoleculeModel, ensemble: ReferenceEnsemble) -> None:
@@ -309,19 +256,3 @@ def _reversed(
         lambda state, made: advance(float(made)),
     )
     return done.positions[:n].cpu()
-
-
-def _single_precision(model: MoleculeModel, device: torch.device) -> NoisedEnergyModel:
-    return copy.deepcopy(model.model).float().to(device)
-
-
-def _provenance(model: MoleculeModel, seed: int, settings: dict[str, object]) -> Provenance:
-    beads, origin = beads_of(model), model.origin
-    return Provenance(
-        system=beads.name,
-        state=origin["state"],
-        temperature_kelvin=origin["temperature_kelvin"],
-        system_hash=beads.system_hash(origin["state"]),
-        seed=seed,
-        settings={**settings, "model": f"{origin['objective']} seed {origin['seed']}", "model_hash": model.fingerprint},
-    )

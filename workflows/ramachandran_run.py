@@ -18,7 +18,7 @@ from systems.ensemble import ReferenceEnsemble, evaluate
 from systems.favoured import Favour, biases_of
 from systems.store import load_ensemble
 from workflows import trust, trust_generators
-from workflows.molecule_sampling import learned_target
+from workflows.learned_molecule import learned_target
 from workflows.molecule_stages import MoleculeStages, stage_of_training
 from workflows.ramachandran import LEARNED_FROM, REFERENCE, RamachandranConfig
 from workflows.ramachandran_folding import FoldedStarts

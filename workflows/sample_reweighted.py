@@ -9,7 +9,8 @@ from boltzgen_diffclf.training.molecule_model import MoleculeModel
 from systems.conformers import basin_free_energy
 from systems.ensemble import ReferenceEnsemble
 from systems.store import load_ensemble
-from workflows.molecule_sampling import molecule_of, plausible_positions
+from workflows.learned_molecule import molecule_of
+from workflows.molecule_sampling import plausible_positions
 from workflows.run_folder import RunFolder
 from workflows.sampling_settings import BRIDGE_KEEPS, SamplingSettings
 from workflows.trust import Check

@@ -28,7 +28,7 @@ from systems.ensemble import Provenance, ReferenceEnsemble, evaluate
 from systems.favoured import bias_of
 from systems.molecular import MolecularSystem
 from systems.store import write_ensemble
-from workflows.molecule_sampling import least_noise
+from workflows.learned_molecule import least_noise
 from workflows.resumable import carry_on
 from workflows.run_folder import RunFolder, StageResult
 
