@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import openmm
 import pytest
@@ -22,7 +22,7 @@ from boltzgen_diffclf.coordinates import CentredCoordinates
 from boltzgen_diffclf.errors import FallenApartError, InputError, NotTrustworthyError, RunFailedError
 from boltzgen_diffclf.free_energy import boltzmann_generator
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
-from boltzgen_diffclf.samplers import ReverseSmcState
+from boltzgen_diffclf.samplers import RESAMPLINGS, SOLVERS, ReverseSmcState
 from boltzgen_diffclf.training.clean_data import CleanData, FixedPool
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of, load_molecule_model
 from boltzgen_diffclf.training.noised_training import NoisedTraining
@@ -45,7 +45,7 @@ from workflows.command_line import run_command
 from workflows.ramachandran import RamachandranConfig
 from workflows.reference import ReferenceConfig
 from workflows.sample import SampleConfig
-from workflows.sampling_settings import SAMPLING_PRESETS
+from workflows.sampling_settings import SAMPLING_PRESETS, SamplingSettings
 from workflows.train import TrainConfig
 
 pytestmark = pytest.mark.usefixtures("eager_mode")
@@ -328,6 +328,31 @@ def test_particles_down_the_noise_are_kept_by_their_weights(
     assert len(found.energies.unique()) <= 3
     with pytest.raises(NotTrustworthyError, match=r"of the samples of smc descend from one particle \(limit 10 %\)"):
         sample.run(SampleConfig(model=trained, out=tmp_path, **sizes))
+
+
+def test_the_commands_know_every_solver_and_every_scheme(trained: Path, tmp_path: Path) -> None:
+    hints = get_type_hints(SamplingSettings)
+    assert get_args(hints["solver"]) == tuple(SOLVERS)
+    assert get_args(hints["resampling"]) == tuple(RESAMPLINGS)
+    sizes = {**SAMPLES, "threads": 1, "samples": 60}
+    made = {
+        name: sample.drawn_of(
+            SampleConfig(model=trained, out=tmp_path / name, samplers=("reverse",), solver=name, **sizes)
+        ).samples["reverse"]
+        for name in SOLVERS
+    }
+    assert len({float(one.positions.sum()) for one in made.values()}) == len(SOLVERS)
+    assert made["heun"].provenance.settings["solver"] == "heun"
+    never, always = (
+        sample.drawn_of(
+            SampleConfig(model=trained, out=tmp_path / f"{below}", samplers=("smc",), resample_below=below, **sizes)
+        ).samples["smc"]
+        for below in (0.0, 1.0)
+    )
+    scheme = sample.drawn_of(
+        SampleConfig(model=trained, out=tmp_path / "scheme", samplers=("smc",), resampling="multinomial", **sizes)
+    ).samples["smc"]
+    assert len({float(one.positions.sum()) for one in (never, always, scheme)}) == 3
 
 
 def test_a_model_of_other_beads_is_refused_by_the_command_in_one_line(trained: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from boltzgen_diffclf.errors import RunFailedError
 from boltzgen_diffclf.samplers import (
+    RESAMPLINGS,
     Annealing,
     HamiltonianMonteCarlo,
     Kernel,
@@ -70,12 +71,6 @@ KERNELS: dict[str, Callable[[], Kernel[Any]]] = {
     "mala": mala,
     "unadjusted": unadjusted,
 }
-SCHEMES: dict[str, Resampling] = {
-    "multinomial": multinomial,
-    "stratified": stratified,
-    "systematic": systematic,
-    "residual": residual,
-}
 
 
 @pytest.fixture(params=KERNELS.values(), ids=KERNELS.keys())
@@ -83,7 +78,7 @@ def kernel(request: pytest.FixtureRequest) -> Kernel[Any]:
     return request.param()
 
 
-@pytest.fixture(params=SCHEMES.values(), ids=SCHEMES.keys())
+@pytest.fixture(params=RESAMPLINGS.values(), ids=RESAMPLINGS.keys())
 def scheme(request: pytest.FixtureRequest) -> Resampling:
     return request.param
 

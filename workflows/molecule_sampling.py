@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,8 +17,7 @@ from boltzgen_diffclf.free_energy.boltzmann_generator import ROWS, guarded_desce
 from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import PATHS, DiffusionPath, log_snr_levels
-from boltzgen_diffclf.samplers import ReverseSmcState, sample_reverse
-from boltzgen_diffclf.samplers.resampling import systematic
+from boltzgen_diffclf.samplers import RESAMPLINGS, SOLVERS, ReverseSmcState, ReverseSolver, sample_reverse
 from boltzgen_diffclf.samplers.state import TensorState
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of
@@ -53,6 +52,8 @@ def reverse_samples(
     device: torch.device,
     unfinished: Path | None = None,
     advance: Advance = lambda amount: None,
+    *,
+    solver: str = "ddpm",
 ) -> ReferenceEnsemble:
     """Return independent samples of the reversed noising, each a group of its own, with their learned energies [kT].
 
@@ -66,13 +67,13 @@ def reverse_samples(
         device: where they are made.
         unfinished: where the samples done are kept; None keeps none.
         advance: told of the samples done.
+        solver: one of :data:`~boltzgen_diffclf.samplers.SOLVERS`.
     """
-    identity = {"model": model.fingerprint, "samples": n, "levels": n_levels, "seed": seed}
-    positions = _reversed(
-        single_precision(model, device), model.spec.path, n, n_levels, seed, advance, unfinished, identity
-    )
+    identity = {"model": model.fingerprint, "samples": n, "levels": n_levels, "seed": seed, "solver": solver}
+    fast = single_precision(model, device)
+    positions = _reversed(fast, model.spec.path, n, n_levels, seed, advance, unfinished, identity, solver)
     ensemble = ReferenceEnsemble(
-        provenance=provenance_of(model, seed, {"sampler": "reverse process", "levels": n_levels}),
+        provenance=provenance_of(model, seed, {"sampler": "reverse process", "levels": n_levels, "solver": solver}),
         positions=positions,
         energies=evaluate(learned_target(model), positions),
         group=torch.arange(n),
@@ -100,6 +101,9 @@ def smc_samples(
     device: torch.device,
     unfinished: Path | None = None,
     advance: Advance = lambda amount: None,
+    *,
+    resampling: str = "systematic",
+    resample_below: float = 0.5,
 ) -> ReferenceEnsemble:
     """Return samples of ``exp(-U)`` at the least noise, by sequential Monte Carlo down the levels of the model.
 
@@ -117,6 +121,8 @@ def smc_samples(
         device: where they are made.
         unfinished: where the particles are kept; None keeps none.
         advance: told of the share done, of ``n``.
+        resampling: one of :data:`~boltzgen_diffclf.samplers.RESAMPLINGS`, at the end too.
+        resample_below: effective fraction of the particles below which they are resampled.
 
     Raises:
         FallenApartError: all that have a weight have fallen into a hole of the energy.
@@ -126,20 +132,23 @@ def smc_samples(
     times, coordinates, noising = fast.curve.levels, coordinates_of(fast), PATHS[model.spec.path]
     data = plausible_positions(model, len(times), seed, device)
     stream = named_generator(seed, "smc floors", device)
-    descent, _ = guarded_descent(fast, noising, times, coordinates.from_cartesian(data.to(times)), stream)
+    guarded, _ = guarded_descent(fast, noising, times, coordinates.from_cartesian(data.to(times)), stream)
+    scheme = RESAMPLINGS[resampling]
+    descent = replace(guarded, resampling=scheme, resample_below=resample_below)
+    rule: dict[str, object] = {"resampling": resampling, "resample_below": resample_below}
     done = carry_on(
         descent,
         ReverseSmcState,
         lambda generator: descent.init(n, coordinates.dimension, generator),
         named_generator(seed, "smc", device),
         unfinished,
-        {"model": model.fingerprint, "particles": n, "seed": seed},
+        {"model": model.fingerprint, "particles": n, "seed": seed, **rule},
         lambda state, info: advance(n / (len(times) - 1)),
     )
-    chosen = systematic(done.whole_log_weights, named_generator(seed, "smc at the end", device))
+    chosen = scheme(done.whole_log_weights, named_generator(seed, "smc at the end", device))
     positions = coordinates.positions(done.position[chosen]).cpu()
     ensemble = ReferenceEnsemble(
-        provenance=provenance_of(model, seed, {"sampler": "sequential Monte Carlo", "levels": len(times)}),
+        provenance=provenance_of(model, seed, {"sampler": "sequential Monte Carlo", "levels": len(times), **rule}),
         positions=positions,
         energies=evaluate(learned_target(model), positions),
         group=done.root[chosen].cpu(),
@@ -217,6 +226,7 @@ class _Reversal:
     times: Float[Tensor, " levels"]
     coordinates: CentredCoordinates
     n: int
+    solver: ReverseSolver
 
     def step(self, state: Reversed, generator: torch.Generator) -> tuple[Reversed, int]:
         """Return one batch more, and how many that is."""
@@ -224,7 +234,7 @@ class _Reversal:
         shape = min(ROWS, self.n), self.coordinates.dimension
         spread = torch.hypot(self.path.alpha(times[-1:]), self.path.sigma(times[-1:]))
         noise = torch.randn(shape, generator=generator, dtype=times.dtype, device=times.device)
-        y = sample_reverse(self.denoiser, self.path, times, spread * noise, generator)
+        y = sample_reverse(self.denoiser, self.path, times, spread * noise, generator, solver=self.solver)
         return Reversed(torch.cat([state.positions, self.coordinates.positions(y)])), len(y)
 
     def arrived(self, state: Reversed) -> bool:
@@ -241,10 +251,11 @@ def _reversed(
     advance: Advance,
     unfinished: Path | None = None,
     identity: Mapping[str, object] = MappingProxyType({}),
+    solver: str = "ddpm",
 ) -> Float[Tensor, "samples beads 3"]:
     levels, noising, coordinates = model.curve.levels, PATHS[path], coordinates_of(model)
     times = log_snr_levels(noising, n_levels, float(levels[0]), float(levels[-1])).to(levels)
-    reversal = _Reversal(fuse(model.denoiser, levels.device), noising, times, coordinates, n)
+    reversal = _Reversal(fuse(model.denoiser, levels.device), noising, times, coordinates, n, SOLVERS[solver])
     none = levels.new_empty(0, coordinates.n_atoms, 3)
     done = carry_on(
         reversal,

@@ -231,7 +231,13 @@ class JudgedRun:
 
     def _weighted(self, model: MoleculeModel) -> WeightedEnsemble:
         config, stages = self.config, self.stages
-        sizes = WeightedSizes(config.particles, config.reverse_levels, config.bridge_keeps)
+        sizes = WeightedSizes(
+            config.particles,
+            config.reverse_levels,
+            config.bridge_keeps,
+            config.resampling,
+            config.resample_below,
+        )
         learned_from = stages.positions(stages.training)
         sampling = WeightedSampling(model, stages.system, learned_from, sizes, self.seed, stages.device)
         found = sampling.run(stages.folder, self.name)

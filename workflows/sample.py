@@ -197,10 +197,26 @@ def sampled(
             unfinished = file.with_name(f"{file.stem}-unfinished.safetensors")
             with folder.progress.stage(stage, settings.samples) as advance:
                 if sampler == SMC:
-                    ensemble = smc_samples(model, settings.samples, seed, where, unfinished, advance)
+                    ensemble = smc_samples(
+                        model,
+                        settings.samples,
+                        seed,
+                        where,
+                        unfinished,
+                        advance,
+                        resampling=settings.resampling,
+                        resample_below=settings.resample_below,
+                    )
                 else:
                     ensemble = reverse_samples(
-                        model, settings.samples, settings.reverse_levels, seed, where, unfinished, advance
+                        model,
+                        settings.samples,
+                        settings.reverse_levels,
+                        seed,
+                        where,
+                        unfinished,
+                        advance,
+                        solver=settings.solver,
                     )
             save_samples(file, model, ensemble)
             unfinished.unlink(missing_ok=True)

@@ -37,7 +37,7 @@ def reweighted(
         RunFailedError: the sampler cannot go on, or the disk refuses.
     """
     system, levels = molecule_of(model), settings.reverse_levels
-    sizes = WeightedSizes(settings.samples, levels, BRIDGE_KEEPS)
+    sizes = WeightedSizes(settings.samples, levels, BRIDGE_KEEPS, settings.resampling, settings.resample_below)
     where = plausible_positions(model, levels, seed, device)
     found = WeightedSampling(model, system, where, sizes, seed, device).run(folder, name)
     file = folder.path / f"{name}.h5"

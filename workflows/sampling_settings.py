@@ -33,6 +33,20 @@ class SamplingSettings:
         int, Field(ge=2, description="Independent samples of the reversed noising; also particles that energies weigh.")
     ] = SAMPLING_PRESETS["quick"]["samples"]
     reverse_levels: Annotated[int, Field(ge=2, description="Noise levels that they pass through.")] = 256
+    solver: Annotated[
+        Literal["ddpm", "ddim", "heun", "euler_maruyama"],
+        Field(
+            description="Of the reversed noising: exact given the denoised sample, with or without fresh noise; of "
+            "second order without; or Euler's rule, which wants many levels."
+        ),
+    ] = "ddpm"
+    resampling: Annotated[
+        Literal["systematic", "stratified", "residual", "multinomial"],
+        Field(description="Scheme by which particles live on."),
+    ] = "systematic"
+    resample_below: Annotated[
+        float, Field(ge=0, le=1, description="Effective fraction of the particles below which they are resampled.")
+    ] = 0.5
     chains: Annotated[int, Field(ge=2, description="Langevin chains.")] = SAMPLING_PRESETS["quick"]["chains"]
     chains_begin: Annotated[
         Literal["one", "samples"],

@@ -19,7 +19,7 @@ from boltzgen_diffclf.free_energy.guarded import GuardedTarget
 from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
 from boltzgen_diffclf.observables import integrity
 from boltzgen_diffclf.paths import PATHS, log_snr_levels
-from boltzgen_diffclf.samplers import Bridge, BridgeState, ReverseSmcState
+from boltzgen_diffclf.samplers import RESAMPLINGS, Bridge, BridgeState, Resampling, ReverseSmcState
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.target import InBatches, Target, TransformedTarget
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of
@@ -44,11 +44,15 @@ class WeightedSizes:
         particles: that begin.
         levels: of noise that they pass through, evenly spaced in log-SNR.
         bridge_keeps: conditional effective fraction of each step of the bridge.
+        resampling: one of :data:`~boltzgen_diffclf.samplers.RESAMPLINGS`, of the descent and of the bridge.
+        resample_below: effective fraction of the particles below which they are resampled.
     """
 
     particles: int
     levels: int
     bridge_keeps: float
+    resampling: str = "systematic"
+    resample_below: float = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +162,8 @@ class WeightedSampling:
         times = log_snr_levels(noising, self.sizes.levels, float(levels[0]), float(levels[-1])).to(levels)
         data = coordinates_of(fast).from_cartesian(self._data.to(levels))
         stream = named_generator(self.seed, "floors", self.device)
-        descent, floors = guarded_descent(fast, noising, times, data, stream)
+        guarded, floors = guarded_descent(fast, noising, times, data, stream)
+        descent = replace(guarded, resampling=self._scheme, resample_below=self.sizes.resample_below)
         with folder.progress.stage(stage, len(times) - 1) as advance:
             state = carry_on(
                 descent,
@@ -196,13 +201,24 @@ class WeightedSampling:
             )
         return StageResult(arrays=_arrays(crossing.particles(state)))
 
+    @property
+    def _scheme(self) -> Resampling:
+        return RESAMPLINGS[self.sizes.resampling]
+
     def _bridge(self, floor: float) -> Bridge:
         model = copy.deepcopy(self.model.model).to(self.device)
         coordinates, origin = coordinates_of(model), self.model.origin
         learned = LearnedMoleculeTarget(model, coordinates, least_noise(self.model))
         true = self.system.target(origin["state"], origin["temperature_kelvin"], torch.float64, self.device)
         start = GuardedTarget(_flat(learned, coordinates), floor)
-        return Bridge(start, _flat(true, coordinates), self.sizes.bridge_keeps)
+        sizes = self.sizes
+        return Bridge(
+            start,
+            _flat(true, coordinates),
+            sizes.bridge_keeps,
+            resample_below=sizes.resample_below,
+            resampling=self._scheme,
+        )
 
     def _of_the_state(self, particles: WeightedParticles) -> WeightedParticles:
         """Return the particles with the weights that they have in the state that is wanted."""

@@ -22,6 +22,7 @@ from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import DiffusionPath
 from boltzgen_diffclf.samplers import Bridge, BridgeInfo, BridgeState, MarginalProposal, ReverseSmc, ReverseSmcState
 from boltzgen_diffclf.samplers.diffusion_smc import EnergyAndGradient, ReverseSmcInfo
+from boltzgen_diffclf.samplers.resampling import Resampling, systematic
 from boltzgen_diffclf.target import Target
 
 ROWS = 1024
@@ -73,6 +74,7 @@ class Descent:
         times: growing; the particles begin at the last.
         resolution: width of the modes of the data, see :class:`~boltzgen_diffclf.samplers.MarginalProposal`.
         resample_below: resample when the effective sample size falls below this fraction.
+        resampling: the scheme.
     """
 
     energy_and_gradient: EnergyAndGradient
@@ -80,6 +82,7 @@ class Descent:
     times: Float[Tensor, " levels"]
     resolution: float = 0.0
     resample_below: float = 0.5
+    resampling: Resampling = systematic
 
     def init(self, n: int, dimension: int, generator: torch.Generator) -> ReverseSmcState:
         """Return particles of the noise of data of unit variance, weighed by the model's own energy there."""
@@ -121,6 +124,7 @@ class Descent:
             self.times,
             proposal=MarginalProposal(self.resolution),
             resample_below=self.resample_below,
+            resampling=self.resampling,
             largest_gain=LARGEST_GAIN,
         )
 

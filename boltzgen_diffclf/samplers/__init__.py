@@ -26,7 +26,9 @@ from boltzgen_diffclf.samplers.probability_flow import (
     ProbabilityFlow,
 )
 from boltzgen_diffclf.samplers.replica_exchange import ReplicaExchange, ReplicaExchangeInfo, ReplicaExchangeState
+from boltzgen_diffclf.samplers.resampling import RESAMPLINGS, Resampling
 from boltzgen_diffclf.samplers.reverse import (
+    SOLVERS,
     EulerMaruyama,
     Heun,
     MarginalStep,
@@ -39,6 +41,8 @@ from boltzgen_diffclf.samplers.state import KernelState, LangevinState
 from boltzgen_diffclf.samplers.unadjusted import UnadjustedLangevin
 
 __all__ = [
+    "RESAMPLINGS",
+    "SOLVERS",
     "Annealing",
     "AnnealingResult",
     "AnnealingState",
@@ -65,6 +69,7 @@ __all__ = [
     "ReplicaExchange",
     "ReplicaExchangeInfo",
     "ReplicaExchangeState",
+    "Resampling",
     "ReverseSmc",
     "ReverseSmcState",
     "ReverseSolver",

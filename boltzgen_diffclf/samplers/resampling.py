@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -165,3 +166,12 @@ def _quantiles(weights: Float[Tensor, " n"], probability: Float[Tensor, " m"]) -
     # Rounding may put a tooth at the total itself; it belongs to the last particle that has weight.
     below_total = torch.nextafter(cumulative[-1], torch.zeros_like(cumulative[-1]))
     return torch.searchsorted(cumulative, torch.minimum(probability, below_total), right=True)
+
+
+RESAMPLINGS: Mapping[str, Resampling] = {
+    "systematic": systematic,
+    "stratified": stratified,
+    "residual": residual,
+    "multinomial": multinomial,
+}
+"""Schemes by name, the one that adds least noise first."""

@@ -6,7 +6,7 @@ Each coordinate counts as one degree of freedom, so centred positions take this 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
@@ -164,6 +164,15 @@ class Heun:
         end = x + step * slope
         slope_there = (end - denoiser(path.alpha(s) * end, s.expand(len(y)))) / noise_s
         return path.alpha(s) * (x + 0.5 * step * (slope + slope_there))
+
+
+SOLVERS: Mapping[str, ReverseSolver] = {
+    "ddpm": MarginalStep(1.0),
+    "ddim": MarginalStep(0.0),
+    "heun": Heun(),
+    "euler_maruyama": EulerMaruyama(),
+}
+"""Solvers by name; the first wants the fewest levels, the second and third draw nothing on the way."""
 
 
 def sample_reverse(
