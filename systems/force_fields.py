@@ -14,6 +14,7 @@ import openmm
 from openmm import app, unit
 
 from boltzgen_diffclf.errors import InputError, first_line, nearest_name
+from systems.charmm import CHARMM36, charmm_force_field, with_types_in_order
 from systems.solvation_states import solvation_states
 
 FORCE_FIELDS: Mapping[str, str] = MappingProxyType(
@@ -21,6 +22,7 @@ FORCE_FIELDS: Mapping[str, str] = MappingProxyType(
         "amber99sb-ildn": "amber99sbildn.xml",
         "ff14sb": "amber14/protein.ff14SB.xml",
         "ff96": "amber96.xml",
+        "charmm36": CHARMM36,
     }
 )
 """OpenMM's file of each force field."""
@@ -45,14 +47,6 @@ OWN_SOLVENTS: Mapping[tuple[str, str], str] = MappingProxyType(
 )
 """Where OpenMM has parameters of a solvent model for one force field: they are taken in place of the general ones."""
 
-REFUSED: Mapping[str, str] = MappingProxyType(
-    {
-        "charmm36": "its Lennard-Jones and improper forces are not compiled, and OpenMM's file of it knows no caps: "
-        "make its System elsewhere, and sample that by workflows.reference --openmm-system --engine openmm",
-    }
-)
-"""Force fields that one may well ask for, and why they are not here."""
-
 _PH = 7.0
 
 _NO_MINIMUM = (
@@ -63,8 +57,6 @@ _NO_MINIMUM = (
 
 def require_force_field(name: str, solvent: str) -> None:
     """Raise an InputError that lists the valid names unless both are known, and together."""
-    if name.lower() in REFUSED:
-        raise InputError(f"force field '{name}': {REFUSED[name.lower()]}")
     if name not in FORCE_FIELDS:
         raise InputError(
             f"unknown force field '{name}': choose one of {', '.join(FORCE_FIELDS)}"
@@ -86,6 +78,8 @@ def force_field(name: str, solvent: str = "vacuum") -> app.ForceField:
     """
     require_force_field(name, solvent)
     file = OWN_SOLVENTS.get((name, solvent), SOLVENTS[solvent])
+    if FORCE_FIELDS[name] == CHARMM36:
+        return charmm_force_field(file)
     return app.ForceField(FORCE_FIELDS[name], *([file] if file else []))
 
 
@@ -102,7 +96,8 @@ def parametrised_states(topology: app.Topology, name: str, solvent: str) -> dict
 
 def _create_system(topology: app.Topology, name: str, solvent: str) -> openmm.System:
     with one_line_of(name):
-        return force_field(name, solvent).createSystem(topology, nonbondedMethod=app.NoCutoff, constraints=None)
+        system = force_field(name, solvent).createSystem(topology, nonbondedMethod=app.NoCutoff, constraints=None)
+    return with_types_in_order(system)
 
 
 def with_hydrogens(

@@ -8,6 +8,9 @@ from openmm import app
 
 from systems.sequence import VARIANTS
 
+CHARMM_NAMES: Mapping[str, str] = {"HSD": "HID", "HSE": "HIE", "HSP": "HIP"}
+"""What CHARMM calls the protonations of histidine."""
+
 _ATOMS = ("ATOM", "HETATM")
 """How the lines of atoms begin."""
 
@@ -45,7 +48,7 @@ def _variant_of(residue: str, hydrogens: Set[str]) -> str | None:
 def usual_names(text: str) -> str:
     """Return the text of a PDB file with variants under the names of their amino acids, whose bonds OpenMM knows."""
     return "".join(
-        line[:17] + VARIANTS.get(line[17:20], line[17:20]) + line[20:] if line.startswith(_ATOMS) else line
+        line[:17] + VARIANTS.get(_variant(line), _variant(line)) + line[20:] if line.startswith(_ATOMS) else line
         for line in text.splitlines(keepends=True)
     )
 
@@ -55,5 +58,10 @@ def _names_in_file(text: str) -> Mapping[tuple[str, str, str], str]:
     names: dict[tuple[str, str, str], str] = {}
     for line in text.splitlines():
         if line.startswith(_ATOMS):
-            names.setdefault((line[21].strip(), line[22:26].strip(), line[26:27].strip()), line[17:20].strip())
+            names.setdefault((line[21].strip(), line[22:26].strip(), line[26:27].strip()), _variant(line).strip())
     return names
+
+
+def _variant(line: str) -> str:
+    """Return what the line of an atom calls its residue, a name of CHARMM in the usual one."""
+    return CHARMM_NAMES.get(line[17:20], line[17:20])

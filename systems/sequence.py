@@ -46,7 +46,7 @@ def parse_sequence(text: str) -> tuple[str, ...]:
     residues = tuple(name for part in parts for name in _residues_of(part, text, is_alone=len(parts) == 1))
     _require_caps_at_ends(residues, text)
     if len(residues) < 2:
-        raise InputError(f"'{text}' is a single residue, and no force field has one with two free ends: add caps")
+        raise InputError(f"'{text}' is a single residue with two free ends, and few force fields have one: add caps")
     return residues
 
 

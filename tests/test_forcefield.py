@@ -319,7 +319,7 @@ class TestRefusals:
         [
             (openmm.MonteCarloBarostat(1.0, 300.0), "force 0 (MonteCarloBarostat)"),
             (openmm.CustomExternalForce("x^2"), "force 0 (CustomExternalForce)"),
-            (openmm.CustomBondForce("r"), "force 0 (CustomBondForce)"),
+            (openmm.CustomAngleForce("theta"), "force 0 (CustomAngleForce)"),
         ],
     )
     def test_unknown_forces(self, force, named):

@@ -345,7 +345,9 @@ def test_heavier_hydrogens_are_still_hydrogens(dipeptide, files):
 
 def test_a_force_that_is_not_compiled_is_named_before_a_run_begins(dipeptide, files, tmp_path):
     system = dipeptide.openmm_system("implicit")
-    system.addForce(openmm.CustomBondForce("r"))
+    force = openmm.CustomBondForce("r")
+    force.addBond(0, 1, [])
+    system.addForce(force)
     (files / "mine.xml").write_text(openmm.XmlSerializer.serialize(system))
     config = SolvationConfig(openmm_system=files / "mine.xml", topology=files / "mine.pdb", out=tmp_path / "run")
     with pytest.raises(InputError, match="CustomBondForce"):

@@ -16,6 +16,7 @@ from boltzgen_diffclf.coordinates import InternalCoordinates
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.observables import torsion_angles
 from systems.chignolin import FOLDED, SEQUENCE
+from systems.force_fields import FORCE_FIELDS
 from systems.forcefield.reader import read_system
 from systems.peptide import built_peptide, peptide
 from systems.residue_geometry import SIDE_CHAIN_TORSIONS
@@ -172,7 +173,7 @@ def test_torsions_are_named_by_residue_and_plainly_where_only_one_has_both():
     assert [names[atom] for atom in two.torsions["psi-GLY3"]] == ["N", "CA", "C", "N"]
 
 
-@pytest.mark.parametrize("forcefield", ["amber99sb-ildn", "ff14sb", "ff96"])
+@pytest.mark.parametrize("forcefield", FORCE_FIELDS)
 @pytest.mark.parametrize("solvent", ["obc1", "obc2", "hct", "gbn", "gbn2"])
 @pytest.mark.usefixtures("eager_mode")
 def test_every_force_field_and_solvent_is_compiled_and_agrees_with_openmm(forcefield, solvent):
@@ -200,7 +201,7 @@ def test_vacuum_has_no_other_states():
         ({"torsions": {"tau": {2: 60.0}}}, "unknown torsion 'tau'"),
         ({"torsions": {"psi": {2: float("nan")}}}, "psi of residue 2 is nan"),
         ({"forcefield": "ff15"}, "unknown force field 'ff15'.*did you mean 'ff14sb'"),
-        ({"forcefield": "charmm36"}, "force field 'charmm36': its Lennard-Jones"),
+        ({"forcefield": "charmm22"}, "unknown force field 'charmm22'.*did you mean 'charmm36'"),
         ({"solvent": "pcm"}, "force field amber99sb-ildn has no solvent model 'pcm': choose one of obc2"),
     ],
 )

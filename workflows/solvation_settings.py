@@ -68,7 +68,7 @@ class SolvationConfig(SystemSettings):
     ] = None
     to_forcefield: Annotated[
         str | None,
-        Field(description="Second force field of --leg forcefield: amber99sb-ildn, ff14sb, ff96."),
+        Field(description="Second force field of --leg forcefield: amber99sb-ildn, ff14sb, ff96, charmm36."),
     ] = None
     out: Annotated[
         Path | None,

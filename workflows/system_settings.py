@@ -51,7 +51,9 @@ class SystemSettings:
     pdb: Annotated[Path | None, Field(description="Peptide or protein of this PDB file.")] = None
     forcefield: Annotated[
         str | None,
-        Field(description=f"Of --peptide or --pdb: amber99sb-ildn, ff14sb, ff96 ({FORCE_FIELD} where not given)."),
+        Field(
+            description=f"Of --peptide or --pdb: amber99sb-ildn, ff14sb, ff96, charmm36 ({FORCE_FIELD} if not given)."
+        ),
     ] = None
     solvent: Annotated[
         str | None,

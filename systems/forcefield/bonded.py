@@ -1,4 +1,4 @@
-"""Angles, torsions and correction maps: energies and gradients of a block of configurations."""
+"""Angles, torsions, improper ones and correction maps: energies and gradients of a block of configurations."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from systems.forcefield.parameters import (
     AngleParameters,
     CmapParameters,
     ForceFieldParameters,
+    HarmonicTorsionParameters,
     Indices,
     TorsionParameters,
 )
@@ -97,6 +98,39 @@ class Torsions(nn.Module):
                 slope = slope + n * self.sine[n] * cosine_n
             cosine_n, sine_n = cosine_n * cosine - sine_n * sine, sine_n * cosine + cosine_n * sine
         return energy, slope
+
+
+class HarmonicTorsions(nn.Module):
+    """Torsions held at an angle, as improper ones are."""
+
+    i: Tensor
+    j: Tensor
+    k: Tensor
+    m: Tensor
+    phi0: Tensor
+    k_force: Tensor
+    period: Tensor
+    furthest: Tensor
+
+    def __init__(self, parameters: HarmonicTorsionParameters, dtype: torch.dtype) -> None:
+        super().__init__()
+        for name, atoms in zip("ijkm", parameters.atoms.T, strict=True):
+            self.register_buffer(name, torch.as_tensor(atoms.copy()))
+        self.register_buffer("phi0", column(parameters.phi0, dtype))
+        self.register_buffer("k_force", column(parameters.k, dtype))
+        self.register_buffer("period", column(parameters.period, dtype))
+        # A difference of two angles is never as large as 4 pi.
+        furthest = np.where(parameters.period > 0, 0.5 * parameters.period, 4 * math.pi)
+        self.register_buffer("furthest", column(furthest, dtype))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Vector]:
+        """Return the energy ``(chunks, torsions, lanes)`` and its gradient at the four atoms, joined."""
+        angle = dihedral(x, (self.i, self.j, self.k, self.m))
+        away = torch.atan2(angle.sine, angle.cosine) - self.phi0
+        round_trip = self.period * torch.sign(away) * (away.abs() > self.furthest).to(away.dtype)
+        away = away - round_trip
+        slope = self.k_force * away
+        return 0.5 * slope * away, join(*angle.gradient(slope))
 
 
 class Cmap(nn.Module):
@@ -189,6 +223,11 @@ class Bonded(nn.Module):
             terms.append((Angles(angles, dtype), angles.atoms))
         if len(torsions.atoms):
             terms.append((Torsions(torsions, dtype), torsions.atoms))
+        terms += [
+            (HarmonicTorsions(harmonic, dtype), harmonic.atoms)
+            for harmonic in parameters.harmonic_torsions
+            if len(harmonic.k)
+        ]
         terms += [(Cmap(cmap, dtype), np.concatenate([cmap.first, cmap.second], axis=1)) for cmap in parameters.cmaps]
         self.terms = nn.ModuleList([OnAtoms(term, atoms, parameters.n_atoms) for term, atoms in terms])
 

@@ -26,7 +26,9 @@ def compile_system(
 
     Computed are HarmonicBondForce, HarmonicAngleForce, PeriodicTorsionForce, RBTorsionForce, CMAPTorsionForce,
     NonbondedForce without cutoff, GBSAOBCForce and the CustomGBForce models HCT, OBC1, OBC2, GBn and GBn2, with
-    and without ACE surface term and salt. CMMotionRemover and force groups play no part; global parameters have
+    and without ACE surface term and salt. CustomNonbondedForce and CustomBondForce are computed where they are
+    Lennard-Jones terms, whatever the parameters of a pair are made of (NBFIX, 1-4 pairs of CHARMM), and
+    CustomTorsionForce where it is harmonic. CMMotionRemover and force groups play no part; global parameters have
     their defaults.
 
     In float64 the result is that of OpenMM's Reference platform to a relative 1e-6 in energy and 1e-5 in force

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from systems.forcefield.born import Born
-from systems.forcefield.expressions import Expression, ExpressionError, Value
+from systems.forcefield.custom_terms import CustomTerms
+from systems.forcefield.expressions import ExpressionError, Value
 from systems.forcefield.generalised_born import MODELS, BornModel, Medium, born_parameters
 from systems.forcefield.pairs import Distances
 from systems.forcefield.parameters import Array, BornParameters, Indices
@@ -32,11 +33,7 @@ class CustomGB:
         names = [force.getPerParticleParameterName(i) for i in range(force.getNumPerParticleParameters())]
         values = np.array([force.getParticleParameters(i) for i in range(force.getNumParticles())])
         self.particles: dict[str, Array] = dict(zip(names, values.T, strict=True))
-        self.globals: dict[str, float] = {
-            force.getGlobalParameterName(i): force.getGlobalParameterDefaultValue(i)
-            for i in range(force.getNumGlobalParameters())
-        }
-        self.tables = dict(self.table(i) for i in range(force.getNumTabulatedFunctions()))
+        self.terms = CustomTerms(index, force)
         computed = [force.getComputedValueParameters(i) for i in range(force.getNumComputedValues())]
         if [(name, self.is_pair(kind)) for name, _, kind in computed] != [("I", True), ("B", False)]:
             found = ", ".join(f"{name} = '{text}'" for name, text, _ in computed)
@@ -56,26 +53,6 @@ class CustomGB:
             self.refuse("leaves out excluded pairs, where the known models take all pairs")
         return bool(kind != openmm.CustomGBForce.SingleParticle)
 
-    def table(self, i: int) -> tuple[str, Array]:
-        """Return a tabulated function as a matrix indexed by its two arguments."""
-        name, function = self.force.getTabulatedFunctionName(i), self.force.getTabulatedFunction(i)
-        if not isinstance(function, openmm.Discrete2DFunction):
-            self.refuse(f"has the tabulated function {name!r} of an unknown kind ({type(function).__name__})")
-        width, height, values = function.getFunctionParameters()
-        return name, np.array(values).reshape(height, width).T
-
-    def evaluate(self, text: str, variables: Mapping[str, Value]) -> Array:
-        """Return the value of an expression of this force.
-
-        Raises:
-            ExpressionError: when it cannot be read.
-        """
-        functions: dict[str, Callable[..., Value]] = {
-            name: lambda row, column, table=table: table[np.asarray(row, dtype=int), np.asarray(column, dtype=int)]
-            for name, table in self.tables.items()
-        }
-        return np.asarray(Expression(text, functions).evaluate({**self.globals, **variables}), dtype=float)
-
     def medium(self) -> Medium:
         """Return dielectric constants and screening, from definitions in the energy terms or global parameters."""
         solute, solvent = self.constant("soluteDielectric", None), self.constant("solventDielectric", None)
@@ -91,7 +68,7 @@ class CustomGB:
         for text in (*self.single_terms, *self.pair_terms):
             definitions = text.partition(";")[2]
             try:
-                values.add(float(self.evaluate(f"{name};{definitions}", {})))
+                values.add(float(self.terms.evaluate(f"{name};{definitions}", {})))
             except ExpressionError:
                 # A term that does not use the name has no value for it.
                 continue
@@ -115,7 +92,7 @@ class Probe:
             name: generator.uniform(*ranges.get(name, (0.2, 1.0)), size=self.N_ATOMS) for name in source.particles
         }
         if "radindex" in self.particles:
-            kinds = min((min(table.shape) for table in source.tables.values()), default=1)
+            kinds = min((min(table.shape) for table in source.terms.tables.values()), default=1)
             self.particles["radindex"] = generator.integers(kinds, size=self.N_ATOMS).astype(float)
         self.first, self.second = np.triu_indices(self.N_ATOMS, k=1)
         # From atoms inside one another to pairs beyond the reach of a neck.
@@ -127,13 +104,13 @@ class Probe:
 
     def kernel(self, model: BornModel, medium: Medium, surface: bool) -> Born:
         """Return the kernels of a model for the random atoms."""
-        born = born_parameters(model, medium, self.particles, self.source.tables, surface)
+        born = born_parameters(model, medium, self.particles, self.source.terms.tables, surface)
         return Born(born, self.first, self.second, torch.float64)
 
     def agrees(self, texts: Sequence[str], variables: Mapping[str, Value], kernel: Tensor) -> bool:
         """Return whether expressions sum to the values that a kernel gives."""
         try:
-            expected = sum((self.source.evaluate(text, variables) for text in texts), np.zeros(kernel.numel()))
+            expected = sum((self.source.terms.evaluate(text, variables) for text in texts), np.zeros(kernel.numel()))
         except ExpressionError:
             return False
         return bool(np.allclose(expected, kernel.flatten().numpy(), rtol=1e-9, atol=1e-10))
@@ -181,7 +158,7 @@ def read_custom_gb(index: int, force: Any) -> BornParameters:
     kernels = {
         (model, surface): probe.kernel(model, medium, surface)
         for model in MODELS
-        if model.particle_names <= set(source.particles) and model.table_names <= set(source.tables)
+        if model.particle_names <= set(source.particles) and model.table_names <= set(source.terms.tables)
         for surface in (False, True)
     }
     checks: list[tuple[Callable[[Born], bool], str, Sequence[str]]] = [
@@ -196,4 +173,4 @@ def read_custom_gb(index: int, force: Any) -> BornParameters:
             known = ", ".join(model.name for model in MODELS)
             source.refuse(f"has {what} {' + '.join(map(repr, texts)) or '0'}, which is in no known model ({known})")
     model, surface = next(iter(kernels))
-    return born_parameters(model, medium, source.particles, source.tables, surface)
+    return born_parameters(model, medium, source.particles, source.terms.tables, surface)

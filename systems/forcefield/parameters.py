@@ -50,6 +50,23 @@ class TorsionParameters:
 
 
 @dataclass(frozen=True)
+class HarmonicTorsionParameters:
+    """Harmonic torsions ``u = k / 2 (phi - phi0)^2``, ``phi`` between -pi and pi.
+
+    Attributes:
+        atoms: of each torsion.
+        phi0: where its energy is least [rad].
+        k: its strength.
+        period: what a difference of more than half of it is brought back by [rad]; 0 where it is taken as it is.
+    """
+
+    atoms: Int[Indices, "torsions 4"]
+    phi0: Array
+    k: Array
+    period: Array
+
+
+@dataclass(frozen=True)
 class CmapParameters:
     """Bicubic correction maps on two torsions; ``coefficients[m, a, b]`` is the 4 x 4 polynomial of a grid cell.
 
@@ -123,6 +140,7 @@ class ForceFieldParameters:
     pairs: PairParameters
     angles: AngleParameters
     torsions: TorsionParameters
+    harmonic_torsions: tuple[HarmonicTorsionParameters, ...] = field(default=())
     cmaps: tuple[CmapParameters, ...] = field(default=())
     born: tuple[BornParameters, ...] = field(default=())
 
@@ -142,6 +160,7 @@ class ForceFieldParameters:
             ),
             angles=replace(angles, k=beta * angles.k),
             torsions=replace(torsions, cosine=beta * torsions.cosine, sine=beta * torsions.sine),
+            harmonic_torsions=tuple(replace(harmonic, k=beta * harmonic.k) for harmonic in self.harmonic_torsions),
             cmaps=tuple(replace(cmap, coefficients=beta * cmap.coefficients) for cmap in self.cmaps),
             born=tuple(
                 replace(born, prefactor=beta * born.prefactor, surface=beta * born.surface) for born in self.born

@@ -12,12 +12,15 @@ from openmm import unit
 from boltzgen_diffclf.errors import UnsupportedSystemError
 from systems.forcefield.cmap import read_cmaps
 from systems.forcefield.custom_gb import read_custom_gb
+from systems.forcefield.custom_pairs import read_custom_bonds, read_custom_nonbonded
+from systems.forcefield.custom_torsions import read_custom_torsions
 from systems.forcefield.generalised_born import COULOMB_CONSTANT, read_gbsa_obc
 from systems.forcefield.parameters import (
     AngleParameters,
     BornParameters,
     CmapParameters,
     ForceFieldParameters,
+    HarmonicTorsionParameters,
     PairParameters,
 )
 from systems.forcefield.refusal import INSTEAD, refuse
@@ -38,6 +41,7 @@ class Reader:
         self.bond_k, self.bond_k_r0, self.bond_k_r0_r0 = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         self.angles: list[tuple[int, int, int, float, float]] = []
         self.torsions = TorsionTable()
+        self.harmonic_torsions: list[HarmonicTorsionParameters] = []
         self.cmaps: list[CmapParameters] = []
         self.born: list[BornParameters] = []
         self.readers: dict[str, Callable[[int, Any], None]] = {
@@ -49,6 +53,9 @@ class Reader:
             "NonbondedForce": self.read_nonbonded,
             "GBSAOBCForce": self.read_gbsa_obc,
             "CustomGBForce": self.read_custom_gb,
+            "CustomNonbondedForce": self.read_custom_nonbonded,
+            "CustomBondForce": self.read_custom_bonds,
+            "CustomTorsionForce": self.read_custom_torsions,
         }
 
     def read(self, index: int, force: openmm.Force) -> None:
@@ -130,6 +137,22 @@ class Reader:
         """Add a generalised Born model written as expressions."""
         self.born.append(read_custom_gb(index, force))
 
+    def read_custom_nonbonded(self, index: int, force: Any) -> None:
+        """Add Lennard-Jones terms written as an expression, of all pairs."""
+        lj12, lj6 = read_custom_nonbonded(index, force)
+        self.lj12 += lj12
+        self.lj6 += lj6
+
+    def read_custom_bonds(self, index: int, force: Any) -> None:
+        """Add Lennard-Jones terms written as an expression, of some pairs."""
+        lj12, lj6 = read_custom_bonds(index, force, self.n_atoms)
+        self.lj12 += lj12
+        self.lj6 += lj6
+
+    def read_custom_torsions(self, index: int, force: Any) -> None:
+        """Add harmonic torsions."""
+        self.harmonic_torsions.append(read_custom_torsions(index, force))
+
     def parameters(self) -> ForceFieldParameters:
         """Return all terms collected."""
         first, second = np.triu_indices(self.n_atoms, k=1)
@@ -147,6 +170,7 @@ class Reader:
             ),
             angles=AngleParameters(angles, theta0, strength),
             torsions=self.torsions.parameters(),
+            harmonic_torsions=tuple(self.harmonic_torsions),
             cmaps=tuple(self.cmaps),
             born=tuple(self.born),
         )
