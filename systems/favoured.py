@@ -22,6 +22,9 @@ from systems.molecular import MolecularSystem
 
 _ARC = re.compile(r"(.+?)\s+in\s+([-+]?[0-9.]+)\s*\.\.\s*([-+]?[0-9.]+)")
 
+NARROWEST = 20.0
+"""Arc [degrees] that a bias, whose edges are smooth, still fills by two thirds of its depth."""
+
 
 @dataclass(frozen=True)
 class Favour:
@@ -29,7 +32,8 @@ class Favour:
 
     Attributes:
         where: a basin by its name, or ``TORSION in LOW..HIGH`` [degrees], such as a barrier between two basins.
-        depth_kt: by how much it is made deeper [kT]; a negative depth makes it shallower.
+        depth_kt: by how much it is made deeper [kT], in the middle of a wide arc, and less towards its smooth edges; a
+            negative depth makes it shallower.
     """
 
     where: str
@@ -85,9 +89,12 @@ def region_of(system: MolecularSystem, where: str) -> TorsionArc:
             f"{', '.join(system.torsions)}{nearest_name(torsion, [*system.torsions])}"
         )
     try:
-        low, high = (math.radians(float(end)) for end in ends)
-        return TorsionArc(system.torsions[torsion], Arc(low, high))
-    except ValueError as error:
+        low, high = (float(end) for end in ends)
+    except ValueError:
+        low = high = math.nan
+    if not (-180 <= low <= 180 and -180 <= high <= 180 and NARROWEST <= (high - low) % 360 <= 360 - NARROWEST):
         raise InputError(
-            f"'{where}' is no arc: write TORSION in LOW..HIGH, two angles in degrees that differ"
-        ) from error
+            f"'{where}' is no arc: write TORSION in LOW..HIGH, two angles from -180 to 180 degrees that are at least "
+            f"{NARROWEST:g} degrees apart either way"
+        )
+    return TorsionArc(system.torsions[torsion], Arc(math.radians(low), math.radians(high)))

@@ -146,9 +146,12 @@ class SystemSource:
     @classmethod
     def from_plain(cls, values: Mapping[str, object]) -> SystemSource:
         """Return the description that :meth:`as_plain` gave."""
+        favour = list(values.get("favour", ()))  # type: ignore[call-overload]
+        if favour and isinstance(favour[0], str):  # of a model from when there was one at most
+            favour = [favour]
         several = {
             "torsions": tuple(values.get("torsions", ())),  # type: ignore[arg-type]
-            "favour": tuple((where, depth) for where, depth in values.get("favour", ())),  # type: ignore[attr-defined]
+            "favour": tuple((where, depth) for where, depth in favour),
         }
         return cls(**{**values, **several})  # type: ignore[arg-type]
 

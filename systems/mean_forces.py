@@ -17,9 +17,10 @@ from boltzgen_diffclf.samplers.kernels import Langevin
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.target import SingleLevel
 from boltzgen_diffclf.units import thermal_energy_kj_per_mol
+from systems.hot_frames import LARGEST_FORCE
 from systems.molecular import MolecularSystem
 
-SETTLING, DRAWS, STRIDE = 300, 20, 10
+SETTLING, DRAWS, STRIDE = 600, 20, 10
 """Time steps before the first draw, draws of each mean, and time steps from one to the next."""
 
 TIMESTEP_PS, FRICTION_PER_PS = 1e-3, 40.0
@@ -42,8 +43,8 @@ def mean_forces(
     """Return the mean force on some atoms [kT/nm], which stand still while the others move about them.
 
     Right on average once the others have settled, which takes bonds and angles a fraction of a picosecond, and what
-    has to cross a barrier longer. Forces on all atoms are those of the force field. Not a number where the others have
-    left the molecule.
+    has to cross a barrier longer. Forces on all atoms are those of the force field. Not a number where a force on the
+    others says at the end that they have left the molecule.
 
     Args:
         system: all atoms.
@@ -59,20 +60,24 @@ def mean_forces(
         InputError: unknown state.
         UnsupportedSystemError: the System is not compiled.
     """
-    target = system.target(state, temperature_kelvin=temperature_kelvin, dtype=torch.float32, device=device)
+    is_free = len(atoms) < system.n_atoms
+    dtype = torch.float32 if is_free else torch.float64
+    target = system.target(state, temperature_kelvin=temperature_kelvin, dtype=dtype, device=device)
     ladder, kept, stream = SingleLevel(target), list(atoms), named_generator(seed, "mean forces", device)
     inverse_mass = (thermal_energy_kj_per_mol(temperature_kelvin) / system.masses[:, None]).to(target.dtype)
     inverse_mass[kept] = 0.0
-    settling, draws = (SETTLING, DRAWS) if len(kept) < system.n_atoms else (0, 1)
+    settling, draws = (SETTLING, DRAWS) if is_free else (0, 1)
     kernel, found = Langevin(TIMESTEP_PS, FRICTION_PER_PS, inverse_mass), []
     for part in positions.split(BATCH):
         level = torch.zeros(len(part), dtype=torch.long, device=device)
         moving = kernel.init(ladder, part.to(device, target.dtype), level, stream)
-        moving, _ = kernel.run(ladder, moving, level, settling, stream)
-        total = moving.force[:, kept].double()
+        moving, info = kernel.run(ladder, moving, level, settling, stream)
+        total, broken = moving.force[:, kept].double(), info.nonfinite
         for _ in range(draws - 1):
-            moving, _ = kernel.run(ladder, moving, level, STRIDE, stream)
+            moving, info = kernel.run(ladder, moving, level, STRIDE, stream)
             total += moving.force[:, kept]
-        found.append((total / draws).cpu())
+            broken |= info.nonfinite
+        broken |= ~(moving.force.norm(dim=-1).amax(1) < LARGEST_FORCE)
+        found.append((total / draws).masked_fill(broken[:, None, None], torch.nan).cpu())
         advance(float(len(part)))
     return torch.cat(found)

@@ -95,7 +95,10 @@ def start_in_arc(system: MolecularSystem, state: str, torsion: str, arc: Arc) ->
     held = _held(system.openmm_system(state), region.atoms, float(angles[best]))
     settled = positions_from_quantity(minimised(held, unit.Quantity(candidates[best].numpy(), unit.nanometer)))
     if not bool(region(settled[None])):
-        raise InputError(f"no configuration of {system.name} was found in {region.arc}: choose a wider basin")
+        raise InputError(
+            f"no configuration of {system.name} was found with {torsion} from {math.degrees(arc.low):.0f} to "
+            f"{math.degrees(arc.high):.0f} degrees: choose a wider basin"
+        )
     return settled
 
 

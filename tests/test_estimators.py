@@ -504,7 +504,13 @@ def test_the_relaxation_time_is_that_of_a_chain_of_two_states_wherever_it_begins
     flicker = inside ^ (rng.random(inside.shape) < 0.02)
     assert relaxation_time(flicker) > 0.6 * expected
     assert relaxation_time(inside & False) == math.inf
-    assert relaxation_time(rng.random((50, 4)) < 0.5) < 2
+    assert relaxation_time(rng.random((2000, 40)) < 0.5) < 1
+    # A few crossings tell nothing, and where the walkers end, what was found before stays.
+    few = np.zeros((64, 400), dtype=bool)
+    few[:9, 100:150] = True
+    assert relaxation_time(few) == math.inf
+    short = relaxation_time(inside[:, 300:350])
+    assert 0.3 * expected < short < 3 * expected
 
 
 def test_stuck_walkers_are_seen():

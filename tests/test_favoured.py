@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from workflows.ramachandran import RamachandranConfig
 from workflows.ramachandran_measures import Findings, Judge
 from workflows.ramachandran_samples import Sample
 from workflows.reference import ReferenceConfig, ensemble_of
+from workflows.run_start import open_run_folder
 from workflows.sample import SampleConfig
 from workflows.train import TrainConfig
 from workflows.weighted_sampling import change_of_weights
@@ -98,7 +101,9 @@ def test_several_biases_add_up(molecule: MolecularSystem) -> None:
     [
         ("phi in 100", "has no basin 'phi in 100'"),
         ("phy in 100..160", "has no torsion 'phy': choose one of phi, psi; did you mean 'phi'"),
-        ("phi in 100..460", "is no arc"),
+        ("phi in 100..460", "two angles from -180 to 180 degrees"),
+        ("phi in 100..110", "at least 20 degrees apart"),
+        ("phi in 180..-180", "is no arc"),
         ("phi in 1.2.3..160", "is no arc"),
     ],
 )
@@ -170,7 +175,7 @@ def test_what_is_learned_with_a_bias_is_judged_without_it(tmp_path: Path, monkey
     with pytest.raises(NotTrustworthyError):
         ramachandran.run(RamachandranConfig(out=tmp_path / "run", **sizes))
     for label in ("iid", "langevin"):
-        expected = sum_of(biases_of(biased, [HELICAL]), seen[label].frames.positions).numpy()
+        expected = sum_of(biases_of(biased, [HELICAL]), seen[label].frames.positions.double()).numpy()
         np.testing.assert_allclose(seen[label].log_w, expected)
     assert seen["reference"].log_w is None
     assert "3 kT deeper" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
@@ -212,10 +217,50 @@ def test_runs_with_other_biases_have_other_folders() -> None:
             (("helical",), (2.5,)),
             (("helical", "phi > 0"), (2.5,)),
             (("helical", "phi > 0"), (2.5, 3.5)),
+            (("phi in 100..160",), (2.5,)),
+            (("phi in -100..160",), (2.5,)),
+            (("phi in 100..-160",), (2.5,)),
+            (("phi in 1.5..20",), (2.5,)),
+            (("phi in 1..5.20",), (2.5,)),
+            (tuple(f"phi in {low}..90" for low in range(0, 60, 3)), (2.5,)),
+            (tuple(f"phi in {low}..90" for low in range(0, 60, 3)), (3.5,)),
             ((), (2.5,)),
         )
     }
-    assert len(folders) == 18
+    assert len(folders) == 39
+    assert max(len(folder.name) for folder in folders) < 200
+
+
+def test_one_basin_and_one_depth_may_stand_alone_as_in_older_settings_and_models(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('favour = "phi > 0"\nfavour_kt = 3\n')
+    argv = ["--config", str(file), "--print-config"]
+    assert run_command(ReferenceConfig, ensemble_of, program="reference", argv=argv) == 0
+    assert ReferenceConfig(favour="phi > 0", favour_kt=3.0).favours == (("phi > 0", 3.0),)  # type: ignore[arg-type]
+    source = SystemSource.from_plain({"system": "aldp", "favour": ["phi > 0", 2.5]})
+    assert source.favour == (("phi > 0", 2.5),)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "goes_on"),
+    [
+        ('favour = "phi > 0"\nfavour_kt = 3.0', {"favour": ("phi > 0",), "favour_kt": (3.0,)}, True),
+        ("# favour is not set\nfavour_kt = 2.5", {}, True),
+        ('favour = "phi > 0"\nfavour_kt = 3.0', {"favour": ("phi > 0", "helical"), "favour_kt": (3.0,)}, False),
+    ],
+)
+def test_a_folder_from_when_one_basin_was_favoured_goes_on(
+    tmp_path: Path, before: str, after: dict[str, Any], *, goes_on: bool
+) -> None:
+    config = ReferenceConfig(out=tmp_path, **after)
+    with open_run_folder(tmp_path, config):
+        pass
+    kept = (tmp_path / "config.toml").read_text().splitlines()
+    older = [line for line in kept if "favour" not in line.split("=")[0].split(" is not")[0]]
+    (tmp_path / "config.toml").write_text("\n".join([*older, before, ""]))
+    refused = contextlib.nullcontext() if goes_on else pytest.raises(InputError, match="was started with favour = ")
+    with refused, open_run_folder(tmp_path, config):
+        pass
 
 
 def test_walkers_of_a_favoured_state_begin_on_both_sides(molecule: MolecularSystem, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ from workflows.reference import ReferenceConfig
 from workflows.sample import SampleConfig
 from workflows.sampling_settings import SAMPLING_PRESETS, SamplingSettings
 from workflows.train import TrainConfig
+from workflows.trust_generators import check_families
 
 pytestmark = pytest.mark.usefixtures("eager_mode")
 
@@ -195,7 +196,7 @@ def test_frames_beyond_the_ensemble_are_hotter_and_have_the_forces_of_the_ensemb
     assert float(energy.mean() - usual.mean()) > 8
 
 
-def test_a_mean_force_is_the_slope_of_the_free_energy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mean_force_is_the_slope_of_the_free_energy() -> None:
     # Two atoms hang on a third by springs: with the third anywhere, they are on one spring, softer than either.
     springs, kt = (2e4, 5e3), 300.0 * 8.31446e-3
     made = openmm.System()
@@ -222,7 +223,17 @@ def test_a_mean_force_is_the_slope_of_the_free_energy(monkeypatch: pytest.Monkey
     # Nothing is left to move: the force itself.
     force = three.target("vacuum").energy_and_force(x[None])[1]
     whole = mean_forces.mean_forces(three, "vacuum", x[None], (0, 1, 2), 300.0, 0)
-    torch.testing.assert_close(whole, force, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(whole, force)
+    # An atom that has left says nothing, though springs would bring it back.
+    away = x[None].repeat(2, 1, 1)
+    away[1, 2] += 1e30
+    found = mean_forces.mean_forces(three, "vacuum", away, (0, 1), 300.0, 0)
+    assert found.isfinite().all(-1).all(-1).tolist() == [True, False]
+
+
+def test_a_few_particles_may_descend_from_one_and_a_tenth_of_many() -> None:
+    for share, n, passed in ((0.09, 1000, True), (0.11, 1000, False), (0.5, 10, True), (0.6, 10, False)):
+        assert check_families("smc", share, n).passed is passed
 
 
 def test_broken_walkers_are_no_frames_and_without_others_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,11 +480,11 @@ def test_samples_that_all_fall_into_a_hole_are_a_row_and_not_the_end_of_the_tabl
 ) -> None:
     whole, calls = getattr(molecule_sampling, sampler), []
 
-    def fall(*arguments: object) -> object:
+    def fall(*arguments: object, **options: object) -> object:
         calls.append(arguments)
         if len(calls) == 1:
             raise FallenApartError("40 of 40 samples of the model have fallen apart: train for more steps")
-        return whole(*arguments)
+        return whole(*arguments, **options)
 
     monkeypatch.setattr(molecule_sampling, sampler, fall)
     result = ramachandran.run(

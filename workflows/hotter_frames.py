@@ -28,7 +28,7 @@ ATOMS = 20_000
 HELD_OUT = 0.125
 """Walkers that begin at held-out frames, in those that begin at the others."""
 
-SHARE = 0.1
+SHARE = 0.2
 """Of the work of a training, as the progress tells it."""
 
 

@@ -8,6 +8,18 @@ from systems.ensemble import ReferenceEnsemble
 from workflows.trust import worst
 
 
+def slowest_relaxation_ps(ensemble: ReferenceEnsemble) -> tuple[str, float] | None:
+    """Return the basin that is remembered longest, and how long [ps]; None where nothing was watched.
+
+    It is infinite where walkers crossed too seldom to tell.
+    """
+    frames = ensemble.diagnostics.get("relaxation_frames")
+    if not frames:
+        return None
+    slowest = worst(frames)
+    return slowest, frames[slowest] * ensemble.frame_interval_ps
+
+
 def mixing_lines(ensemble: ReferenceEnsemble) -> list[str]:
     """Return what walkers agree about least, and how long the slowest basin is remembered, where frames suffice."""
     measured = ensemble.diagnostics
@@ -15,11 +27,10 @@ def mixing_lines(ensemble: ReferenceEnsemble) -> list[str]:
         return []
     strange = worst(measured["split_r_hat"])
     lines = [f"largest split R-hat: {measured['split_r_hat'][strange]:.3f} ({strange}); below 1.01 is mixed"]
-    relaxation = {name: time for name, time in measured.get("relaxation_frames", {}).items() if math.isfinite(time)}
-    if relaxation:
-        slowest = max(sorted(relaxation), key=relaxation.__getitem__)
-        time_ps, each_ps = (
-            frames * ensemble.frame_interval_ps for frames in (relaxation[slowest], len(ensemble) / ensemble.n_groups)
-        )
-        lines.append(f"slowest relaxation: {time_ps:.3g} ps ({slowest}), in {each_ps:.3g} ps of each")
+    slowest = slowest_relaxation_ps(ensemble)
+    if slowest is not None:
+        name, time_ps = slowest
+        each_ps = len(ensemble) / ensemble.n_groups * ensemble.frame_interval_ps
+        told = f"about {time_ps:.3g} ps" if math.isfinite(time_ps) else "not to be told, crossings are too few"
+        lines.append(f"slowest relaxation: {told} ({name}), in {each_ps:.3g} ps of each")
     return lines

@@ -33,6 +33,7 @@ from systems.conformers import basin_free_energy
 from systems.ensemble import ReferenceEnsemble
 from systems.folds import deviation
 from systems.molecular import MolecularSystem
+from workflows.mixing import slowest_relaxation_ps
 from workflows.ramachandran_folding import Folding, folding_of
 from workflows.ramachandran_planes import Plane, Points, TorsionPlane
 from workflows.ramachandran_samples import Sample
@@ -279,9 +280,9 @@ def chain_metrics(label: str, frames: ReferenceEnsemble) -> Iterator[Measured]:
     mixing = frames.diagnostics.get("split_r_hat")
     if mixing:
         yield Measured(f"{label}_r_hat", max(mixing.values()))
-    slowest = max(frames.diagnostics.get("relaxation_frames", {}).values(), default=math.inf)
-    if math.isfinite(slowest):
-        yield Measured(f"{label}_relaxation_ps", slowest * frames.frame_interval_ps)
+    slowest = slowest_relaxation_ps(frames)
+    if slowest is not None and math.isfinite(slowest[1]):
+        yield Measured(f"{label}_relaxation_ps", slowest[1])
 
 
 def weight_metrics(when: str, worth: WeightDiagnostics) -> Iterator[Measured]:

@@ -196,8 +196,9 @@ class JudgedRun:
         if "langevin" in seen.samples and (mixing := seen.samples["langevin"].frames.diagnostics.get("split_r_hat")):
             yield trust_generators.check_chains(f"{self.name}, langevin", mixing)
         if SMC in seen.samples:
-            share = seen.samples[SMC].frames.largest_group_share
-            yield trust_generators.check_families(f"{self.name}, {SMC}", share)
+            particles = seen.samples[SMC].frames
+            share = particles.largest_group_share
+            yield trust_generators.check_families(f"{self.name}, {SMC}", share, len(particles))
         for label in seen.drawn.alone:
             yield trust_generators.one_family(f"{self.name}, {label}")
         for label, reason in seen.drawn.fallen.items():
@@ -220,7 +221,7 @@ class JudgedRun:
         if not self.config.favour:
             return None
         biases = biases_of(self.stages.beads, [Favour(*one) for one in self.config.favours])
-        return sum_of(biases, frames.positions).double().numpy()
+        return sum_of(biases, frames.positions.double()).numpy()
 
     def _with_energies(self, frames: ReferenceEnsemble) -> ReferenceEnsemble:
         """Return frames with their true energies where all atoms are there."""

@@ -113,6 +113,8 @@ def _check_settings(path: Path, settings: Any, free: frozenset[str]) -> None:
     kept = {**default_values(type(settings)), **dict.fromkeys(unset_settings(path)), **read_settings(path)}
     stored = {key: value for key, value in kept.items() if key not in free}
     asked = {key: value for key, value in settings_values(settings).items() if key not in free}
+    # Nor has one that was begun when a setting took one value, and now takes several, another setting.
+    stored |= {key: _several(stored[key]) for key, value in asked.items() if isinstance(value, list) and key in stored}
     difference = first_difference(stored, asked)
     if difference is not None:
         key, old, new = difference
@@ -128,6 +130,10 @@ def _check_code(path: Path) -> None:
     code = source_digest()
     if kept_choice(path, "code", lambda: code) != code:
         _log.warning("%s was begun with other code: what it has finished is kept, the rest is by this", path.parent)
+
+
+def _several(value: object) -> object:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _shown(value: object) -> str:

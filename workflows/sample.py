@@ -97,8 +97,8 @@ def run(config: SampleConfig) -> dict[str, ReferenceEnsemble]:
     Raises:
         InputError: a setting, the model or the folder is wrong.
         RunFailedError: the run could not go on.
-        NotTrustworthyError: too many chains exploded, samples were broken, or weights are not to be believed; the
-            folder keeps them all.
+        NotTrustworthyError: too many chains exploded, samples were broken or descend from one particle, or weights are
+            not to be believed; the folder keeps them all.
     """
     from boltzgen_diffclf.errors import NotTrustworthyError
     from workflows.trust import failures
@@ -152,7 +152,8 @@ def drawn_of(config: SampleConfig) -> Drawn:
                 sampled(folder, name, name, file, model, config, config.seed, device)
             samples = {name: load_ensemble(file) for name, file in files.items()}
             checks = [check_intact(name, *lost_of(one.diagnostics)) for name, one in samples.items()]
-            checks += [check_families(name, one.largest_group_share) for name, one in samples.items() if name == SMC]
+            if SMC in samples:
+                checks.append(check_families(SMC, samples[SMC].largest_group_share, len(samples[SMC])))
             lines = [line for name, file in files.items() for line in summary(samples[name], file)]
             if REWEIGHTED in config.samplers:
                 found, told, check = reweighted(folder, REWEIGHTED, model, config, config.seed, device)

@@ -23,8 +23,8 @@ SMALLEST_AGREEING_SHARE = 0.9
 """Of the bins of a weighted map that lie within two standard errors of the reference, where 95 % are expected."""
 LARGEST_DEVIATION = 4.5
 """Of a bin of a weighted map from the reference [standard errors]."""
-LARGEST_FAMILY = 0.1
-"""Of particles that descend from one: more, and what they say is what one of them says."""
+LARGEST_FAMILY, FEWEST_IN_A_FAMILY = 0.1, 5
+"""Share of particles that descend from one: more, and what they say is what one of them says; a few may always."""
 LARGEST_BROKEN_SHARE = 0.05
 """Of generated configurations that are broken or mirrored, before weights put that right."""
 
@@ -69,13 +69,14 @@ def one_family(name: str) -> Check:
     )
 
 
-def check_families(name: str, largest: float) -> Check:
+def check_families(name: str, largest: float, n_samples: int) -> Check:
     """Gate on the share of weighed particles that descend from one."""
+    limit = max(LARGEST_FAMILY, FEWEST_IN_A_FAMILY / n_samples)
     return Check(
         f"largest family of {name}",
-        largest <= LARGEST_FAMILY,
-        f"{100 * largest:.0f} % of the samples of {name} descend from one particle (limit {100 * LARGEST_FAMILY:.0f} "
-        "%): the energy may have a hole at some noise, into which it fell; train longer, or draw more samples",
+        largest <= limit,
+        f"{100 * largest:.0f} % of the samples of {name} descend from one particle (limit {100 * limit:.0f} %): the "
+        "energy may have a hole at some noise, into which it fell; train longer, or draw more samples",
     )
 
 

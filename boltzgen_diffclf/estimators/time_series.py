@@ -14,6 +14,9 @@ from boltzgen_diffclf.estimators.groups import refuse_nan
 
 _WINDOW = 5.0
 
+CROSSINGS = 10
+"""Either way, fewer of which tell no relaxation time."""
+
 
 def autocorrelation(x: Float[np.ndarray, "walkers frames"]) -> Float[np.ndarray, " frames"]:
     """Return the autocorrelation at every lag, pooled over walkers about their common mean.
@@ -101,28 +104,31 @@ def relaxation_time(inside: Bool[np.ndarray, "walkers frames"]) -> float:
 
     From what is remembered after a lag and after twice as long, ``1 - p(in) - p(out)`` of a chain of two states, so
     that neither returns across the edge nor the populations that walkers began with count. The lag is the first of 1,
-    2, 4, ... frames that is half of it, or a third of the frames. Infinite where no walker came in, or none went out.
+    2, 4, ... frames that is half of it, or the last after which anything is remembered. Infinite where walkers came in
+    or went out fewer than :data:`CROSSINGS` times: nobody knows.
 
     References:
         Swope, Pitera & Suits 2004, J. Phys. Chem. B 108:6571.
     """
-    lag, longest = 1, inside.shape[1] // 3
-    while (time := _forgotten(inside, lag)) > 2 * lag and 2 * lag <= longest:
-        lag *= 2
+    moves = np.diff(inside.astype(np.int8), axis=1)
+    if min((moves > 0).sum(), (moves < 0).sum()) < CROSSINGS:
+        return math.inf
+    lag, time, early = 1, 0.0, _remembered(inside, 1)
+    while 2 * lag < inside.shape[1]:
+        late = _remembered(inside, 2 * lag)
+        if not 0 < late < early:
+            break
+        time = lag / math.log(early / late)
+        if time <= 2 * lag:
+            break
+        lag, early = 2 * lag, late
     return time
-
-
-def _forgotten(inside: Bool[np.ndarray, "walkers frames"], lag: int) -> float:
-    early, late = _remembered(inside, lag), _remembered(inside, 2 * lag)
-    if not 0 < late < early:
-        return math.inf if late >= early else 0.0
-    return lag / math.log(early / late)
 
 
 def _remembered(inside: Bool[np.ndarray, "walkers frames"], lag: int) -> float:
     before, behind = inside[:, :-lag], inside[:, lag:]
     entered, left = (before < behind).sum(), (before > behind).sum()
-    return 1.0 if entered == 0 or left == 0 else float(1 - entered / (~before).sum() - left / before.sum())
+    return float(1 - entered / max((~before).sum(), 1) - left / max(before.sum(), 1))
 
 
 @dataclass(frozen=True)
