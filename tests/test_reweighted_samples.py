@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import systems
 from boltzgen_diffclf.errors import NotTrustworthyError
+from boltzgen_diffclf.samplers.resampling import multinomial
 from systems.store import load_ensemble
 from tests.small_reference import small_reference
-from workflows import sample, train
+from workflows import sample, train, weighted_sampling
 from workflows.command_line import run_command
 from workflows.sample import SampleConfig
 from workflows.sampling_settings import SAMPLING_PRESETS
@@ -31,7 +34,7 @@ NETWORK = {
     "threads": 1,
     "learning_rate": 1e-6,
 }
-SAMPLES = {"samplers": ("reweighted",), "samples": 24, "reverse_levels": 12, "threads": 1}
+SAMPLES: dict[str, Any] = {"samplers": ("reweighted",), "samples": 24, "reverse_levels": 12, "threads": 1}
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,25 @@ def test_samples_of_a_model_are_carried_to_the_true_energy_with_their_weights(tr
     with pytest.raises(NotTrustworthyError, match="the weights of the 24 samples of reweighted cannot be believed"):
         sample.run(config)
     assert torch.equal(sample.drawn_of(config).samples["reweighted"].positions, frames.positions)
+
+
+def test_particles_live_on_by_the_scheme_that_is_asked_for_down_the_noise_and_on_the_bridge(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def counted(log_weights: Tensor, generator: torch.Generator) -> Tensor:
+        calls.append(len(log_weights))
+        return multinomial(log_weights, generator)
+
+    monkeypatch.setattr(weighted_sampling, "RESAMPLINGS", {"multinomial": counted})
+    for below in (0.0, 1.0):
+        assert not calls
+        out = tmp_path / f"{below:g}"
+        sample.drawn_of(SampleConfig(model=trained, out=out, resampling="multinomial", resample_below=below, **SAMPLES))
+    assert calls[0] == SAMPLES["samples"]
+    # Down the noise there is a step less than there are levels.
+    assert len(calls) > SAMPLES["reverse_levels"]
 
 
 def test_beads_have_no_true_energy(reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
