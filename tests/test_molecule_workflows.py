@@ -337,7 +337,7 @@ def test_particles_down_the_noise_are_kept_by_their_weights(
     found = sample.drawn_of(SampleConfig(model=trained, out=tmp_path, **sizes)).samples["smc"]
     assert set(found.group.tolist()) <= set(heavy)
     assert len(found.energies.unique()) <= 3
-    with pytest.raises(NotTrustworthyError, match=r"of the samples of smc descend from one particle \(limit 10 %\)"):
+    with pytest.raises(NotTrustworthyError, match=r"of the samples of smc descend from one particle \(limit 1\d %\)"):
         sample.run(SampleConfig(model=trained, out=tmp_path, **sizes))
 
 
