@@ -28,7 +28,7 @@ from systems.ensemble import Provenance, ReferenceEnsemble, evaluate
 from systems.favoured import bias_of
 from systems.molecular import MolecularSystem
 from systems.store import write_ensemble
-from workflows.learned_molecule import least_noise
+from workflows.learned_molecule import least_noise, single_precision
 from workflows.resumable import carry_on
 from workflows.run_folder import RunFolder, StageResult
 
@@ -157,7 +157,7 @@ class WeightedSampling:
         return self._ensemble(_particles(end, self.device), start.arrays["families_without_bridge"])
 
     def _descend(self, folder: RunFolder, stage: str, file: Path) -> StageResult:
-        fast = copy.deepcopy(self.model.model).float().to(self.device)
+        fast = single_precision(self.model, self.device)
         levels, noising = fast.curve.levels, PATHS[self.model.spec.path]
         times = log_snr_levels(noising, self.sizes.levels, float(levels[0]), float(levels[-1])).to(levels)
         data = coordinates_of(fast).from_cartesian(self._data.to(levels))
