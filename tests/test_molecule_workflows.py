@@ -341,7 +341,9 @@ def test_particles_down_the_noise_are_kept_by_their_weights(
         sample.run(SampleConfig(model=trained, out=tmp_path, **sizes))
 
 
-def test_the_commands_know_every_solver_and_every_scheme(trained: Path, tmp_path: Path) -> None:
+def test_the_commands_know_every_solver_and_every_scheme(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hints = get_type_hints(SamplingSettings)
     assert get_args(hints["solver"]) == tuple(SOLVERS)
     assert get_args(hints["resampling"]) == tuple(RESAMPLINGS)
@@ -354,16 +356,22 @@ def test_the_commands_know_every_solver_and_every_scheme(trained: Path, tmp_path
     }
     assert len({float(one.positions.sum()) for one in made.values()}) == len(SOLVERS)
     assert made["heun"].provenance.settings["solver"] == "heun"
-    never, always = (
-        sample.drawn_of(
-            SampleConfig(model=trained, out=tmp_path / f"{below}", samplers=("smc",), resample_below=below, **sizes)
-        ).samples["smc"]
-        for below in (0.0, 1.0)
-    )
-    scheme = sample.drawn_of(
-        SampleConfig(model=trained, out=tmp_path / "scheme", samplers=("smc",), resampling="multinomial", **sizes)
-    ).samples["smc"]
-    assert len({float(one.positions.sum()) for one in (never, always, scheme)}) == 3
+    calls: list[int] = []
+
+    def counted(log_weights: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        calls.append(len(log_weights))
+        return RESAMPLINGS["multinomial"](log_weights, generator)
+
+    monkeypatch.setattr(molecule_sampling, "RESAMPLINGS", {"multinomial": counted})
+    times = []
+    for below in (0.0, 1.0):
+        calls.clear()
+        options = {"samplers": ("smc",), "resampling": "multinomial", "resample_below": below}
+        sample.drawn_of(SampleConfig(model=trained, out=tmp_path / f"{below:g}", **options, **sizes))
+        times.append(len(calls))
+    # At the end alone, or at every level too.
+    assert times[0] == 1
+    assert times[1] > NETWORK["levels"] // 2
 
 
 def test_a_model_of_other_beads_is_refused_by_the_command_in_one_line(trained: Path, tmp_path: Path) -> None:
