@@ -12,6 +12,9 @@ FEW_SWAPS = 0.05
 WANTED_SWAPS = 0.2
 """Acceptance that is worth its cost (Rathore, Chopra & de Pablo 2005, doi:10.1063/1.1831273)."""
 
+FEWEST = 4
+"""Temperatures of a ladder where nobody says how many."""
+
 
 def geometric_ladder(lowest_kelvin: float, highest_kelvin: float, count: int) -> tuple[float, ...]:
     """Return ``count`` temperatures [K] with one ratio between neighbours.
@@ -21,6 +24,26 @@ def geometric_ladder(lowest_kelvin: float, highest_kelvin: float, count: int) ->
     """
     factor = (highest_kelvin / lowest_kelvin) ** (1 / max(1, count - 1))
     return tuple(lowest_kelvin * factor**k for k in range(count))
+
+
+def ladder_for(
+    n_atoms: int, lowest_kelvin: float, highest_kelvin: float, count: int | None = None
+) -> tuple[float, ...]:
+    """Return a geometric ladder [K] of ``count`` temperatures.
+
+    Where none is given there are :data:`FEWEST`, or as many as it takes a molecule of this size to trade them often
+    enough (:data:`WANTED_SWAPS`): the more atoms, the closer together.
+
+    >>> [len(ladder_for(n_atoms, 300.0, 800.0)) for n_atoms in (5, 22, 53, 138)]
+    [4, 4, 6, 9]
+    """
+    if count is not None:
+        return geometric_ladder(lowest_kelvin, highest_kelvin, count)
+    for count in itertools.count(FEWEST):
+        ladder = geometric_ladder(lowest_kelvin, highest_kelvin, count)
+        if expected_acceptance(n_atoms, ladder[1] / ladder[0]) >= WANTED_SWAPS:
+            break
+    return ladder
 
 
 def expected_acceptance(n_atoms: int, ratio: float) -> float:

@@ -1,5 +1,4 @@
 import errno
-import itertools
 import json
 import subprocess
 import sys
@@ -281,10 +280,3 @@ def test_a_run_says_where_it_is_kept_before_anything_heavy_is_imported():
 
 def test_default_folder_follows_from_system_preset_and_seed():
     assert SolvationConfig(preset="paper", seed=3).folder == Path("runs/solvation-aldp-paper-seed3")
-
-
-def test_temperature_ladder_is_geometric_from_the_wanted_temperature():
-    ladder = SolvationConfig(temperature_kelvin=310.0).temperatures_kelvin
-    assert (ladder[0], ladder[-1]) == pytest.approx((310.0, 800.0))
-    ratios = [b / a for a, b in itertools.pairwise(ladder)]
-    assert ratios == pytest.approx([ratios[0]] * 3)

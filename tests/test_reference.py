@@ -27,6 +27,7 @@ from systems.openmm_engine import OpenMMSettings, generate_with_openmm
 from systems.reference import ReferenceSettings, generate, geometric_ladder, masses_with_hydrogens
 from systems.replica_dynamics import ReplicaExchangeDynamics
 from systems.store import load_ensemble, read_ensemble
+from systems.temperature_ladder import ladder_for
 from workflows.reference import ReferenceConfig, ensemble_of, run, summary
 
 TINY = ReferenceSettings(
@@ -499,7 +500,8 @@ def test_the_standard_ensemble_has_the_frames_that_figures_are_published_for():
     assert config.walkers * config.frames_per_walker >= 200_000
     assert config.steps_per_frame * config.timestep_fs >= 100
     steps = config.steps_per_frame * (config.frames_per_walker + config.equilibration_frames)
-    assert config.walkers * config.exchange_temperatures * steps < 3.5e8
+    temperatures = ladder_for(22, 300.0, config.highest_temperature_kelvin, config.exchange_temperatures)
+    assert config.walkers * len(temperatures) * steps < 3.5e8
 
 
 @pytest.mark.usefixtures("eager_mode")

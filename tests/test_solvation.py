@@ -14,8 +14,10 @@ from pathlib import Path
 import pandas
 import pytest
 
+from systems.temperature_ladder import ladder_for
+
 TINY = shlex.split(
-    "--leg total --walkers 6 --exchange-temperatures 2 --frames-per-walker 12 --steps-per-frame 10 "
+    "--leg total --walkers 6 --frames-per-walker 12 --steps-per-frame 10 "
     "--equilibration-frames 2 --path-levels 5 --pool 100 --training-steps 20 --batch-groups 4 --levels-per-group 4 "
     "--training-seeds 2 --hidden 8 8 --anneal-levels 3 --anneal-particles 8 --relaxation-steps 30 --threads 1"
 )
@@ -67,6 +69,14 @@ def test_a_run_too_small_to_be_believed_is_written_and_ends_in_three(whole: Path
     assert rows["learned_ais"]["network_evaluations"] > rows["dsm_diffclf"]["network_evaluations"] > 0
     page = (whole / "report.html").read_text()
     assert "not trustworthy" in page.lower()
+
+
+def test_the_ladder_is_that_of_the_size_of_the_molecule(whole: Path) -> None:
+    import h5py
+
+    with h5py.File(whole / "reference" / "implicit.h5") as file:
+        settings = json.loads(file.attrs["provenance"])["settings"]
+    assert settings["temperatures_kelvin"] == pytest.approx(ladder_for(22, 300.0, 800.0))
 
 
 def test_an_overfitted_network_is_found_out(tmp_path: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from systems.temperature_ladder import advice, expected_acceptance, geometric_ladder
+from systems.temperature_ladder import WANTED_SWAPS, advice, expected_acceptance, geometric_ladder, ladder_for
+from workflows.reference import ReferenceConfig, ensemble_of
 
 
 @pytest.mark.parametrize(("n_atoms", "ratio"), [(4, 1.5), (22, 1.387), (166, 1.05)])
@@ -30,3 +34,33 @@ def test_a_ladder_too_steep_for_a_molecule_is_told_with_one_that_is_not() -> Non
     assert expected_acceptance(166, (hottest / 300) ** (1 / 3)) == pytest.approx(0.2, abs=0.03)
     assert advice(166, geometric_ladder(300.0, hottest, 4)) == ""
     assert "less than 0.01 % of the time" in advice(400, geometric_ladder(300.0, 800.0, 4))
+
+
+@pytest.mark.parametrize("n_atoms", [5, 22, 53, 138])
+def test_a_ladder_is_as_fine_as_the_molecule_wants_and_no_finer(n_atoms: int) -> None:
+    ladder = ladder_for(n_atoms, 310.0, 800.0)
+    assert (ladder[0], ladder[-1]) == pytest.approx((310.0, 800.0))
+    ratios = [hot / cold for cold, hot in itertools.pairwise(ladder)]
+    assert ratios == pytest.approx([ratios[0]] * len(ratios))
+    assert expected_acceptance(n_atoms, ratios[0]) >= WANTED_SWAPS
+    coarser = geometric_ladder(310.0, 800.0, len(ladder) - 1)
+    assert len(ladder) == 4 or expected_acceptance(n_atoms, coarser[1] / coarser[0]) < WANTED_SWAPS
+    assert ladder_for(n_atoms, 310.0, 800.0, 2) == (310.0, 800.0)
+
+
+@pytest.mark.usefixtures("eager_mode")
+def test_the_ensemble_of_a_peptide_takes_it(tmp_path: Path) -> None:
+    sizes = {"walkers": 2, "frames_per_walker": 2, "steps_per_frame": 2, "steps_per_sweep": 1}
+    ensemble = ensemble_of(
+        ReferenceConfig(
+            peptide="ACE-VAL-NME",
+            state="vacuum",
+            timestep_fs=0.5,
+            equilibration_frames=0,
+            out=tmp_path / "run",
+            **sizes,
+        )
+    )
+    wanted = ladder_for(ensemble.positions.shape[1], 300.0, 800.0)
+    assert len(wanted) > 4
+    assert ensemble.provenance.settings["temperatures_kelvin"] == pytest.approx(wanted)

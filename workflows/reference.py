@@ -65,8 +65,13 @@ class ReferenceConfig(FavourSettings):
     threads: Threads = None
     walkers: Annotated[int, Field(ge=2, description="Walkers at each temperature.")] = PRESETS["quick"]["walkers"]
     exchange_temperatures: Annotated[
-        int, Field(ge=1, description="Temperatures of replica exchange, geometric from --temperature-kelvin up.")
-    ] = 4
+        int | None,
+        Field(
+            ge=1,
+            description="Temperatures of replica exchange, geometric from --temperature-kelvin up (where not given, 4, "
+            "or as many as a molecule of its size trades a fifth of the time).",
+        ),
+    ] = None
     highest_temperature_kelvin: Annotated[
         float, Field(ge=100, le=5000, description="Hottest temperature of replica exchange [K].")
     ] = 800.0
@@ -113,13 +118,6 @@ class ReferenceConfig(FavourSettings):
         if self.engine == "openmm" and self.device == "cuda":
             raise ValueError("--engine openmm computes on the processors: leave --device cuda out")
         return self
-
-    @property
-    def temperatures_kelvin(self) -> tuple[float, ...]:
-        """Temperatures of replica exchange [K], geometric, coldest first."""
-        ratio = self.highest_temperature_kelvin / self.temperature_kelvin
-        last = max(self.exchange_temperatures - 1, 1)
-        return tuple(self.temperature_kelvin * ratio ** (k / last) for k in range(self.exchange_temperatures))
 
     @property
     def folder(self) -> Path:
@@ -206,11 +204,17 @@ def _sample(
             system, config.sampled_state, config.temperature_kelvin, openmm_settings, path, advance
         )
     from systems.reference import ReferenceSettings, generate
+    from systems.temperature_ladder import ladder_for
     from workflows.solvation_pipeline import choose_device
 
     settings = ReferenceSettings(
         walkers=config.walkers,
-        temperatures_kelvin=config.temperatures_kelvin,
+        temperatures_kelvin=ladder_for(
+            system.n_atoms,
+            config.temperature_kelvin,
+            config.highest_temperature_kelvin,
+            config.exchange_temperatures,
+        ),
         frames_per_walker=config.frames_per_walker,
         steps_per_frame=config.steps_per_frame,
         steps_per_sweep=config.steps_per_sweep,

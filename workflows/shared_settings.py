@@ -48,7 +48,7 @@ COMPILED_ALONE = frozenset(
 def refuse_falling_ladder(settings: Any) -> None:
     """Raise a ValueError where replica exchange would go to no higher temperature."""
     hottest, wanted = settings.highest_temperature_kelvin, settings.temperature_kelvin
-    if settings.engine != "openmm" and settings.exchange_temperatures > 1 and hottest <= wanted:
+    if settings.engine != "openmm" and settings.exchange_temperatures != 1 and hottest <= wanted:
         raise ValueError(
             f"--highest-temperature-kelvin {hottest} is not above --temperature-kelvin {wanted}: raise it, or set "
             "--exchange-temperatures 1"

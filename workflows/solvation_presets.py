@@ -10,7 +10,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "quick": {
             "walkers": 64,
-            "exchange_temperatures": 4,
             "highest_temperature_kelvin": 800.0,
             "frames_per_walker": 440,
             "steps_per_frame": 200,
@@ -31,7 +30,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
         "standard": {
             "walkers": 128,
-            "exchange_temperatures": 4,
             "highest_temperature_kelvin": 800.0,
             "frames_per_walker": 500,
             "steps_per_frame": 200,
@@ -52,7 +50,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
         "paper": {
             "walkers": 250,
-            "exchange_temperatures": 4,
             "highest_temperature_kelvin": 800.0,
             "frames_per_walker": 1000,
             "steps_per_frame": 1000,

@@ -99,8 +99,13 @@ class SolvationConfig(SystemSettings):
     ] = ()
     walkers: Annotated[int, Field(ge=2, description="Walkers at each temperature.")] = PRESETS["quick"]["walkers"]
     exchange_temperatures: Annotated[
-        int, Field(ge=1, description="Temperatures of replica exchange, geometric from --temperature-kelvin up.")
-    ] = PRESETS["quick"]["exchange_temperatures"]
+        int | None,
+        Field(
+            ge=1,
+            description="Temperatures of replica exchange, geometric from --temperature-kelvin up (where not given, 4, "
+            "or as many as a molecule of its size trades a fifth of the time).",
+        ),
+    ] = None
     highest_temperature_kelvin: Annotated[
         float, Field(ge=100, le=5000, description="Hottest temperature of replica exchange [K].")
     ] = PRESETS["quick"]["highest_temperature_kelvin"]
@@ -306,13 +311,6 @@ class SolvationConfig(SystemSettings):
         from systems.conformer_pair import conformer_pair
 
         return conformer_pair(system, state, self.conformer)
-
-    @property
-    def temperatures_kelvin(self) -> tuple[float, ...]:
-        """Temperatures of replica exchange [K], geometric, coldest first."""
-        ratio = self.highest_temperature_kelvin / self.temperature_kelvin
-        last = max(self.exchange_temperatures - 1, 1)
-        return tuple(self.temperature_kelvin * ratio ** (k / last) for k in range(self.exchange_temperatures))
 
     @property
     def walkers_wanted(self) -> int:

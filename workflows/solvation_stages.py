@@ -32,6 +32,7 @@ from systems.openmm_engine import OpenMMSettings, generate_with_openmm
 from systems.recording import Advance
 from systems.reference import ReferenceSettings, generate
 from systems.store import read_ensemble
+from systems.temperature_ladder import ladder_for
 from systems.user_trajectory import read_user_trajectory
 from workflows.run_folder import RunFolder, StageResult
 from workflows.solvation_bridges import SOLVATION, Bridged, Rung, Way, bridged
@@ -117,7 +118,7 @@ class SolvationStages:
         config = self.config
         return ReferenceSettings(
             walkers=config.walkers,
-            temperatures_kelvin=config.temperatures_kelvin,
+            temperatures_kelvin=self._ladder,
             frames_per_walker=config.frames_per_walker,
             steps_per_frame=config.steps_per_frame,
             steps_per_sweep=_sweep(config.steps_per_frame),
@@ -160,10 +161,16 @@ class SolvationStages:
         return self.sampled(state)
 
     @property
+    def _ladder(self) -> tuple[float, ...]:
+        config = self.config
+        highest = config.highest_temperature_kelvin
+        return ladder_for(self.system.n_atoms, config.temperature_kelvin, highest, config.exchange_temperatures)
+
+    @property
     def reference_share(self) -> float:
         """Expected seconds of sampling one state on two cores."""
         config = self.config
-        steps = config.walkers * config.exchange_temperatures * config.steps_per_frame
+        steps = config.walkers * len(self._ladder) * config.steps_per_frame
         return steps * (config.frames_per_walker + config.equilibration_frames) / 50_000
 
     def sampled(self, state: str) -> SampledState:
