@@ -16,6 +16,7 @@ import systems
 from boltzgen_diffclf.coordinates import Arc, TorsionArc
 from boltzgen_diffclf.errors import InputError, NotTrustworthyError, RunFailedError
 from boltzgen_diffclf.favouring import EDGE_WIDTH, BiasTarget, share_of_arc, sum_of
+from systems.ensemble import evaluate
 from systems.favoured import Favour, bias_of, biases_of, favoured, region_of
 from systems.loading import SystemSource
 from systems.molecular import MolecularSystem
@@ -153,12 +154,16 @@ def test_a_bias_that_cannot_be_is_refused_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_learned_with_a_bias_is_judged_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    biased = favoured(systems.load("aldp"), [HELICAL])
+@pytest.mark.parametrize("has_reference", [True, False])
+def test_what_is_learned_with_a_bias_is_judged_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_reference: bool
+) -> None:
+    helical = HELICAL if has_reference else Favour("helical", 1.0)  # or one of three walkers would have all the weight
+    biased = favoured(systems.load("aldp"), [helical])
     frames = small_reference(tmp_path, "vacuum-favoured", biased)
-    reference = small_reference(tmp_path, "vacuum", biased)
+    reference = small_reference(tmp_path, "vacuum", biased) if has_reference else None
     sizes = {
-        "favour": (HELICAL.where,), "favour_kt": (HELICAL.depth_kt,), "frames": frames, "reference": reference,
+        "favour": (helical.where,), "favour_kt": (helical.depth_kt,), "frames": frames, "reference": reference,
         "state": "vacuum", "beads": "all", "objectives": ("dsm",), "steps": 2, "groups": 4, "hidden": 16,
         "layers": 2, "levels": 16, "threads": 1, "samples": 30, "reverse_levels": 12, "chains": 4,
         "frames_per_chain": 4, "equilibration_frames": 0, "steps_per_frame": 2, "timestep_fs": 0.1, "particles": 16,
@@ -175,10 +180,20 @@ def test_what_is_learned_with_a_bias_is_judged_without_it(tmp_path: Path, monkey
     with pytest.raises(NotTrustworthyError):
         ramachandran.run(RamachandranConfig(out=tmp_path / "run", **sizes))
     for label in ("iid", "langevin"):
-        expected = sum_of(biases_of(biased, [HELICAL]), seen[label].frames.positions.double()).numpy()
+        expected = sum_of(biases_of(biased, [helical]), seen[label].frames.positions.double()).numpy()
         np.testing.assert_allclose(seen[label].log_w, expected)
-    assert seen["reference"].log_w is None
-    assert "3 kT deeper" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    judged = seen["reference"]
+    assert judged.log_w is None
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f"{helical.depth_kt:g} kT deeper" in page
+    assert ("drawn again by the weights" in page) is not has_reference
+    kept = load_ensemble(frames)
+    learned, held_out = (set(half.group.tolist()) for half in kept.disjoint_groups(2))
+    if not has_reference:
+        assert set(judged.frames.group.tolist()) <= held_out - learned
+        found = evaluate(biased.target("vacuum"), judged.frames.positions)
+        np.testing.assert_allclose(judged.frames.energies, found, rtol=1e-5)
+        assert len(np.unique(judged.frames.positions.numpy(), axis=0)) < len(judged.frames)
 
 
 def test_mirror_images_and_the_bias_go_into_the_weights(molecule: MolecularSystem) -> None:

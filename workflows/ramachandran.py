@@ -64,6 +64,13 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
         tuple[Annotated[int, Field(ge=0)], ...],
         Field(min_length=1, description="Seeds, each with a network and samples of its own."),
     ] = PRESETS["quick"]["seeds"]
+    reference: Annotated[
+        Path | None,
+        Field(
+            description="Frames of the state (h5, dcd, ...) to judge by; where not given, of workflows.reference, "
+            "below runs/, or, with --favour, half of the frames with the bias, by the weights that take it away."
+        ),
+    ] = None
     frames: Annotated[
         Path | None,
         Field(
@@ -195,24 +202,23 @@ def run(config: RamachandranConfig) -> RamachandranResult:
     import os
 
     from boltzgen_diffclf.errors import NotTrustworthyError
-    from workflows.molecule_stages import MoleculeStages, check_training, state_frames
+    from workflows.molecule_stages import MoleculeStages, check_training
     from workflows.processor import processor_settings
-    from workflows.ramachandran_pipeline import compute, frames_given, frames_to_learn, unlearned
+    from workflows.ramachandran_pipeline import compute, frames_of, frames_to_learn, judging
     from workflows.report.ramachandran_page import print_table, write_page
     from workflows.run_start import open_run_folder
     from workflows.solvation_pipeline import choose_device
 
     check_training(config, config.objectives)
     device = choose_device(config.device)
-    given = frames_given(config)
-    reference = state_frames(config)
-    learned = frames_to_learn(config, reference if given is None else given)
+    frames, reference = frames_of(config)
+    learned = frames_to_learn(config, frames)
     with open_run_folder(config.folder, config, FREE_SETTINGS | {"objectives", "seeds", "tica_lag_frames"}) as folder:
         with processor_settings(folder.remember_threads(lambda: config.threads or os.cpu_count() or 1)):
             stages = MoleculeStages(config, folder, learned, device)
-            judged = unlearned(reference, stages.training) if given is None else reference
-            require_groups(stages.training.n_groups, judged.n_groups)
-            result, shown = compute(config, stages, judged, reference)
+            by = judging(stages, config.state, reference, is_learned_from=frames is reference)
+            require_groups(stages.training.n_groups, by.frames.n_groups)
+            result, shown = compute(config, stages, by)
         page = write_page(result, shown)
         print_table(result, page)
         reasons = (*([f"not converged: {result.unconverged}"] if result.unconverged else []), *result.reasons)

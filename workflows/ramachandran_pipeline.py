@@ -15,10 +15,10 @@ from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.files import atomic_path
 from boltzgen_diffclf.streams import named_generator
 from systems.conformers import overweighted
-from systems.ensemble import ReferenceEnsemble
+from systems.ensemble import ReferenceEnsemble, resample
 from systems.user_trajectory import read_user_trajectory
 from workflows import trust
-from workflows.molecule_stages import MoleculeStages, sampled_frames
+from workflows.molecule_stages import MoleculeStages, sampled_frames, state_frames
 from workflows.ramachandran import (
     ALL_SEEDS,
     LEARNED_FROM,
@@ -38,8 +38,10 @@ NAMED = 3
 """Metrics that a warning names, of many."""
 
 
-def frames_given(config: RamachandranConfig) -> ReferenceEnsemble | None:
-    """Return the frames of ``--frames`` or of the favoured state, None where the reference is learned from.
+def frames_of(config: RamachandranConfig) -> tuple[ReferenceEnsemble, ReferenceEnsemble | None]:
+    """Return the frames to learn from and the reference, which may be the same.
+
+    Without a reference of its own, frames with a bias are judged by those of them that are held out.
 
     Raises:
         InputError: the file is wrong, or the system has no basin as that which is to be made too likely.
@@ -49,10 +51,13 @@ def frames_given(config: RamachandranConfig) -> ReferenceEnsemble | None:
     if config.overweight is not None:
         system.require_basin(config.overweight)
     if config.favour:
-        return sampled_frames(config, config.frames)
+        biased = sampled_frames(config, config.frames)
+        return biased, None if config.reference is None else state_frames(config)
     if config.frames is None:
-        return None
-    return read_user_trajectory(config.frames, system, config.state, config.temperature_kelvin)
+        reference = state_frames(config)
+        return reference, reference
+    given = read_user_trajectory(config.frames, system, config.state, config.temperature_kelvin)
+    return given, state_frames(config)
 
 
 def frames_to_learn(config: RamachandranConfig, frames: ReferenceEnsemble) -> ReferenceEnsemble:
@@ -67,29 +72,64 @@ def frames_to_learn(config: RamachandranConfig, frames: ReferenceEnsemble) -> Re
     return overweighted(frames, config.source.load(), config.overweight, config.overweight_factor, generator)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Judging:
+    """What samples are compared with.
+
+    Attributes:
+        frames: of the state, which nothing has learned from.
+        in_time: the same walkers as they went, which slow coordinates are made of.
+        walkers: all of the reference, which have to agree with one another.
+    """
+
+    frames: ReferenceEnsemble
+    in_time: ReferenceEnsemble
+    walkers: ReferenceEnsemble
+
+
+def judging(
+    stages: MoleculeStages, state: str, reference: ReferenceEnsemble | None, *, is_learned_from: bool
+) -> Judging:
+    """Return frames of a state to judge by: those of the reference, or, without one, those held out with the bias.
+
+    The latter are drawn again by the weights that take the bias away.
+
+    Args:
+        stages: of the frames that are learned from.
+        state: without a bias.
+        reference: frames of it.
+        is_learned_from: whether half of these are what is learned from.
+    """
+    if reference is None:
+        held_out = stages.held_out
+        drawn = resample(held_out, stages.system, state, named_generator(0, "without the bias"))
+        return Judging(drawn, held_out, held_out)
+    frames = unlearned(reference, stages.training) if is_learned_from else reference
+    return Judging(frames, frames, reference)
+
+
 def unlearned(reference: ReferenceEnsemble, training: ReferenceEnsemble) -> ReferenceEnsemble:
     """Return the frames of the groups that were not learned from."""
     return reference.select((~torch.isin(reference.group, training.group)).nonzero()[:, 0])
 
 
 def compute(
-    config: RamachandranConfig, stages: MoleculeStages, judged: ReferenceEnsemble, reference: ReferenceEnsemble
+    config: RamachandranConfig, stages: MoleculeStages, by: Judging
 ) -> tuple[RamachandranResult, dict[str, Shown]]:
     """Return the table, and by objective what the page shows of its first seed.
 
     Args:
         config: settings.
         stages: of the frames that are learned from.
-        judged: frames that samples are compared with.
-        reference: all frames of the reference, which have to agree with one another.
+        by: what samples are compared with.
 
     Raises:
         RunFailedError: the run could not go on.
     """
-    planes, missing = _planes(config, stages, judged)
-    starts = folded_starts(stages.system, reference)
+    planes, missing = _planes(config, stages, by.in_time)
+    starts = folded_starts(stages.system, by.walkers)
     runs = [
-        JudgedRun(config, stages, judged, planes, starts, objective, seed)
+        JudgedRun(config, stages, by.frames, planes, starts, objective, seed)
         for objective in config.objectives
         for seed in config.seeds
     ]
@@ -107,8 +147,8 @@ def compute(
         checks += run.checks(seen)
         warnings += run.warnings(seen)
         shown.setdefault(run.objective, seen)
-    if "split_r_hat" in judged.diagnostics:
-        warnings.insert(0, trust.check_walkers("the reference", judged.diagnostics["split_r_hat"]))
+    if "split_r_hat" in by.frames.diagnostics:
+        warnings.insert(0, trust.check_walkers("the reference", by.frames.diagnostics["split_r_hat"]))
     first = next(iter(shown.values()))
     means = [
         _row(config, stages, objective, ALL_SEEDS, mean(several), len(several))
@@ -122,10 +162,10 @@ def compute(
 
 
 def _planes(
-    config: RamachandranConfig, stages: MoleculeStages, judged: ReferenceEnsemble
+    config: RamachandranConfig, stages: MoleculeStages, in_time: ReferenceEnsemble
 ) -> tuple[tuple[Plane, ...], tuple[str, ...]]:
     """Return what maps are drawn over, and what a reader misses among them."""
-    frames = dataclasses.replace(judged, positions=stages.positions(judged).float())
+    frames = dataclasses.replace(in_time, positions=stages.positions(in_time).float())
     try:
         slow = slow_plane(stages.beads, frames, config.tica_lag_frames)
     except InputError as error:

@@ -92,7 +92,12 @@ def _notes(result: RamachandranResult) -> Iterator[str]:
             f"The networks have learned from frames of a state in which {deeper}; of all that is shown of them, "
             "weights have taken this bias away again."
         )
-    if config.frames is not None:
+    if config.favour and config.reference is None:
+        yield (
+            "The reference is the other half of these frames, drawn again by the weights that take the bias away; slow "
+            "coordinates are those of its walkers as they went, with the bias."
+        )
+    elif config.frames is not None:
         yield f"The networks have learned from {config.frames}, and are judged by the reference."
     if config.beads != "all":
         yield texts.NO_ENERGY
