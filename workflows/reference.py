@@ -140,8 +140,22 @@ def run(config: ReferenceConfig) -> ReferenceEnsemble:
     ensemble = ensemble_of(config)
     reason = disagreement(ensemble)
     if reason:
-        raise NotTrustworthyError(f"{reason}; the same command goes on from the frames that are kept")
+        raise NotTrustworthyError(
+            f"{reason}; the same command goes on from the frames that are kept{_or(ensemble, config)}"
+        )
     return ensemble
+
+
+def _or(ensemble: ReferenceEnsemble, config: ReferenceConfig) -> str:
+    """Return which bias would let walkers cross, where the slowest basin has a barrier that its frames show."""
+    from systems.barriers import advice
+    from workflows.mixing import slowest_relaxation_ps
+
+    system, slowest = config.source.load(), slowest_relaxation_ps(ensemble)
+    if config.engine == "openmm" or slowest is None or slowest[0] not in system.basins:
+        return ""
+    options = advice(system, ensemble, slowest[0])
+    return f", or, in another folder, walkers that cross sooner with {options}" if options else ""
 
 
 def disagreement(ensemble: ReferenceEnsemble) -> str:
