@@ -22,8 +22,8 @@ def geometric_ladder(lowest_kelvin: float, highest_kelvin: float, count: int) ->
     >>> geometric_ladder(300.0, 1200.0, 3)
     (300.0, 600.0, 1200.0)
     """
-    factor = (highest_kelvin / lowest_kelvin) ** (1 / max(1, count - 1))
-    return tuple(lowest_kelvin * factor**k for k in range(count))
+    ratio, last = highest_kelvin / lowest_kelvin, max(1, count - 1)
+    return tuple(lowest_kelvin * ratio ** (k / last) for k in range(count))
 
 
 def ladder_for(

@@ -23,7 +23,7 @@ from systems.molecular import MolecularSystem
 from systems.starts import walker_starts
 from systems.store import load_ensemble
 from tests.small_reference import small_reference
-from workflows import ramachandran, sample, train
+from workflows import ramachandran, sample, train, trust_generators
 from workflows.command_line import run_command
 from workflows.ramachandran import RamachandranConfig
 from workflows.ramachandran_measures import Findings, Judge
@@ -194,6 +194,20 @@ def test_what_is_learned_with_a_bias_is_judged_without_it(
         found = evaluate(biased.target("vacuum"), judged.frames.positions)
         np.testing.assert_allclose(judged.frames.energies, found, rtol=1e-5)
         assert len(np.unique(judged.frames.positions.numpy(), axis=0)) < len(judged.frames)
+        # Walkers of sixteen frames do not agree, and without a reference nobody else could tell.
+        assert "Not converged" in page
+        assert "walkers of the reference disagree" in page
+    else:
+        assert "Not converged" not in page
+
+
+@pytest.mark.parametrize(
+    ("left", "of", "passes"), [(9.5, 125, False), (10.5, 125, True), (1.4, 3, False), (1.6, 3, True)]
+)
+def test_a_reference_without_its_bias_has_to_rest_on_several_walkers(left: float, of: int, *, passes: bool) -> None:
+    check = trust_generators.check_walkers_left(left, of)
+    assert check.passed is passes
+    assert f"{left:.2g} of {of} held-out walkers" in check.sentence
 
 
 def test_mirror_images_and_the_bias_go_into_the_weights(molecule: MolecularSystem) -> None:

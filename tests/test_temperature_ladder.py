@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from boltzgen_diffclf.errors import InputError
 from systems.temperature_ladder import WANTED_SWAPS, advice, expected_acceptance, geometric_ladder, ladder_for
 from workflows.reference import ReferenceConfig, ensemble_of
+from workflows.run_start import open_run_folder
 
 
 @pytest.mark.parametrize(("n_atoms", "ratio"), [(4, 1.5), (22, 1.387), (166, 1.05)])
@@ -46,6 +49,19 @@ def test_a_ladder_is_as_fine_as_the_molecule_wants_and_no_finer(n_atoms: int) ->
     coarser = geometric_ladder(310.0, 800.0, len(ladder) - 1)
     assert len(ladder) == 4 or expected_acceptance(n_atoms, coarser[1] / coarser[0]) < WANTED_SWAPS
     assert ladder_for(n_atoms, 310.0, 800.0, 2) == (310.0, 800.0)
+
+
+def test_a_ladder_is_to_the_last_digit_what_files_of_frames_hold() -> None:
+    assert ladder_for(22, 300.0, 800.0) == tuple(300.0 * (800.0 / 300.0) ** (k / 3) for k in range(4))
+
+
+@pytest.mark.parametrize(("begun_with", "goes_on"), [(4, True), (3, False)])
+def test_a_folder_from_when_there_were_four_for_all_goes_on(tmp_path: Path, begun_with: int, *, goes_on: bool) -> None:
+    with open_run_folder(tmp_path, ReferenceConfig(out=tmp_path, exchange_temperatures=begun_with)):
+        (tmp_path / "something.h5").touch()
+    with contextlib.nullcontext() if goes_on else pytest.raises(InputError, match="exchange_temperatures = 3"):  # noqa: SIM117
+        with open_run_folder(tmp_path, ReferenceConfig(out=tmp_path)):
+            pass
 
 
 @pytest.mark.usefixtures("eager_mode")

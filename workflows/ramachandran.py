@@ -216,7 +216,7 @@ def run(config: RamachandranConfig) -> RamachandranResult:
     with open_run_folder(config.folder, config, FREE_SETTINGS | {"objectives", "seeds", "tica_lag_frames"}) as folder:
         with processor_settings(folder.remember_threads(lambda: config.threads or os.cpu_count() or 1)):
             stages = MoleculeStages(config, folder, learned, device)
-            by = judging(stages, config.state, reference, is_learned_from=frames is reference)
+            by = judging(stages, config.state, frames, reference)
             require_groups(stages.training.n_groups, by.frames.n_groups)
             result, shown = compute(config, stages, by)
         page = write_page(result, shown)

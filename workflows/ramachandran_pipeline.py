@@ -17,7 +17,7 @@ from boltzgen_diffclf.streams import named_generator
 from systems.conformers import overweighted
 from systems.ensemble import ReferenceEnsemble, resample
 from systems.user_trajectory import read_user_trajectory
-from workflows import trust
+from workflows import trust, trust_generators
 from workflows.molecule_stages import MoleculeStages, sampled_frames, state_frames
 from workflows.ramachandran import (
     ALL_SEEDS,
@@ -79,33 +79,45 @@ class Judging:
     Attributes:
         frames: of the state, which nothing has learned from.
         in_time: the same walkers as they went, which slow coordinates are made of.
-        walkers: all of the reference, which have to agree with one another.
+        walkers: all of the reference, or all with the bias, which have to agree with one another.
+        unfit: why these are nothing to judge by, one sentence each.
     """
 
     frames: ReferenceEnsemble
     in_time: ReferenceEnsemble
     walkers: ReferenceEnsemble
+    unfit: tuple[str, ...] = ()
 
 
 def judging(
-    stages: MoleculeStages, state: str, reference: ReferenceEnsemble | None, *, is_learned_from: bool
+    stages: MoleculeStages, state: str, frames: ReferenceEnsemble, reference: ReferenceEnsemble | None
 ) -> Judging:
     """Return frames of a state to judge by: those of the reference, or, without one, those held out with the bias.
 
-    The latter are drawn again by the weights that take the bias away.
+    The latter are drawn again, walker by walker, by the weights that take the bias away. What all walkers have wrong
+    because they do not cross is then wrong in both halves: such a reference has to agree with itself.
 
     Args:
         stages: of the frames that are learned from.
         state: without a bias.
-        reference: frames of it.
-        is_learned_from: whether half of these are what is learned from.
+        frames: of which these are half, perhaps those of the reference.
+        reference: frames of the state.
     """
     if reference is None:
         held_out = stages.held_out
-        drawn = resample(held_out, stages.system, state, named_generator(0, "without the bias"))
-        return Judging(drawn, held_out, held_out)
-    frames = unlearned(reference, stages.training) if is_learned_from else reference
-    return Judging(frames, frames, reference)
+        by_walker = np.lexsort((held_out.frame.numpy(), held_out.group.numpy()))
+        generator = named_generator(0, "without the bias")
+        drawn = resample(held_out.select(torch.from_numpy(by_walker)), stages.system, state, generator)
+        shares = drawn.group.unique(return_counts=True)[1].double() / len(drawn)
+        left = trust_generators.check_walkers_left(1 / float(shares.square().sum()), held_out.n_groups)
+        return Judging(drawn, held_out, frames, trust.failures([left, *_walkers_agree(held_out)]))
+    judged = unlearned(reference, stages.training) if frames is reference else reference
+    return Judging(judged, judged, reference)
+
+
+def _walkers_agree(frames: ReferenceEnsemble) -> Iterator[trust.Check]:
+    if "split_r_hat" in frames.diagnostics:
+        yield trust.check_walkers("the reference", frames.diagnostics["split_r_hat"])
 
 
 def unlearned(reference: ReferenceEnsemble, training: ReferenceEnsemble) -> ReferenceEnsemble:
@@ -147,8 +159,8 @@ def compute(
         checks += run.checks(seen)
         warnings += run.warnings(seen)
         shown.setdefault(run.objective, seen)
-    if "split_r_hat" in by.frames.diagnostics:
-        warnings.insert(0, trust.check_walkers("the reference", by.frames.diagnostics["split_r_hat"]))
+    if not by.unfit:
+        warnings = [*_walkers_agree(by.frames), *warnings]
     first = next(iter(shown.values()))
     means = [
         _row(config, stages, objective, ALL_SEEDS, mean(several), len(several))
@@ -157,7 +169,7 @@ def compute(
     table = (*rows, *means, *_reference_rows(config, stages, first))
     write_csv(table, stages.folder.path / "results.csv")
     told = (*trust.failures(warnings), *_partial(means, len(config.seeds)), *missing)
-    unconverged = "".join(trust.failures([] if starts is None else [starts.check()]))
+    unconverged = "; ".join((*by.unfit, *trust.failures([] if starts is None else [starts.check()])))
     return RamachandranResult(config, table, stages.folder.path, trust.failures(checks), told, unconverged), shown
 
 

@@ -95,8 +95,8 @@ class SlowPlane:
         )
         times = " and ".join(f"{time:.3g}" for time in self.slow.timescales)
         return (
-            f"TICA of {self.features.about}, fitted on the reference at a lag of {lag}; under the dynamics of the "
-            f"reference, its swaps included, the two coordinates decay within {times} frames."
+            f"TICA of {self.features.about}, fitted on the reference at a lag of {lag}; under the dynamics of its "
+            f"walkers, with their swaps and any bias, the two coordinates decay within {times} frames."
         )
 
     def metric(self, name: str) -> str:

@@ -33,6 +33,9 @@ FREE_SETTINGS = frozenset({"out"})
 _SETTINGS = ("config.toml", "run.json")
 """What a run was begun with."""
 
+_NO_LONGER_FIXED: dict[str, object] = {"exchange_temperatures": 4}
+"""What settings were begun with that nobody gave, and that follow from the molecule now."""
+
 _OWN_FILES = frozenset({".lock", *_SETTINGS, "run.log", "status.json"})
 """What every run folder has before anything is computed."""
 
@@ -115,6 +118,7 @@ def _check_settings(path: Path, settings: Any, free: frozenset[str]) -> None:
     asked = {key: value for key, value in settings_values(settings).items() if key not in free}
     # Nor has one that was begun when a setting took one value, and now takes several, another setting.
     stored |= {key: _several(stored[key]) for key, value in asked.items() if isinstance(value, list) and key in stored}
+    stored |= {key: None for key, old in _NO_LONGER_FIXED.items() if asked.get(key, old) is None and stored[key] == old}
     difference = first_difference(stored, asked)
     if difference is not None:
         key, old, new = difference

@@ -72,6 +72,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """What each preset sets; ``paper`` is the published sizes, for a GPU.
 
-Walkers times temperatures fill whole blocks of the compiled force field, 256 configurations on two threads: 72 walkers
-at four temperatures would cost as much as 128.
+Walkers times temperatures, four for a small molecule, fill whole blocks of the compiled force field, 256 configurations
+on two threads: 72 walkers at four temperatures would cost as much as 128.
 """

@@ -25,6 +25,8 @@ LARGEST_DEVIATION = 4.5
 """Of a bin of a weighted map from the reference [standard errors]."""
 LARGEST_FAMILY, FEWEST_IN_A_FAMILY = 0.1, 5
 """Share of particles that descend from one: more, and what they say is what one of them says; a few may always."""
+FEWEST_WALKERS = 10
+"""Worth of the walkers that others are held against, once weights have taken a bias away."""
 LARGEST_BROKEN_SHARE = 0.05
 """Of generated configurations that are broken or mirrored, before weights put that right."""
 
@@ -77,6 +79,16 @@ def check_families(name: str, largest: float, n_samples: int) -> Check:
         largest <= limit,
         f"{100 * largest:.0f} % of the samples of {name} descend from one particle (limit {100 * limit:.0f} %): the "
         "energy may have a hole at some noise, into which it fell; train longer, or draw more samples",
+    )
+
+
+def check_walkers_left(left: float, n_walkers: int) -> Check:
+    """Gate on the effective number of walkers (Kish) whose frames are left without the bias that they had."""
+    return Check(
+        "walkers without the bias",
+        left >= min(FEWEST_WALKERS, 0.5 * n_walkers),
+        f"without the bias the weight of {left:.2g} of {n_walkers} held-out walkers is left: take a weaker "
+        "--favour-kt, or give frames of the state itself with --reference",
     )
 
 

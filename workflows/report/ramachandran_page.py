@@ -93,9 +93,10 @@ def _notes(result: RamachandranResult) -> Iterator[str]:
             "weights have taken this bias away again."
         )
     if config.favour and config.reference is None:
+        of = f" ({config.frames})" if config.frames is not None else ""
         yield (
-            "The reference is the other half of these frames, drawn again by the weights that take the bias away; slow "
-            "coordinates are those of its walkers as they went, with the bias."
+            f"The reference is the other half of these frames{of}, drawn again by the weights that take the bias away. "
+            "Slow coordinates, their limits and who is folded are those of the walkers as they went, with the bias."
         )
     elif config.frames is not None:
         yield f"The networks have learned from {config.frames}, and are judged by the reference."
