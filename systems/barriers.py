@@ -8,6 +8,7 @@ frames of the first bias show the rest of a barrier, and may advise another.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from boltzgen_diffclf.observables.basins import in_basin
 from systems.convergence import torsions_of
 from systems.ensemble import ReferenceEnsemble
-from systems.favoured import NARROWEST, Favour, bias_of
+from systems.favoured import NARROWEST, Favour, bias_of, region_of
 from systems.molecular import MolecularSystem
 
 BIN_DEGREES = 5.0
@@ -60,13 +61,22 @@ def lowered_barrier(system: MolecularSystem, ensemble: ReferenceEnsemble, basin:
     return (*basins, Favour(f"{place.torsion} in {low:g}..{high:g}", depth))
 
 
-def advice(system: MolecularSystem, ensemble: ReferenceEnsemble, basin: str) -> str:
-    """Return :func:`lowered_barrier` as options of a command; nothing where there is nothing to advise."""
+def advice(system: MolecularSystem, ensemble: ReferenceEnsemble, basin: str, favours: Sequence[Favour] = ()) -> str:
+    """Return :func:`lowered_barrier` as options of a command; nothing where there is nothing to advise.
+
+    Args:
+        system: see there.
+        ensemble: see there.
+        basin: its name.
+        favours: biases that the frames have: those on other torsions remain.
+    """
     advised = lowered_barrier(system, ensemble, basin)
     if not advised:
         return ""
-    where = " ".join(f"'{one.where}'" for one in advised)
-    return f"--favour {where} --favour-kt {' '.join(f'{one.depth_kt:g}' for one in advised)}"
+    turned = system.torsions[system.basins[basin].torsion]
+    several = [*(one for one in favours if region_of(system, one.where).atoms != turned), *advised]
+    where = " ".join(f"'{one.where}'" for one in several)
+    return f"--favour {where} --favour-kt {' '.join(f'{one.depth_kt:g}' for one in several)}"
 
 
 def _profile(

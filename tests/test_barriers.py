@@ -103,6 +103,14 @@ def test_there_is_nothing_to_advise_where_there_is_no_barrier_or_one_side_alone(
     assert advice(aldp, flat, "phi > 0") == ""
 
 
+def test_biases_on_other_torsions_remain(aldp: MolecularSystem) -> None:
+    alone = advice(aldp, frames(aldp), "phi > 0")
+    had = [Favour("phi in 100..160", 3.0), Favour("helical", 1.0)]
+    assert advice(aldp, frames(aldp), "phi > 0", had) == alone.replace("--favour ", "--favour 'helical' ").replace(
+        "--favour-kt ", "--favour-kt 1 "
+    )
+
+
 @pytest.mark.parametrize(("engine", "told"), [("compiled", True), ("openmm", False)])
 def test_walkers_that_disagree_are_told_of(
     aldp: MolecularSystem, monkeypatch: pytest.MonkeyPatch, engine: Literal["compiled", "openmm"], *, told: bool

@@ -149,12 +149,13 @@ def run(config: ReferenceConfig) -> ReferenceEnsemble:
 def _or(ensemble: ReferenceEnsemble, config: ReferenceConfig) -> str:
     """Return which bias would let walkers cross, where the slowest basin has a barrier that its frames show."""
     from systems.barriers import advice
+    from systems.favoured import Favour
     from workflows.mixing import slowest_relaxation_ps
 
     system, slowest = config.source.load(), slowest_relaxation_ps(ensemble)
     if config.engine == "openmm" or slowest is None or slowest[0] not in system.basins:
         return ""
-    options = advice(system, ensemble, slowest[0])
+    options = advice(system, ensemble, slowest[0], [Favour(*one) for one in config.favours])
     return f", or, in another folder, walkers that cross sooner with {options}" if options else ""
 
 
