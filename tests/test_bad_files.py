@@ -106,7 +106,7 @@ def test_a_hot_molecule_is_sampled_on_a_ladder_that_goes_up(
     monkeypatch.setattr(reference, "ensemble_of", ensemble_of)
     with pytest.raises(InputError, match="nothing is sampled"):
         train.run(TrainConfig(temperature_kelvin=temperature, out=tmp_path))
-    assert asked[0].temperatures_kelvin[-1] == pytest.approx(hottest)
+    assert asked[0].highest_temperature_kelvin == pytest.approx(hottest)
 
 
 def test_steps_too_long_for_the_hydrogens_of_openmm_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
