@@ -95,7 +95,13 @@ def test_a_killed_training_ends_in_the_same_model(
         patch.setattr(MoleculeModel, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             train.run(config)
-    assert train.run(config).model.fingerprint == load_molecule_model(trained).fingerprint
+    (kept,) = (tmp_path / "killed").glob("*.seconds")
+    before = float(kept.read_text())
+    kept.write_text(repr(before + 1000))
+    again = train.run(config)
+    assert again.model.fingerprint == load_molecule_model(trained).fingerprint
+    assert before + 1000 < again.seconds < before + 1500, "the time of all starts together"
+    assert not kept.exists()
 
 
 @pytest.mark.parametrize(("beads", "path", "network"), [("heavy", "edm", "both"), ("all", "vp", "invariants")])

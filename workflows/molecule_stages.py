@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -41,6 +40,7 @@ from systems.molecular import MolecularSystem
 from workflows.hotter_frames import BeadEnsemble, Beyond, HotterFrames, hotter_frames
 from workflows.molecule_settings import MoleculeSettings
 from workflows.run_folder import RunFolder, StageResult
+from workflows.stopwatch import Stopwatch
 from workflows.system_settings import keep_system
 
 
@@ -186,8 +186,7 @@ class MoleculeStages:
         return hotter_frames(self.folder, ensemble, halves, seed, self.device)
 
     def _train(self, objective: str, seed: int, file: Path, hotter: HotterFrames) -> StageResult:
-        begun = time.monotonic()
-        settings = self.settings
+        watch, settings = Stopwatch(file.with_name(f"{file.stem}-training.seconds")), self.settings
         model, statistics = self._begun(seed, self.positions(self.training))
         coordinates, origin = coordinates_of(model), self._origin(objective, seed)
         chosen = named_objective(objective)
@@ -202,6 +201,7 @@ class MoleculeStages:
                 nonlocal told
                 advance(step - told)
                 told = step
+                watch.keep()
 
             result, _ = train_noised(
                 model,
@@ -226,7 +226,7 @@ class MoleculeStages:
                 ),
             )
         MoleculeModel(result.model.cpu(), self.spec, statistics, origin).save(file)
-        facts = {"training_seconds": time.monotonic() - begun, "network_evaluations": result.network_evaluations}
+        facts = {"training_seconds": watch.done(), "network_evaluations": result.network_evaluations}
         return StageResult(facts={**facts, "last": result.history[-1]}, files=[file])
 
     def _begun(

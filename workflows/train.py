@@ -59,7 +59,7 @@ class TrainResult:
     Attributes:
         model: see there.
         file: that ``workflows.sample`` reads.
-        seconds: that the training took when it was done.
+        seconds: that the training took, all of its starts together.
         losses: the last record of the training: losses in training and held out.
     """
 
