@@ -15,6 +15,7 @@ from pydantic_core import ArgsKwargs
 from workflows.command_line import run_command
 from workflows.favour_settings import FavourSettings
 from workflows.shared_settings import (
+    ExchangeTemperatures,
     Threads,
     filled_from_preset,
     refuse_falling_ladder,
@@ -64,14 +65,7 @@ class ReferenceConfig(FavourSettings):
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where to compute.")] = "auto"
     threads: Threads = None
     walkers: Annotated[int, Field(ge=2, description="Walkers at each temperature.")] = PRESETS["quick"]["walkers"]
-    exchange_temperatures: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            description="Temperatures of replica exchange, geometric from --temperature-kelvin up (where not given, 4, "
-            "or as many as a molecule of its size trades a fifth of the time).",
-        ),
-    ] = None
+    exchange_temperatures: ExchangeTemperatures = None
     highest_temperature_kelvin: Annotated[
         float, Field(ge=100, le=5000, description="Hottest temperature of replica exchange [K].")
     ] = 800.0

@@ -32,6 +32,16 @@ Threads = Annotated[
 ]
 """The setting ``threads`` of every command."""
 
+ExchangeTemperatures = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        description="Temperatures of replica exchange, geometric from --temperature-kelvin up (where not given, 4, "
+        "or as many as a molecule of its size trades a fifth of the time).",
+    ),
+]
+"""The setting ``exchange_temperatures`` of commands that sample, see ``systems.temperature_ladder.ladder_for``."""
+
 
 def filled_from_preset(given: ArgsKwargs, presets: Mapping[str, Mapping[str, Any]]) -> ArgsKwargs:
     """Return settings as they were given, and those of their preset where none was."""

@@ -13,6 +13,7 @@ from pydantic_core import ArgsKwargs
 
 from boltzgen_diffclf.errors import nearest_name
 from workflows.shared_settings import (
+    ExchangeTemperatures,
     Threads,
     filled_from_preset,
     refuse_falling_ladder,
@@ -98,14 +99,7 @@ class SolvationConfig(SystemSettings):
         Field(description="Your own frames of a state, as STATE=FILE (h5, dcd, nc, trr, dtr or binpos)."),
     ] = ()
     walkers: Annotated[int, Field(ge=2, description="Walkers at each temperature.")] = PRESETS["quick"]["walkers"]
-    exchange_temperatures: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            description="Temperatures of replica exchange, geometric from --temperature-kelvin up (where not given, 4, "
-            "or as many as a molecule of its size trades a fifth of the time).",
-        ),
-    ] = None
+    exchange_temperatures: ExchangeTemperatures = None
     highest_temperature_kelvin: Annotated[
         float, Field(ge=100, le=5000, description="Hottest temperature of replica exchange [K].")
     ] = PRESETS["quick"]["highest_temperature_kelvin"]
