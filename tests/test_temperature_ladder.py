@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from boltzgen_diffclf.errors import InputError
 from systems.temperature_ladder import WANTED_SWAPS, advice, expected_acceptance, geometric_ladder, ladder_for
 from workflows.reference import ReferenceConfig, ensemble_of
 from workflows.run_start import open_run_folder
+from workflows.solvation import SolvationConfig
+from workflows.solvation_stages import SolvationStages
 
 
 @pytest.mark.parametrize(("n_atoms", "ratio"), [(4, 1.5), (22, 1.387), (166, 1.05)])
@@ -80,3 +83,10 @@ def test_the_ensemble_of_a_peptide_takes_it(tmp_path: Path) -> None:
     wanted = ladder_for(ensemble.positions.shape[1], 300.0, 800.0)
     assert len(wanted) > 4
     assert ensemble.provenance.settings["temperatures_kelvin"] == pytest.approx(wanted)
+
+
+def test_solvation_takes_it_too() -> None:
+    stages = SimpleNamespace(config=SolvationConfig(), system=SimpleNamespace(n_atoms=53))
+    assert SolvationStages._ladder.fget(stages) == ladder_for(53, 300.0, 800.0)  # type: ignore[attr-defined]
+    stages = SimpleNamespace(config=SolvationConfig(exchange_temperatures=3), system=stages.system)
+    assert SolvationStages._ladder.fget(stages) == geometric_ladder(300.0, 800.0, 3)  # type: ignore[attr-defined]
