@@ -107,11 +107,7 @@ def _arc_above(level: Float[np.ndarray, " bins"], way: Int[np.ndarray, " way"], 
         high += 1
     missing = math.ceil(NARROWEST / BIN_DEGREES) - (high + 1 - low)
     low, high = low - max(0, (missing + 1) // 2), high + max(0, (missing + 1) // 2)
-    return _within_half_turn(BIN_DEGREES * low - 180), _within_half_turn(BIN_DEGREES * (high + 1) - 180)
-
-
-def _within_half_turn(degrees: float) -> float:
-    return (degrees + 180) % 360 - 180
+    return BIN_DEGREES * (low % n) - 180, BIN_DEGREES * ((high + 1) % n) - 180
 
 
 def _half(value: float) -> float:
