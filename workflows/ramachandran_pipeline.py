@@ -13,6 +13,7 @@ import torch
 
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.files import atomic_path
+from boltzgen_diffclf.samplers.resampling import effective_sample_size
 from boltzgen_diffclf.streams import named_generator
 from systems.conformers import overweighted
 from systems.ensemble import ReferenceEnsemble, resample
@@ -108,8 +109,10 @@ def judging(
         by_walker = np.lexsort((held_out.frame.numpy(), held_out.group.numpy()))
         generator = named_generator(0, "without the bias")
         drawn = resample(held_out.select(torch.from_numpy(by_walker)), stages.system, state, generator)
-        shares = drawn.group.unique(return_counts=True)[1].double() / len(drawn)
-        left = trust_generators.check_walkers_left(1 / float(shares.square().sum()), held_out.n_groups)
+        frames_of_walkers = drawn.group.unique(return_counts=True)[1].double()
+        left = trust_generators.check_walkers_left(
+            float(effective_sample_size(frames_of_walkers.log())), held_out.n_groups
+        )
         return Judging(drawn, held_out, frames, trust.failures([left, *_walkers_agree(held_out)]))
     judged = unlearned(reference, stages.training) if frames is reference else reference
     return Judging(judged, judged, reference)
