@@ -16,8 +16,9 @@ import openmm
 import torch
 
 import systems
+from systems.hydrogen_mass import masses_with_hydrogens
 from systems.molecular import MolecularSystem
-from systems.reference import ReferenceSettings, masses_with_hydrogens
+from systems.reference import ReferenceSettings
 from systems.replica_dynamics import ReplicaExchangeDynamics
 
 SECONDS = 5.0

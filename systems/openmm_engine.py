@@ -18,6 +18,7 @@ from boltzgen_diffclf.errors import InputError, RunFailedError
 from boltzgen_diffclf.streams import split_seed
 from boltzgen_diffclf.units import thermal_energy_kj_per_mol
 from systems.ensemble import Provenance, ReferenceEnsemble
+from systems.hydrogen_mass import with_hydrogen_mass
 from systems.molecular import MolecularSystem, require_temperature
 from systems.recording import Advance, FrameSource, record
 from systems.starts import begun_at
@@ -34,6 +35,7 @@ class OpenMMSettings:
         equilibration_frames: discarded at the start of each walker.
         timestep_fs: [fs].
         friction_per_ps: [1/ps].
+        hydrogen_mass_amu: of hydrogens in the dynamics [amu], see :mod:`systems.hydrogen_mass`.
         platform: OpenMM platform, ``CPU`` or ``Reference`` where runs have to be repeatable.
         threads: of the CPU platform.
         seed: root seed.
@@ -43,8 +45,9 @@ class OpenMMSettings:
     frames_per_walker: int = 1000
     steps_per_frame: int = 500
     equilibration_frames: int = 20
-    timestep_fs: float = 2.0
+    timestep_fs: float = 2.5
     friction_per_ps: float = 1.0
+    hydrogen_mass_amu: float = 4.0
     platform: str = "CPU"
     threads: int = 1
     seed: int = 0
@@ -53,7 +56,7 @@ class OpenMMSettings:
         for name in ("walkers", "frames_per_walker", "steps_per_frame", "threads"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: give at least 1")
-        for name in ("timestep_fs", "friction_per_ps"):
+        for name in ("timestep_fs", "friction_per_ps", "hydrogen_mass_amu"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}: give a positive number")
         known = [openmm.Platform.getPlatform(index).getName() for index in range(openmm.Platform.getNumPlatforms())]
@@ -104,6 +107,9 @@ class OpenMMDynamics(FrameSource):
     Every stretch between two frames has a seed of its own, drawn from the root seed, the walker and the frame, so
     that positions and velocities are all there is to save.
 
+    Attributes:
+        dynamics_system: what moves.
+
     Args:
         system: the system.
         state: one of its states.
@@ -123,7 +129,8 @@ class OpenMMDynamics(FrameSource):
         self._integrator = openmm.LangevinMiddleIntegrator(
             temperature_kelvin, settings.friction_per_ps, settings.timestep_fs * 1e-3
         )
-        self._context = self._make_context(system.openmm_system(state))
+        self.dynamics_system = with_hydrogen_mass(system, state, settings.hydrogen_mass_amu)
+        self._context = self._make_context(self.dynamics_system)
         self._exact_context = openmm.Context(
             system.openmm_system(state),
             openmm.VerletIntegrator(1e-3),

@@ -7,11 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from boltzgen_diffclf.errors import InputError
 from systems.ensemble import Provenance, ReferenceEnsemble
+from systems.hydrogen_mass import masses_with_hydrogens
 from systems.molecular import MolecularSystem, require_temperature
 from systems.recording import Advance, record
 from systems.replica_dynamics import ReferenceSettings, ReplicaExchangeDynamics
@@ -80,10 +79,3 @@ def generate(
         settings={"engine": "replica exchange", **asdict(settings), **begun_at(system, state)},
     )
     return record(source, system, provenance, path, progress)
-
-
-def masses_with_hydrogens(system: MolecularSystem, hydrogen_mass_amu: float) -> Float[Tensor, " atoms"]:
-    """Return the masses [amu] with those of hydrogens replaced."""
-    masses = system.masses.clone()
-    masses[torch.tensor([element == "H" for element in system.elements])] = hydrogen_mass_amu
-    return masses

@@ -109,12 +109,6 @@ def test_a_hot_molecule_is_sampled_on_a_ladder_that_goes_up(
     assert asked[0].highest_temperature_kelvin == pytest.approx(hottest)
 
 
-def test_steps_too_long_for_the_hydrogens_of_openmm_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--engine", "openmm"]
-    assert run_command(ReferenceConfig, pytest.fail, program="reference", presets=PRESETS, argv=words) == 2
-    assert "--timestep-fs 2.5 is too long for --engine openmm" in capsys.readouterr().err
-
-
 def test_atoms_written_twice_are_refused_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     aldp, file = systems.load("aldp"), tmp_path / "twice.pdb"
     with file.open("w") as handle:

@@ -117,7 +117,6 @@ def test_walkers_that_disagree_are_told_of(
 ) -> None:
     slow = {"split_r_hat": {"phi > 0": 1.5}, "relaxation_frames": {"phi > 0": math.inf, "helical": 3.0}}
     monkeypatch.setattr(reference, "ensemble_of", lambda config: frames(aldp).with_diagnostics(slow))
-    timestep = {"timestep_fs": 2.0} if engine == "openmm" else {}
     with pytest.raises(NotTrustworthyError) as caught:
-        reference.run(ReferenceConfig(state="vacuum", engine=engine, **timestep))
+        reference.run(ReferenceConfig(state="vacuum", engine=engine))
     assert ("walkers that cross sooner with --favour 'phi > 0'" in str(caught.value)) is told

@@ -22,9 +22,10 @@ from boltzgen_diffclf.errors import InputError, NotTrustworthyError, RunFailedEr
 from boltzgen_diffclf.observables.chirality import handedness, stereocentres
 from systems.derived_states import ConfinedState, MixedState
 from systems.ensemble import energies_of
+from systems.hydrogen_mass import masses_with_hydrogens, with_hydrogen_mass
 from systems.molecular import MolecularSystem
-from systems.openmm_engine import OpenMMSettings, generate_with_openmm
-from systems.reference import ReferenceSettings, generate, geometric_ladder, masses_with_hydrogens
+from systems.openmm_engine import OpenMMDynamics, OpenMMSettings, generate_with_openmm
+from systems.reference import ReferenceSettings, generate, geometric_ladder
 from systems.replica_dynamics import ReplicaExchangeDynamics
 from systems.store import load_ensemble, read_ensemble
 from systems.temperature_ladder import ladder_for
@@ -397,15 +398,14 @@ def test_a_basin_that_no_walker_has_seen_has_no_error(tmp_path, aldp):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"hydrogen_mass_amu": 2.0}, "--hydrogen-mass-amu 2.0 goes with --engine compiled"),
         ({"exchange_temperatures": 3}, "--exchange-temperatures 3 goes with"),
         ({"device": "cuda"}, "leave --device cuda out"),
     ],
 )
 def test_what_openmm_would_ignore_is_refused(settings, words):
-    ReferenceConfig(engine="openmm", exchange_temperatures=1, timestep_fs=2.0)
+    ReferenceConfig(engine="openmm", exchange_temperatures=1, hydrogen_mass_amu=2.0)
     with pytest.raises(ValueError, match=words):
-        ReferenceConfig(engine="openmm", timestep_fs=2.0, **settings)
+        ReferenceConfig(engine="openmm", **settings)
 
 
 def test_dynamics_that_blow_up_fail(tmp_path, aldp):
@@ -439,6 +439,19 @@ def test_heavier_hydrogens_change_no_other_mass(aldp):
     hydrogen = torch.tensor([element == "H" for element in aldp.elements])
     assert (masses[hydrogen] == 4.0).all()
     assert torch.equal(masses[~hydrogen], aldp.masses[~hydrogen])
+
+
+def test_openmm_moves_heavier_hydrogens_where_nothing_is_constrained(aldp):
+    heavier = with_hydrogen_mass(aldp, "implicit", 4.0)
+    found = torch.tensor([heavier.getParticleMass(atom)._value for atom in range(aldp.n_atoms)], dtype=torch.float64)
+    torch.testing.assert_close(found, masses_with_hydrogens(aldp, 4.0))
+    moving = OpenMMDynamics(aldp, "implicit", 300.0, OPENMM).dynamics_system
+    assert moving.getParticleMass(aldp.elements.index("H"))._value == OPENMM.hydrogen_mass_amu
+    rigid = aldp.openmm_system("implicit")
+    rigid.addConstraint(0, 1, 0.1)
+    constrained = replace(aldp, openmm_systems={**aldp.openmm_systems, "implicit": rigid})
+    kept = with_hydrogen_mass(constrained, "implicit", 4.0)
+    assert [kept.getParticleMass(atom) for atom in range(3)] == [rigid.getParticleMass(atom) for atom in range(3)]
 
 
 def constrained_diatomic():

@@ -191,7 +191,7 @@ def test_openmm_samples_and_a_row_brings_what_it_rests_on(tmp_path: Path) -> Non
     out = tmp_path / "run"
     code, _, errors = finish(
         out,
-        *shlex.split("--leg polar --engine openmm --exchange-temperatures 1 --timestep-fs 1"),
+        *shlex.split("--leg polar --engine openmm --exchange-temperatures 1"),
         *shlex.split("--estimators bar exact_ends"),
     )
     assert code == 3, errors[-3000:]

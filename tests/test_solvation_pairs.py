@@ -155,7 +155,7 @@ def test_force_fields_that_make_no_pair_are_refused():
         ({"conformer": "phi > 0", "leg": "forcefield", "to_forcefield": "ff96"}, "goes with --leg conformers"),
         ({"to_forcefield": "ff96"}, "--to-forcefield ff96 goes with --leg forcefield"),
         ({"leg": "forcefield"}, "add --to-forcefield ff14sb"),
-        ({"leg": "conformers", "engine": "openmm", "timestep_fs": 1.0}, "leave --engine openmm out"),
+        ({"leg": "conformers", "engine": "openmm"}, "leave --engine openmm out"),
     ],
 )
 def test_settings_of_a_pair_that_is_not_whole_are_refused(settings: dict[str, object], words: str):

@@ -19,7 +19,6 @@ from workflows.shared_settings import (
     Threads,
     filled_from_preset,
     refuse_falling_ladder,
-    refuse_long_openmm_step,
     refuse_what_openmm_ignores,
 )
 from workflows.system_settings import keep_system
@@ -108,7 +107,6 @@ class ReferenceConfig(FavourSettings):
     @model_validator(mode="after")
     def _engine_knows_them(self) -> ReferenceConfig:
         refuse_what_openmm_ignores(self, PRESETS)
-        refuse_long_openmm_step(self)
         if self.engine == "openmm" and self.device == "cuda":
             raise ValueError("--engine openmm computes on the processors: leave --device cuda out")
         return self
@@ -206,6 +204,7 @@ def _sample(
             equilibration_frames=config.equilibration_frames,
             timestep_fs=config.timestep_fs,
             friction_per_ps=config.friction_per_ps,
+            hydrogen_mass_amu=config.hydrogen_mass_amu,
             threads=threads,
             seed=config.seed,
         )

@@ -49,10 +49,8 @@ def filled_from_preset(given: ArgsKwargs, presets: Mapping[str, Mapping[str, Any
     return ArgsKwargs(given.args, {**presets.get(str(named.get("preset", "quick")), {}), **named})
 
 
-COMPILED_ALONE = frozenset(
-    {"exchange_temperatures", "highest_temperature_kelvin", "steps_per_sweep", "hydrogen_mass_amu"}
-)
-"""Settings of the compiled engine: OpenMM's dynamics have one temperature, and hydrogens of their own mass."""
+COMPILED_ALONE = frozenset({"exchange_temperatures", "highest_temperature_kelvin", "steps_per_sweep"})
+"""Settings of the compiled engine: OpenMM's dynamics have one temperature."""
 
 
 def refuse_falling_ladder(settings: Any) -> None:
@@ -62,19 +60,6 @@ def refuse_falling_ladder(settings: Any) -> None:
         raise ValueError(
             f"--highest-temperature-kelvin {hottest} is not above --temperature-kelvin {wanted}: raise it, or set "
             "--exchange-temperatures 1"
-        )
-
-
-LONGEST_OPENMM_STEP_FS = 2.0
-"""Of OpenMM's dynamics [fs], whose hydrogens keep their own mass."""
-
-
-def refuse_long_openmm_step(settings: Any) -> None:
-    """Raise a ValueError where the dynamics are OpenMM's, and the step is too long for their light hydrogens."""
-    if settings.engine == "openmm" and settings.timestep_fs > LONGEST_OPENMM_STEP_FS:
-        raise ValueError(
-            f"--timestep-fs {settings.timestep_fs} is too long for --engine openmm, whose hydrogens keep their own "
-            f"mass: take {LONGEST_OPENMM_STEP_FS} or less"
         )
 
 

@@ -17,7 +17,6 @@ from workflows.shared_settings import (
     Threads,
     filled_from_preset,
     refuse_falling_ladder,
-    refuse_long_openmm_step,
     refuse_what_openmm_ignores,
 )
 from workflows.solvation_estimators import ESTIMATORS, what_is_missing
@@ -247,8 +246,7 @@ class SolvationConfig(SystemSettings):
         return self
 
     @model_validator(mode="after")
-    def _step_suits_the_engine(self) -> SolvationConfig:
-        refuse_long_openmm_step(self)
+    def _engine_knows_them(self) -> SolvationConfig:
         refuse_what_openmm_ignores(self, PRESETS)
         return self
 
