@@ -1,4 +1,4 @@
-"""A user's own trajectory of a state, read by mdtraj and checked against the system's topology."""
+"""A user's own trajectory of a state, or of some beads of it, read by mdtraj and checked against the topology."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from pathlib import Path
 import mdtraj
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tables.exceptions import NodeError
 from torch import Tensor
 
 from boltzgen_diffclf.errors import InputError, first_line
 from boltzgen_diffclf.observables.chirality import handedness, reference_handedness, stereocentres
+from systems.beads import bead_atoms, bead_stereocentres, bead_system
 from systems.convergence import FRAMES_FOR_R_HAT, measure_convergence
 from systems.ensemble import Provenance, ReferenceEnsemble, energies_of
 from systems.molecular import MolecularSystem, require_temperature
@@ -33,7 +34,12 @@ _BLOCKS = 20
 
 
 def read_user_trajectory(
-    path: Path, system: MolecularSystem, state: str, temperature_kelvin: float = 300.0, blocks: int = _BLOCKS
+    path: Path,
+    system: MolecularSystem,
+    state: str,
+    temperature_kelvin: float = 300.0,
+    blocks: int = _BLOCKS,
+    rounded: Sequence[str] = (),
 ) -> ReferenceEnsemble:
     """Return the frames of a trajectory that the user vouches to be equilibrium samples of ``state``.
 
@@ -41,16 +47,17 @@ def read_user_trajectory(
     cut into ``blocks`` contiguous pieces, which serve as the independent groups, and its energies are computed.
 
     Args:
-        path: HDF5, DCD, NetCDF, TRR, DTR or BINPOS; formats that round coordinates are refused.
+        path: HDF5, DCD, NetCDF, TRR, DTR or BINPOS.
         system: the system.
         state: the state that was simulated.
         temperature_kelvin: of the simulation [K].
         blocks: number of contiguous pieces.
+        rounded: endings of formats that round coordinates and are taken all the same.
 
     Raises:
-        InputError: missing or unreadable file, a rounding format, other atoms, a broken molecule.
+        InputError: missing or unreadable file, any other rounding format, other atoms, a broken molecule.
     """
-    temperature = _admit(path, system, state, temperature_kelvin)
+    temperature = _admit(path, system, state, temperature_kelvin, rounded)
     if holds_ensemble(path):
         return read_ensemble(path, system, state, temperature)
     positions = _load_positions(path, system, blocks)
@@ -73,6 +80,32 @@ def read_user_trajectory(
     return ensemble.with_diagnostics(measure_convergence(ensemble, system))
 
 
+def read_frames(
+    path: Path, system: MolecularSystem, beads: str, state: str, temperature_kelvin: float = 300.0
+) -> ReferenceEnsemble:
+    """Return the frames of a trajectory of all atoms of a system, or of some beads of it alone.
+
+    The latter are an ensemble of :func:`~systems.beads.bead_system`, without energies: what a coarse-grained density is
+    learned from may be of any force field, and of water that is not there. A file of beads may be in XTC, which rounds.
+
+    Args:
+        path: see :func:`read_user_trajectory`.
+        system: all atoms.
+        beads: one of :data:`~systems.beads.BEADS`.
+        state: that was simulated.
+        temperature_kelvin: of the simulation [K].
+
+    Raises:
+        InputError: see :func:`read_user_trajectory`; no such beads.
+    """
+    if beads == "all" or _atoms_in(path) != len(bead_atoms(system, beads)):
+        return read_user_trajectory(path, system, state, temperature_kelvin)
+    alone = bead_system(system, beads)
+    frames = read_user_trajectory(path, alone, state, temperature_kelvin, rounded=(".xtc",))
+    _require_hands(path, alone, frames.positions, bead_stereocentres(system, beads))
+    return frames
+
+
 def judge_user_trajectory(
     path: Path, system: MolecularSystem, state: str, temperature_kelvin: float = 300.0, blocks: int = _BLOCKS
 ) -> int:
@@ -88,13 +121,26 @@ def judge_user_trajectory(
     return blocks
 
 
-def _admit(path: Path, system: MolecularSystem, state: str, temperature_kelvin: float) -> float:
+def _admit(
+    path: Path, system: MolecularSystem, state: str, temperature_kelvin: float, rounded: Sequence[str] = ()
+) -> float:
     system.require_state(state)
     temperature = require_temperature(temperature_kelvin)
     if not path.exists():
         raise InputError(f"there is no trajectory {path}: check the path")
-    _require_lossless(path)
+    if path.suffix.lower() not in rounded:
+        _require_lossless(path)
     return temperature
+
+
+def _atoms_in(path: Path) -> int | None:
+    """Return of how many atoms a trajectory is; None where it cannot be read, which its reader explains."""
+    try:
+        with _silenced(), mdtraj.open(str(path)) as file:
+            first = file.read(1)
+    except (OSError, ValueError, RuntimeError, EOFError, NodeError, KeyError):
+        return None
+    return int((first[0] if isinstance(first, tuple) else first).shape[1])
 
 
 def _require_lossless(path: Path) -> None:
@@ -128,7 +174,7 @@ def _load_positions(path: Path, system: MolecularSystem, blocks: int) -> Float[T
     centred = trajectory.xyz - trajectory.xyz.mean(axis=1, keepdims=True)
     positions = torch.from_numpy(np.ascontiguousarray(centred, dtype=np.float32))
     _require_whole_molecules(path, system, positions)
-    _require_hands(path, system, positions)
+    _require_hands(path, system, positions, stereocentres(system.elements, system.bonds))
     if len(positions) < FRAMES_FOR_R_HAT * blocks:
         raise InputError(
             f"{path} has {len(positions)} frames, fewer than the {FRAMES_FOR_R_HAT * blocks} that its convergence can "
@@ -202,9 +248,13 @@ def _require_whole_molecules(path: Path, system: MolecularSystem, positions: Flo
         )
 
 
-def _require_hands(path: Path, system: MolecularSystem, positions: Float[Tensor, "frames atoms 3"]) -> None:
+def _require_hands(
+    path: Path,
+    system: MolecularSystem,
+    positions: Float[Tensor, "frames atoms 3"],
+    centres: Int[np.ndarray, "centres 4"],
+) -> None:
     # No dynamics turn a hand round: such frames are of another molecule, whose energies are the same.
-    centres = stereocentres(system.elements, system.bonds)
     hands = reference_handedness(system.positions.numpy(), centres)
     mirrored = handedness(positions.numpy(), centres) != hands
     if mirrored.any():

@@ -20,7 +20,7 @@ from systems.force_fields import minimised
 from systems.solvation_states import without_polarisation
 from systems.user_trajectory import read_user_trajectory
 from tests.small_reference import small_reference
-from workflows import molecule_stages, reference, train
+from workflows import molecule_frames, reference, train
 from workflows.command_line import run_command
 from workflows.reference import PRESETS, ReferenceConfig
 from workflows.train import TrainConfig
@@ -86,7 +86,7 @@ def test_a_born_force_whose_charge_has_another_name_is_refused() -> None:
 def test_beads_that_a_molecule_has_not_are_refused_before_anything_is_sampled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(molecule_stages, "sampled_frames", pytest.fail)
+    monkeypatch.setattr(molecule_frames, "sampled_frames", pytest.fail)
     words = ["--beads", "ca", "--out", str(tmp_path / "run")]
     assert run_command(TrainConfig, train.run, program="train", argv=words) == 2
     assert "ca" in capsys.readouterr().err

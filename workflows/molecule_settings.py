@@ -54,7 +54,10 @@ class MoleculeSettings(FavourSettings):
     temperature_kelvin: Annotated[float, Field(ge=100, le=1000, description="Temperature [K].")] = 300.0
     reference: Annotated[
         Path | None,
-        Field(description="Frames of the state (h5, dcd, ...); where not given, of workflows.reference, below runs/."),
+        Field(
+            description="Frames of the state (h5, dcd, ...), of all atoms or of the --beads alone (xtc too); where not "
+            "given, of workflows.reference, below runs/."
+        ),
     ] = None
     out: Annotated[Path | None, Field(description="Folder of the run (below runs/, where not given).")] = None
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where to compute.")] = "auto"

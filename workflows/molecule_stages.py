@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -35,69 +34,12 @@ from boltzgen_diffclf.training.noised_training import NoisedSizes, NoisedTrainin
 from boltzgen_diffclf.training.objectives import named_objective
 from systems.beads import bead_atoms, bead_system, bead_types
 from systems.ensemble import ReferenceEnsemble
-from systems.favoured import region_of
 from systems.molecular import MolecularSystem
 from workflows.hotter_frames import BeadEnsemble, Beyond, HotterFrames, hotter_frames
 from workflows.molecule_settings import MoleculeSettings
 from workflows.run_folder import RunFolder, StageResult
 from workflows.stopwatch import Stopwatch
 from workflows.system_settings import keep_system
-
-
-def state_frames(settings: MoleculeSettings) -> ReferenceEnsemble:
-    """Return frames of the state itself: the user's ``--reference``, or those of ``workflows.reference``.
-
-    Raises:
-        InputError: the file or the state is wrong.
-        RunFailedError: the sampling could not go on.
-    """
-    return _frames(settings, settings.source.load(), settings.reference, settings.state, {})
-
-
-def sampled_frames(settings: MoleculeSettings, file: Path | None) -> ReferenceEnsemble:
-    """Return frames of the state that is sampled, with the bias where there is one: a file, or as above.
-
-    Raises:
-        InputError: the file, the state or the basin is wrong.
-        RunFailedError: the sampling could not go on.
-    """
-    system = settings.source.load()
-    seen = set(bead_atoms(system, settings.beads))
-    for where in settings.favour:
-        if not seen.issuperset(region_of(system, where).atoms):
-            raise InputError(
-                f"--favour '{where}' is of a torsion that --beads {settings.beads} does not have: the bias could not "
-                "be taken away again; choose other beads"
-            )
-    favour = {"favour": settings.favour, "favour_kt": settings.favour_kt}
-    return _frames(settings, system, file, settings.sampled_state, favour)
-
-
-def _frames(
-    settings: MoleculeSettings, system: MolecularSystem, file: Path | None, state: str, favour: dict[str, Any]
-) -> ReferenceEnsemble:
-    from systems.user_trajectory import read_user_trajectory
-    from workflows.reference import ReferenceConfig, ensemble_of
-
-    system.require_state(settings.state)
-    if file is not None:
-        return read_user_trajectory(file, system, state, settings.temperature_kelvin)
-    # The usual ladder has to lead somewhere.
-    hotter: dict[str, Any] = {}
-    if settings.temperature_kelvin >= ReferenceConfig().highest_temperature_kelvin:
-        hotter = {"highest_temperature_kelvin": 1.5 * settings.temperature_kelvin}
-    return ensemble_of(
-        ReferenceConfig(
-            **settings.molecule,
-            **favour,
-            state=settings.state,
-            preset=settings.preset,
-            temperature_kelvin=settings.temperature_kelvin,
-            device=settings.device,
-            threads=settings.threads,
-            **hotter,
-        )
-    )
 
 
 def layout(settings: MoleculeSettings, system: MolecularSystem) -> MoleculeSpec:
@@ -155,8 +97,14 @@ class MoleculeStages:
             raise InputError(f"{folder.path} was begun with other reference frames: choose another --out")
         self._content = content
 
+    def system_of(self, frames: ReferenceEnsemble) -> MolecularSystem:
+        """Return what frames are of: all atoms, or the beads alone."""
+        return self.beads if frames.provenance.system == self.beads.name else self.system
+
     def positions(self, frames: ReferenceEnsemble) -> Float[Tensor, "frames beads 3"]:
         """Return the centred positions [nm] of the beads of frames."""
+        if self.system_of(frames) is self.beads:
+            return remove_mean(frames.positions.double())
         atoms = list(bead_atoms(self.system, self.settings.beads))
         return remove_mean(frames.positions[:, atoms].double())
 

@@ -67,8 +67,8 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
     reference: Annotated[
         Path | None,
         Field(
-            description="Frames of the state (h5, dcd, ...) to judge by; where not given, of workflows.reference, "
-            "below runs/, or, with --favour, half of the frames with the bias, by the weights that take it away."
+            description="Frames of the state (h5, dcd, ...) to judge by, of all atoms or of the --beads alone (xtc too); "
+            "where not given, of workflows.reference, below runs/, or, with --favour, half of the frames with the bias, by the weights that take it away."
         ),
     ] = None
     frames: Annotated[
@@ -202,6 +202,7 @@ def run(config: RamachandranConfig) -> RamachandranResult:
     import os
 
     from boltzgen_diffclf.errors import NotTrustworthyError
+    from workflows.molecule_frames import check_frames
     from workflows.molecule_stages import MoleculeStages, check_training
     from workflows.processor import processor_settings
     from workflows.ramachandran_pipeline import compute, frames_of, frames_to_learn, judging
@@ -212,6 +213,7 @@ def run(config: RamachandranConfig) -> RamachandranResult:
     check_training(config, config.objectives)
     device = choose_device(config.device)
     frames, reference = frames_of(config)
+    check_frames(config, frames, config.objectives)
     learned = frames_to_learn(config, frames)
     with open_run_folder(config.folder, config, FREE_SETTINGS | {"objectives", "seeds", "tica_lag_frames"}) as folder:
         with processor_settings(folder.remember_threads(lambda: config.threads or os.cpu_count() or 1)):

@@ -15,11 +15,13 @@ from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.files import atomic_path
 from boltzgen_diffclf.samplers.resampling import effective_sample_size
 from boltzgen_diffclf.streams import named_generator
+from systems.beads import bead_system
 from systems.conformers import overweighted
 from systems.ensemble import ReferenceEnsemble, resample
-from systems.user_trajectory import read_user_trajectory
+from systems.user_trajectory import read_frames
 from workflows import trust, trust_generators
-from workflows.molecule_stages import MoleculeStages, sampled_frames, state_frames
+from workflows.molecule_frames import sampled_frames, state_frames
+from workflows.molecule_stages import MoleculeStages
 from workflows.ramachandran import (
     ALL_SEEDS,
     LEARNED_FROM,
@@ -53,11 +55,16 @@ def frames_of(config: RamachandranConfig) -> tuple[ReferenceEnsemble, ReferenceE
         system.require_basin(config.overweight)
     if config.favour:
         biased = sampled_frames(config, config.frames)
+        if config.reference is None and biased.provenance.system != system.name:
+            raise InputError(
+                f"frames of {biased.provenance.system} alone have no energies to take the bias away with: give "
+                "--reference, frames of the state without it"
+            )
         return biased, None if config.reference is None else state_frames(config)
     if config.frames is None:
         reference = state_frames(config)
         return reference, reference
-    given = read_user_trajectory(config.frames, system, config.state, config.temperature_kelvin)
+    given = read_frames(config.frames, system, config.beads, config.state, config.temperature_kelvin)
     return given, state_frames(config)
 
 
@@ -70,7 +77,10 @@ def frames_to_learn(config: RamachandranConfig, frames: ReferenceEnsemble) -> Re
     if config.overweight is None:
         return frames
     generator = named_generator(0, "overweight")
-    return overweighted(frames, config.source.load(), config.overweight, config.overweight_factor, generator)
+    system = config.source.load()
+    if frames.provenance.system != system.name:
+        system = bead_system(system, config.beads)
+    return overweighted(frames, system, config.overweight, config.overweight_factor, generator)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -142,7 +152,7 @@ def compute(
         RunFailedError: the run could not go on.
     """
     planes, missing = _planes(config, stages, by.in_time)
-    starts = folded_starts(stages.system, by.walkers)
+    starts = folded_starts(stages.system_of(by.walkers), by.walkers)
     runs = [
         JudgedRun(config, stages, by.frames, planes, starts, objective, seed)
         for objective in config.objectives

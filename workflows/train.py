@@ -78,7 +78,8 @@ def run(config: TrainConfig) -> TrainResult:
     """
     import os
 
-    from workflows.molecule_stages import MoleculeStages, check_training, sampled_frames, stage_of_training
+    from workflows.molecule_frames import check_frames, sampled_frames
+    from workflows.molecule_stages import MoleculeStages, check_training, stage_of_training
     from workflows.processor import processor_settings
     from workflows.reference import disagreement
     from workflows.run_start import open_run_folder
@@ -87,6 +88,7 @@ def run(config: TrainConfig) -> TrainResult:
     check_training(config, [config.objective])
     device = choose_device(config.device)
     frames = sampled_frames(config, config.reference)
+    check_frames(config, frames, [config.objective])
     reason = disagreement(frames)
     if reason:
         _log.warning("%s; the model learns from what is there", reason)

@@ -1,0 +1,90 @@
+"""The frames that a molecule's generator learns from and is judged by: a user's own, or sampled here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.training.noised_losses import BEYOND, BY_FORCE
+from boltzgen_diffclf.training.noised_problem import NoisedObjective
+from boltzgen_diffclf.training.objectives import named_objective
+from systems.beads import bead_atoms
+from systems.ensemble import ReferenceEnsemble
+from systems.favoured import region_of
+from systems.molecular import MolecularSystem
+from systems.user_trajectory import read_frames
+from workflows.molecule_settings import MoleculeSettings
+
+
+def state_frames(settings: MoleculeSettings) -> ReferenceEnsemble:
+    """Return frames of the state itself: the user's ``--reference``, or those of ``workflows.reference``.
+
+    Raises:
+        InputError: the file or the state is wrong.
+        RunFailedError: the sampling could not go on.
+    """
+    return _frames(settings, settings.source.load(), settings.reference, settings.state, {})
+
+
+def sampled_frames(settings: MoleculeSettings, file: Path | None) -> ReferenceEnsemble:
+    """Return frames of the state that is sampled, with the bias where there is one: a file, or as above.
+
+    Raises:
+        InputError: the file, the state or the basin is wrong.
+        RunFailedError: the sampling could not go on.
+    """
+    system = settings.source.load()
+    seen = set(bead_atoms(system, settings.beads))
+    for where in settings.favour:
+        if not seen.issuperset(region_of(system, where).atoms):
+            raise InputError(
+                f"--favour '{where}' is of a torsion that --beads {settings.beads} does not have: the bias could not "
+                "be taken away again; choose other beads"
+            )
+    favour = {"favour": settings.favour, "favour_kt": settings.favour_kt}
+    return _frames(settings, system, file, settings.sampled_state, favour)
+
+
+def _frames(
+    settings: MoleculeSettings, system: MolecularSystem, file: Path | None, state: str, favour: dict[str, Any]
+) -> ReferenceEnsemble:
+    from workflows.reference import ReferenceConfig, ensemble_of
+
+    system.require_state(settings.state)
+    if file is not None:
+        return read_frames(file, system, settings.beads, state, settings.temperature_kelvin)
+    # The usual ladder has to lead somewhere.
+    hotter: dict[str, Any] = {}
+    if settings.temperature_kelvin >= ReferenceConfig().highest_temperature_kelvin:
+        hotter = {"highest_temperature_kelvin": 1.5 * settings.temperature_kelvin}
+    return ensemble_of(
+        ReferenceConfig(
+            **settings.molecule,
+            **favour,
+            state=settings.state,
+            preset=settings.preset,
+            temperature_kelvin=settings.temperature_kelvin,
+            device=settings.device,
+            threads=settings.threads,
+            **hotter,
+        )
+    )
+
+
+def check_frames(settings: MoleculeSettings, frames: ReferenceEnsemble, objectives: Sequence[str]) -> None:
+    """Check that frames of beads alone are not asked for forces, which are of all atoms.
+
+    Raises:
+        InputError: an objective asks for forces, on the frames or on hotter ones.
+    """
+    if frames.provenance.system == settings.source.load().name:
+        return
+    for name in objectives:
+        chosen = named_objective(name)
+        if isinstance(chosen, NoisedObjective) and not (BY_FORCE | BEYOND).isdisjoint(chosen.weights):
+            raise InputError(
+                f"objective {name} learns from forces, which frames of {frames.provenance.system} alone do not have: "
+                "give frames of all atoms, or choose another objective"
+            )
