@@ -67,8 +67,9 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
     reference: Annotated[
         Path | None,
         Field(
-            description="Frames of the state (h5, dcd, ...) to judge by, of all atoms or of the --beads alone (xtc too); "
-            "where not given, of workflows.reference, below runs/, or, with --favour, half of the frames with the bias, by the weights that take it away."
+            description="Frames of the state (h5, dcd, ...) to judge by, of all atoms or of the --beads alone (xtc "
+            "too); where not given, of workflows.reference, below runs/, or, with --favour, half of the frames with "
+            "the bias, by the weights that take it away."
         ),
     ] = None
     frames: Annotated[
