@@ -13,7 +13,7 @@ import pytest
 
 from boltzgen_diffclf.errors import InputError, RunFailedError
 from boltzgen_diffclf.files import atomic_path
-from workflows import source_code
+from workflows import source_code, stopwatch
 from workflows.progress import Progress
 from workflows.run_folder import RunFolder, StageResult
 from workflows.run_start import open_run_folder
@@ -285,3 +285,21 @@ def test_the_log_is_appended_across_starts(tmp_path):
 def test_a_stage_name_cannot_leave_the_folder(tmp_path):
     with pytest.raises(ValueError, match="one plain word"):
         the_folder(tmp_path).stage_done("../elsewhere")
+
+
+def test_a_stopwatch_writes_seldom_and_goes_on_where_it_was(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(stopwatch.time, "monotonic", lambda: now[0])
+    file = tmp_path / "x.seconds"
+    watch = stopwatch.Stopwatch(file)
+    written = []
+    for _ in range(40):
+        now[0] += 1.0
+        watch.keep()
+        written.append(file.read_text())
+    assert len(set(written)) == 40 / stopwatch.INTERVAL
+    now[0] += 500.0
+    again = stopwatch.Stopwatch(file)
+    now[0] += 2.0
+    assert again.done() == float(written[-1]) + 2.0
+    assert not file.exists()

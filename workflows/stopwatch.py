@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
 from boltzgen_diffclf.files import atomic_path
+
+
+INTERVAL = 5.0
+"""Time [s] that a start may lose when it is killed: what is kept has to reach the disk, which takes milliseconds."""
 
 
 class Stopwatch:
@@ -18,6 +23,7 @@ class Stopwatch:
     def __init__(self, file: Path) -> None:
         self._file, self._begun = file, time.monotonic()
         self._before = float(file.read_text(encoding="utf-8")) if file.exists() else 0.0
+        self._kept = -math.inf
 
     @property
     def seconds(self) -> float:
@@ -25,7 +31,10 @@ class Stopwatch:
         return self._before + time.monotonic() - self._begun
 
     def keep(self) -> None:
-        """Keep the time for a later start."""
+        """Keep the time for a later start, where :data:`INTERVAL` has passed since it was kept last."""
+        if self.seconds < self._kept + INTERVAL:
+            return
+        self._kept = self.seconds
         with atomic_path(self._file) as path:
             path.write_text(repr(self.seconds), encoding="utf-8")
 
