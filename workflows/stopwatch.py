@@ -8,7 +8,6 @@ from pathlib import Path
 
 from boltzgen_diffclf.files import atomic_path
 
-
 INTERVAL = 5.0
 """Time [s] that a start may lose when it is killed: what is kept has to reach the disk, which takes milliseconds."""
 
