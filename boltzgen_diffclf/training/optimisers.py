@@ -34,7 +34,7 @@ def adamw(net: Iterable[nn.Parameter], others: Iterable[nn.Parameter], peaks: Pe
         {"params": list(net), "peak": peaks[0]},
         {"params": list(others), "peak": peaks[1], "weight_decay": 0.0},
     ]
-    return [torch.optim.AdamW(groups, weight_decay=weight_decay)]
+    return [torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)]
 
 
 def muon(net: Iterable[nn.Parameter], others: Iterable[nn.Parameter], peaks: Peaks, weight_decay: float) -> Optimisers:
