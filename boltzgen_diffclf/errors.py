@@ -18,6 +18,10 @@ class InputError(BoltzgenError):
     exit_code = 2
 
 
+class UnreadableError(InputError):
+    """A file is not of the kind that it was taken for, or is damaged."""
+
+
 class UnsupportedSystemError(InputError):
     """The force-field compiler met something that it does not compute; the message names it."""
 

@@ -151,13 +151,17 @@ def reweight(ensemble: ReferenceEnsemble, system: MolecularSystem, state: str) -
 def resample(
     ensemble: ReferenceEnsemble, system: MolecularSystem, state: str, generator: torch.Generator
 ) -> ReferenceEnsemble:
-    """Return as many unweighted frames of another ``state``, drawn by systematic resampling in the order of time.
+    """Return as many unweighted frames of another ``state``, drawn by systematic resampling, one group after another.
 
-    Every frame keeps its group, so that groups stay independent; a frame of large weight appears more than once, and
-    of the effective frames that the diagnostics tell there are fewer by the effective fraction of the weights (Kish).
+    A group so keeps its share of the weights in frames, up to one; in the order of time that share would be a matter of
+    chance. Every frame keeps its group, so that groups stay independent; a frame of large weight appears more than
+    once, and of the effective frames that the diagnostics tell there are fewer by the effective fraction of the weights
+    (Kish).
     """
     log_weights = reweight(ensemble, system, state)
-    chosen = ensemble.select(systematic(log_weights, generator))
+    by_group = torch.from_numpy(np.lexsort((ensemble.frame.numpy(), ensemble.group.numpy())))
+    drawn = by_group[systematic(log_weights[by_group], generator)]
+    chosen = ensemble.select(drawn.sort().values)
     kept = float(torch.exp(-torch.logsumexp(2 * log_weights, 0))) / len(ensemble)
     frames = ensemble.diagnostics.get("effective_frames")
     if isinstance(frames, Mapping):

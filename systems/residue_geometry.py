@@ -25,6 +25,9 @@ EXTENDED = {"phi": -135.0, "psi": 135.0, "omega": 180.0}
 PROLINE_PHI = -70.0
 """Of proline [degrees], whose ring allows little else."""
 
+PROLINE_PHI_RANGE = (-120.0, -30.0)
+"""What it allows; what is asked for beyond would be pulled back by the ring without a word."""
+
 # Bonds [nm] and angles [degrees] of the peptide group (Engh & Huber 2001, Int. Tables Cryst. F, 18.3).
 _C_N, _N_CA, _CA_C, _C_O = 0.1336, 0.1459, 0.1525, 0.1229
 _CA_C_N, _C_N_CA, _N_CA_C, _CA_C_O, _CA_C_OXT = 117.2, 121.7, 111.0, 120.1, 117.0
@@ -135,6 +138,12 @@ def require_torsions(residues: Sequence[str], torsions: Mapping[str, Mapping[int
                 raise InputError(f"{torsion} of residue {number} is {degrees}: give degrees")
             if not _has(residues, number, torsion):
                 raise InputError(f"residue {number}, {residues[number - 1]}, has no {torsion} that can be turned")
+            low, high = PROLINE_PHI_RANGE
+            if torsion == "phi" and residues[number - 1] == "PRO" and not low <= degrees <= high:
+                raise InputError(
+                    f"phi of residue {number}, PRO, is {degrees:g}, and its ring keeps it between {low:g} and {high:g} "
+                    "degrees: give another"
+                )
 
 
 def _has(residues: Sequence[str], number: int, torsion: str) -> bool:

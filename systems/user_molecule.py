@@ -41,7 +41,7 @@ def from_pdb(path: Path, forcefield: str, solvent: str, name: str) -> MolecularS
     """Return the peptide or protein of a PDB file, minimised, with the states of its solvation.
 
     Side chains are protonated as their hydrogens say, else as their residues are called (ASH, GLH, LYN, HID, HIE,
-    HIP), else as at pH 7; whatever else is missing is refused.
+    HIP), else as at pH 7. Hydrogens that are missing are added, any other missing atom is refused.
 
     Args:
         path: of the file; its first model counts.
@@ -195,6 +195,11 @@ def _require_same_atoms(system_path: Path, system: openmm.System, path: Path, to
         if atom.element is app.element.hydrogen
     )
     for atom, mass in zip(atoms, masses, strict=True):
+        if mass == 0:
+            raise InputError(
+                f"particle {atom.index} of {system_path} has no mass: frozen atoms and virtual sites are not sampled "
+                "here; give a System in which all atoms move"
+            )
         if atom.element is not None and not _is_mass_of(atom.element, mass, is_usual):
             raise InputError(
                 f"atom {atom.index}, {atom.name} in {_told(atom.residue)} of {path}, is {atom.element.name}, and "

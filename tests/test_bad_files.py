@@ -16,12 +16,15 @@ from openmm.unit import nanometer
 
 import systems
 from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.training.molecule_model import load_molecule_model
 from systems.force_fields import minimised
 from systems.solvation_states import without_polarisation
+from systems.user_molecule import from_openmm
 from systems.user_trajectory import read_user_trajectory
 from tests.small_reference import small_reference
 from workflows import molecule_frames, reference, train
 from workflows.command_line import run_command
+from workflows.ramachandran import RamachandranConfig
 from workflows.reference import PRESETS, ReferenceConfig
 from workflows.train import TrainConfig
 
@@ -134,3 +137,54 @@ def test_what_a_reader_prints_of_a_cut_trajectory_is_not_shown(
         read_user_trajectory(cut, systems.load("aldp"), "vacuum")
     assert "cut.dcd cannot be read as a trajectory" in str(raised.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_that_is_no_model_is_not_to_be_deleted(tmp_path: Path) -> None:
+    file = tmp_path / "mine.pdb"
+    file.write_text("ATOM      1  N   ALA A   1\n" * 20)
+    with pytest.raises(InputError, match=r"mine.pdb is no trained model: give the model.safetensors of a training$"):
+        load_molecule_model(file)
+
+
+def test_frozen_particles_are_told_by_name(tmp_path: Path) -> None:
+    aldp = systems.load("aldp")
+    frozen = aldp.openmm_system("vacuum")
+    frozen.setParticleMass(3, 0.0)
+    (tmp_path / "system.xml").write_text(openmm.XmlSerializer.serialize(frozen))
+    with (tmp_path / "atoms.pdb").open("w") as handle:
+        PDBFile.writeFile(aldp.topology, 10 * aldp.positions.numpy(), handle)
+    with pytest.raises(InputError, match=r"particle 3 of .*system.xml has no mass: frozen atoms"):
+        from_openmm(tmp_path / "system.xml", tmp_path / "atoms.pdb", "frozen")
+
+
+def test_frames_of_other_settings_are_offered_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("runs/reference-aldp-implicit-quick-seed0/implicit.h5")
+
+    def ensemble_of(config: ReferenceConfig) -> None:
+        raise InputError("the run was started with walkers = 4, and now 64")
+
+    monkeypatch.setattr(reference, "ensemble_of", ensemble_of)
+    assert run_command(TrainConfig, train.run, program="train", argv=["--out", "x"]) == 2
+    assert "started with walkers = 4" in capsys.readouterr().err
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert run_command(TrainConfig, train.run, program="train", argv=["--out", "x"]) == 2
+    assert f"give --reference {file} to use them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--overweight-factor", "3"], "--overweight-factor 3 is of a basin: name it with --overweight"),
+        (["--particles", "5"], "--particles 5 is of all atoms: add --beads all"),
+        (["--bridge-keeps", "0.5"], "--bridge-keeps 0.5 is of all atoms: add --beads all"),
+    ],
+)
+def test_settings_without_a_use_are_refused(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(RamachandranConfig, pytest.fail, program="ramachandran", argv=words) == 2
+    assert told in capsys.readouterr().err
+    whole = ["--beads", "all", "--overweight", "phi > 0", *words, "--print-config"]
+    assert run_command(RamachandranConfig, pytest.fail, program="ramachandran", argv=whole) == 0

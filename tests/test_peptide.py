@@ -195,6 +195,7 @@ def test_vacuum_has_no_other_states():
     ("options", "expected"),
     [
         ({"torsions": {"chi1": {2: 60.0}}}, "residue 2, PRO, has no chi1"),
+        ({"torsions": {"phi": {2: 60.0}}}, "phi of residue 2, PRO, is 60, and its ring keeps it between -120 and -30"),
         ({"torsions": {"phi": {1: 60.0}}}, "residue 1, ACE, has no phi"),
         ({"torsions": {"omega": {3: 180.0}}}, "residue 3, NME, has no omega"),
         ({"torsions": {"psi": {9: 60.0}}}, "psi of residue 9: the peptide has residues 1 to 3"),

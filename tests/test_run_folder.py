@@ -14,7 +14,7 @@ import pytest
 from boltzgen_diffclf.errors import InputError, RunFailedError
 from boltzgen_diffclf.files import atomic_path
 from workflows import source_code, stopwatch
-from workflows.progress import Progress
+from workflows.progress import Progress, terminating_politely
 from workflows.run_folder import RunFolder, StageResult
 from workflows.run_start import open_run_folder
 from workflows.settings_file import settings_as_toml
@@ -303,3 +303,39 @@ def test_a_stopwatch_writes_seldom_and_goes_on_where_it_was(tmp_path, monkeypatc
     now[0] += 2.0
     assert again.done() == float(written[-1]) + 2.0
     assert not file.exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_python_drops_stops_the_run_at_its_next_step(tmp_path, number):
+    class Ends:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+            for _ in range(1000):  # the handler runs here, where an exception is dropped
+                pass
+
+    steps = []
+
+    def work():
+        with terminating_politely(), Progress(tmp_path / "status.json") as progress:
+            progress.plan({"work": 1.0})
+            with progress.stage("work", 10) as advance:
+                last = Ends()
+                del last
+                steps.append("gone on")
+                advance(1)
+                steps.append("told how far it is")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert steps == ["gone on"]
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "interrupted"
+
+
+def test_the_status_names_a_stage_from_its_beginning(tmp_path):
+    with Progress(tmp_path / "status.json") as progress:
+        progress.plan({"first": 1.0, "second": 1.0})
+        with progress.stage("first", 1):
+            pass
+        with progress.stage("second", 1):
+            assert json.loads((tmp_path / "status.json").read_text())["stage"] == "second"

@@ -198,6 +198,9 @@ def test_resampled_frames_are_those_of_the_other_state(aldp, ensemble):
     distances = torch.cdist(nonpolar.positions.flatten(1), ensemble.positions.flatten(1))
     copies = torch.bincount(distances.argmin(1), minlength=len(ensemble))
     assert ((copies - len(ensemble) * weights).abs() <= 1.0).all()
+    for group in ensemble.group.unique():
+        wanted = len(ensemble) * float(weights[ensemble.group == group].sum())
+        assert abs(int((nonpolar.group == group).sum()) - wanted) <= 1.0
     told = ensemble.with_diagnostics({"effective_frames": {"phi": 40.0}, "populations": {}})
     fewer = resample(told, aldp, "nonpolar", generator).diagnostics
     kish = 1 / float(weights.square().sum())

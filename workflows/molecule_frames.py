@@ -59,18 +59,26 @@ def _frames(
     hotter: dict[str, Any] = {}
     if settings.temperature_kelvin >= ReferenceConfig().highest_temperature_kelvin:
         hotter = {"highest_temperature_kelvin": 1.5 * settings.temperature_kelvin}
-    return ensemble_of(
-        ReferenceConfig(
-            **settings.molecule,
-            **favour,
-            state=settings.state,
-            preset=settings.preset,
-            temperature_kelvin=settings.temperature_kelvin,
-            device=settings.device,
-            threads=settings.threads,
-            **hotter,
-        )
+    reference = ReferenceConfig(
+        **settings.molecule,
+        **favour,
+        state=settings.state,
+        preset=settings.preset,
+        temperature_kelvin=settings.temperature_kelvin,
+        device=settings.device,
+        threads=settings.threads,
+        **hotter,
     )
+    try:
+        return ensemble_of(reference)
+    except InputError as error:
+        found = reference.folder / f"{state}.h5"
+        if not found.exists():
+            raise
+        raise InputError(
+            f"{reference.folder} has frames that were sampled otherwise than by its defaults: give --reference {found} "
+            "to use them (--frames, where they have a bias), or move the folder away"
+        ) from error
 
 
 def check_frames(settings: MoleculeSettings, frames: ReferenceEnsemble, objectives: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -83,18 +84,26 @@ def _handling(handler: logging.Handler, level: int) -> Iterator[None]:
         handler.close()
 
 
+_asked_to_stop = threading.Event()
+"""Python drops an exception that a signal raises inside a destructor or a weak reference's callback: work that goes on
+all the same stops when it next tells how far it is."""
+
+
 @contextlib.contextmanager
 def terminating_politely() -> Iterator[None]:
-    """Treat SIGTERM, which job queues send before they kill, like Ctrl-C while the block runs."""
+    """Treat SIGTERM, which job queues send before they kill, like Ctrl-C while the block runs, and lose neither."""
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
+        _asked_to_stop.set()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _asked_to_stop.clear()
 
 
 class Progress:
@@ -146,11 +155,14 @@ class Progress:
         if name not in self._plan:
             raise ValueError(f"stage '{name}' is not in the plan: {list(self._plan)}")
         self._stage, self._done[name] = name, 0.0
+        self._write_status("running")
         _log.info("%s: started", name)
         begun = self._last_line = time.monotonic()
         with _bar(name) as show:
 
             def advance(amount: float) -> None:
+                if _asked_to_stop.is_set():
+                    raise KeyboardInterrupt
                 self._done[name] = min(1.0, self._done[name] + amount / max(total, 1e-300))
                 show(self._done[name])
                 self._tell(name)

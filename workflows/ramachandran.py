@@ -24,6 +24,9 @@ from workflows.molecule_settings import (
 from workflows.sampling_settings import BRIDGE_KEEPS, SAMPLING_PRESETS, SamplingSettings
 from workflows.shared_settings import filled_from_preset
 
+OVERWEIGHT_FACTOR = 10.0
+"""How many times too likely a basin is made, where nothing else is said."""
+
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "quick": {**TRAINING_PRESETS["quick"], **SAMPLING_PRESETS["quick"], "seeds": (0,), "particles": 2000},
@@ -86,7 +89,9 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
             "'helical'; of one residue among several 'phi-ALA2 > 0' or 'helical-ALA2'."
         ),
     ] = None
-    overweight_factor: Annotated[float, Field(gt=0, description="How many times too likely it is made.")] = 10.0
+    overweight_factor: Annotated[float, Field(gt=0, description="How many times too likely it is made.")] = (
+        OVERWEIGHT_FACTOR
+    )
     particles: Annotated[int, Field(ge=2, description="Weighted samples, of all atoms.")] = PRESETS["quick"][
         "particles"
     ]
@@ -111,6 +116,19 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
             raise ValueError(
                 "--favour samples a basin more often and --overweight repeats its frames: give one of them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _every_setting_has_a_use(self) -> RamachandranConfig:
+        usual = PRESETS[self.preset]["particles"]
+        if self.overweight is None and self.overweight_factor != OVERWEIGHT_FACTOR:
+            raise ValueError(f"--overweight-factor {self.overweight_factor:g} is of a basin: name it with --overweight")
+        for option, value, default in (
+            ("--particles", self.particles, usual),
+            ("--bridge-keeps", self.bridge_keeps, BRIDGE_KEEPS),
+        ):
+            if self.beads != "all" and value != default:
+                raise ValueError(f"{option} {value} is of all atoms: add --beads all, or leave it out")
         return self
 
     @property

@@ -116,9 +116,8 @@ def judging(
     """
     if reference is None:
         held_out = stages.held_out
-        by_walker = np.lexsort((held_out.frame.numpy(), held_out.group.numpy()))
         generator = named_generator(0, "without the bias")
-        drawn = resample(held_out.select(torch.from_numpy(by_walker)), stages.system, state, generator)
+        drawn = resample(held_out, stages.system, state, generator)
         frames_of_walkers = drawn.group.unique(return_counts=True)[1].double()
         left = trust_generators.check_walkers_left(
             float(effective_sample_size(frames_of_walkers.log())), held_out.n_groups

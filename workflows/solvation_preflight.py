@@ -54,7 +54,13 @@ def _judge_molecule(config: SolvationConfig, system: MolecularSystem) -> None:
     # What cannot be compiled, or has no internal coordinates, would end the run after hours of sampling.
     for openmm_system in system.openmm_systems.values():
         read_system(openmm_system)
-    internal_coordinates(system)
+    try:
+        internal_coordinates(system)
+    except InputError as error:
+        raise InputError(
+            f"the learned path of a solvation is in internal coordinates, which {system.name} does not have "
+            f"({str(error).split(';')[0]}): give one molecule of at least 4 atoms"
+        ) from error
 
 
 def _judge_trajectories(config: SolvationConfig, system: MolecularSystem) -> None:

@@ -89,7 +89,7 @@ def build_tree(
 
 def _molecular_graph(n_atoms: int, bonds: Sequence[tuple[int, int]], elements: Sequence[str]) -> nx.Graph:
     if n_atoms < 4:
-        raise InputError(f"internal coordinates need at least 4 atoms, got {n_atoms}; use Cartesian coordinates")
+        raise InputError(f"internal coordinates need at least 4 atoms, got {n_atoms}; give a larger molecule")
     if len(elements) != n_atoms:
         raise InputError(f"{len(elements)} elements for {n_atoms} atoms; give one symbol an atom")
     graph = nx.Graph()
@@ -103,7 +103,7 @@ def _molecular_graph(n_atoms: int, bonds: Sequence[tuple[int, int]], elements: S
     if len(pieces) > 1:
         raise InputError(
             f"the molecule is in {len(pieces)} pieces: no bond joins atoms {_listed(pieces[0])} to the rest; "
-            "add the bond or use Cartesian coordinates"
+            "add the bond"
         )
     return graph
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.errors import InputError, UnreadableError
 from boltzgen_diffclf.files import atomic_path
 
 FORMAT = "boltzgen-diffclf checkpoint 2"
@@ -51,7 +51,7 @@ def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> tuple[dict[str, 
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise InputError(
+        raise UnreadableError(
             f"checkpoint {path} cannot be read ({error}): delete it to train again, or restore it"
         ) from error
     if header.get("format") != FORMAT:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from boltzgen_diffclf.coordinates import CentredCoordinates, kabsch_align, remove_mean
 from boltzgen_diffclf.data_gaussian import DataGaussian, data_resolution
-from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.errors import InputError, UnreadableError
 from boltzgen_diffclf.nets import DenseEnergyNet, EquivariantConfig, MlpEnergyNet
 from boltzgen_diffclf.nets.flat_molecule import CentredMoleculeNet
 from boltzgen_diffclf.nets.invariants import (
@@ -288,7 +288,10 @@ def load_molecule_model(path: Path | str) -> MoleculeModel:
     with path.open("rb") as file:
         if file.read(len(_HDF5)) == _HDF5:
             raise InputError(f"{path} holds frames, not a model: give the model.safetensors of a training")
-    tensors, metadata = load_checkpoint(path, {})
+    try:
+        tensors, metadata = load_checkpoint(path, {})
+    except UnreadableError as error:
+        raise InputError(f"{path} is no trained model: give the model.safetensors of a training") from error
     origin = dict(metadata["identity"])
     if origin.pop("kind", None) != KIND:
         raise InputError(
