@@ -115,7 +115,11 @@ def test_biases_on_other_torsions_remain(aldp: MolecularSystem) -> None:
 def test_walkers_that_disagree_are_told_of(
     aldp: MolecularSystem, monkeypatch: pytest.MonkeyPatch, engine: Literal["compiled", "openmm"], *, told: bool
 ) -> None:
-    slow = {"split_r_hat": {"phi > 0": 1.5}, "relaxation_frames": {"phi > 0": math.inf, "helical": 3.0}}
+    slow = {
+        "split_r_hat": {"phi > 0": 1.5},
+        "effective_frames": {"phi > 0": 400.0},
+        "relaxation_frames": {"phi > 0": math.inf, "helical": 3.0},
+    }
     monkeypatch.setattr(reference, "ensemble_of", lambda config: frames(aldp).with_diagnostics(slow))
     with pytest.raises(NotTrustworthyError) as caught:
         reference.run(ReferenceConfig(state="vacuum", engine=engine))

@@ -29,7 +29,7 @@ from systems.reference import ReferenceSettings, generate, geometric_ladder
 from systems.replica_dynamics import ReplicaExchangeDynamics
 from systems.store import load_ensemble, read_ensemble
 from systems.temperature_ladder import ladder_for
-from workflows.reference import ReferenceConfig, ensemble_of, run, summary
+from workflows.reference import ReferenceConfig, disagreement, ensemble_of, run, summary
 
 TINY = ReferenceSettings(
     walkers=4,
@@ -546,3 +546,11 @@ def test_the_command_goes_on_with_a_run_that_is_done(tmp_path):
         run(replace(first, out=tmp_path / "short"))
     with pytest.raises(InputError, match="started with steps_per_frame = 4, and now steps_per_frame = 6"):
         run(ReferenceConfig(state="vacuum", out=tmp_path, frames_per_walker=7, **{**sizes, "steps_per_frame": 6}))
+
+
+def test_walkers_that_agree_because_none_has_moved_are_told_of(tmp_path, aldp):
+    ensemble = generate(aldp, "vacuum", 300.0, TINY, tmp_path / "x.h5")
+    agreed = {"split_r_hat": {"helical": 1.0, "phi > 0": 1.0}, "effective_frames": {"helical": 700.0, "phi > 0": 49.0}}
+    told = "the frames of vacuum are worth 49 independent ones by phi > 0"
+    assert disagreement(ensemble.with_diagnostics(agreed)).startswith(told)
+    assert disagreement(ensemble.with_diagnostics({**agreed, "effective_frames": {"phi > 0": 51.0}})) == ""

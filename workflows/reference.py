@@ -153,14 +153,15 @@ def _or(ensemble: ReferenceEnsemble, config: ReferenceConfig) -> str:
 
 def disagreement(ensemble: ReferenceEnsemble) -> str:
     """Return what walkers disagree about most, or why nobody can tell; an empty string where they agree."""
-    from workflows.trust import check_walkers, failures
+    from workflows.trust import check_slowest, check_walkers, failures
 
     r_hat, state = ensemble.diagnostics.get("split_r_hat"), ensemble.provenance.state
     if not r_hat:
         return (
             f"the frames of {state} are too few to tell whether walkers agree: sample longer with --frames-per-walker"
         )
-    return "".join(failures([check_walkers(state, r_hat)]))
+    checks = [check_walkers(state, r_hat), check_slowest(state, ensemble.diagnostics["effective_frames"])]
+    return "; ".join(failures(checks)[:1])
 
 
 def ensemble_of(config: ReferenceConfig) -> ReferenceEnsemble:

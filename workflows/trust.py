@@ -18,6 +18,9 @@ LARGEST_LEARNED_STDERR_KT = 0.5
 """A learned value with a wider error bar agrees with anything, so it confirms nothing [kT]."""
 LARGEST_R_HAT = 1.1
 """Of the slowest watched quantity (Gelman & Rubin 1992); walkers are bootstrapped whole, so error bars allow for it."""
+FEWEST_BY_THE_SLOWEST = 50.0
+"""Independent frames that an ensemble alone has to be worth by whatever its walkers remember longest."""
+
 SMALLEST_N_EFFECTIVE = 400.0
 LARGEST_RISE = 0.25
 """Of the held-out loss from its lowest value, as a share of its whole drop: the network learns its frames by heart."""
@@ -116,6 +119,17 @@ def check_agreement(who: str, r_hat: Mapping[str, float], advice: str) -> Check:
         who,
         r_hat[name] <= LARGEST_R_HAT,
         f"the {who} disagree, most about {name} (R-hat {r_hat[name]:.3f}, limit {LARGEST_R_HAT}): {advice}",
+    )
+
+
+def check_slowest(state: str, effective_frames: Mapping[str, float]) -> Check:
+    """Gate on what frames are worth by the slowest of all that is watched: walkers that never moved agree too."""
+    name = min(effective_frames, key=effective_frames.__getitem__)
+    return Check(
+        f"frames of {state}",
+        effective_frames[name] >= FEWEST_BY_THE_SLOWEST,
+        f"the frames of {state} are worth {effective_frames[name]:.0f} independent ones by {name} (at least "
+        f"{FEWEST_BY_THE_SLOWEST:.0f} wanted): sample longer with --frames-per-walker",
     )
 
 
