@@ -291,7 +291,9 @@ def load_molecule_model(path: Path | str) -> MoleculeModel:
     try:
         tensors, metadata = load_checkpoint(path, {})
     except UnreadableError as error:
-        raise InputError(f"{path} is no trained model: give the model.safetensors of a training") from error
+        raise InputError(
+            f"{path} cannot be read as a trained model: give the model.safetensors of a training"
+        ) from error
     origin = dict(metadata["identity"])
     if origin.pop("kind", None) != KIND:
         raise InputError(
