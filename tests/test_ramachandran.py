@@ -37,9 +37,9 @@ pytestmark = pytest.mark.usefixtures("eager_mode")
 SIZES = {
     "steps": 2, "groups": 4, "learning_rate": 1e-6, "hidden": 16, "layers": 2, "levels": 16, "threads": 1,
     "samples": 30, "reverse_levels": 12, "chains": 4, "frames_per_chain": 4, "equilibration_frames": 0,
-    "steps_per_frame": 2, "timestep_fs": 0.1, "particles": 16, "bridge_keeps": 0.05, "objectives": ("dsm",),
-    "beads": "all",
+    "steps_per_frame": 2, "timestep_fs": 0.1, "objectives": ("dsm",),
 }  # fmt: skip
+ALL_ATOMS = {"beads": "all", "particles": 16, "bridge_keeps": 0.05}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,9 @@ def test_weights_that_are_not_to_be_believed_are_named_first_and_exit_3(referenc
     learned, run = load_ensemble(reference), tmp_path / "run"
     half = learned.select(torch.arange(len(learned) // 2))
     write_ensemble(tmp_path / "learned.h5", half, systems.load("aldp").topology)
-    config = RamachandranConfig(reference=reference, frames=tmp_path / "learned.h5", state="vacuum", out=run, **SIZES)
+    config = RamachandranConfig(
+        reference=reference, frames=tmp_path / "learned.h5", state="vacuum", out=run, **SIZES, **ALL_ATOMS
+    )
     with pytest.raises(NotTrustworthyError, match=r"dsm-seed0 .*all is written in .*report\.html"):
         ramachandran.run(config)
     page = (run / "report.html").read_text(encoding="utf-8")
@@ -315,7 +317,7 @@ def test_hands_are_told_by_the_beads_that_show_them() -> None:
 
 
 def test_a_basin_that_is_not_there_is_refused_before_anything_is_sampled(tmp_path: Path) -> None:
-    config = RamachandranConfig(overweight="phi > 1", out=tmp_path / "run", **SIZES)
+    config = RamachandranConfig(overweight="phi > 1", out=tmp_path / "run", **SIZES, **ALL_ATOMS)
     with pytest.raises(InputError, match="has no basin 'phi > 1'"):
         ramachandran.run(config)
     assert not (tmp_path / "run").exists()
