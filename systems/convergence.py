@@ -44,7 +44,8 @@ def measure_convergence(ensemble: ReferenceEnsemble, system: MolecularSystem) ->
     if ensemble.n_groups < 2 or len(ensemble) < FRAMES_FOR_R_HAT * ensemble.n_groups:
         return {}
     torsions = torsions_of(ensemble, system)
-    series = {"reduced_energy": ensemble.energies}
+    # Frames of beads alone have no energies.
+    series = {"reduced_energy": ensemble.energies} if bool(ensemble.energies.any()) else {}
     for name, angle in torsions.items():
         series |= {f"cos_{name}": angle.cos(), f"sin_{name}": angle.sin()}
     visits: dict[str, torch.Tensor] = {}
@@ -57,6 +58,8 @@ def measure_convergence(ensemble: ReferenceEnsemble, system: MolecularSystem) ->
         folded = torch.from_numpy(is_folded(system, ensemble.positions.numpy())).double()
         visits[FOLDED] = ensemble.by_group(folded) > 0
         series[FOLDED] = folded
+    if not series:
+        return {}
     rows = {name: ensemble.by_group(values).numpy() for name, values in series.items()}
     return {
         "populations": {name: asdict(walker_scatter(inside.numpy())) for name, inside in visits.items()},

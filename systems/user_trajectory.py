@@ -98,10 +98,13 @@ def read_frames(
     Raises:
         InputError: see :func:`read_user_trajectory`; no such beads.
     """
-    if beads == "all" or _atoms_in(path) != len(bead_atoms(system, beads)):
+    n_beads = len(bead_atoms(system, beads))
+    if n_beads == system.n_atoms or _atoms_in(path) != n_beads:
         return read_user_trajectory(path, system, state, temperature_kelvin)
     alone = bead_system(system, beads)
     frames = read_user_trajectory(path, alone, state, temperature_kelvin, rounded=(".xtc",))
+    if "model_hash" in frames.provenance.settings:
+        raise InputError(f"{path} holds samples of a learned energy, which nothing can be judged by: give frames")
     _require_hands(path, alone, frames.positions, bead_stereocentres(system, beads))
     return frames
 
@@ -135,6 +138,8 @@ def _admit(
 
 def _atoms_in(path: Path) -> int | None:
     """Return of how many atoms a trajectory is; None where it cannot be read, which its reader explains."""
+    if path.suffix.lower() not in (*_LOSSLESS, ".xtc"):
+        return None
     try:
         with _silenced(), mdtraj.open(str(path)) as file:
             first = file.read(1)
@@ -166,7 +171,7 @@ def _load_positions(path: Path, system: MolecularSystem, blocks: int) -> Float[T
                 trajectory = mdtraj.load(str(path), top=topology)
             if path.suffix.lower() == ".dcd":
                 _tell_missing_frames(path, trajectory.n_frames)
-    except (OSError, ValueError, RuntimeError, EOFError, NodeError) as error:
+    except (OSError, ValueError, RuntimeError, EOFError, KeyError, NodeError) as error:
         raise InputError(
             f"{path} cannot be read as a trajectory of the {system.n_atoms} atoms of '{system.name}' "
             f"({first_line(error)}): check the file and the order of its atoms"
@@ -234,7 +239,7 @@ def _require_whole_molecules(path: Path, system: MolecularSystem, positions: Flo
     if bool(broken.any()):
         raise InputError(f"{path}, frame {int(broken.nonzero()[0])}: positions are not finite: remove such frames")
     # Wrong units, another order of atoms and molecules cut by a periodic box all show as impossible bonds.
-    first, second = torch.tensor(system.bonds).reshape(-1, 2).T
+    first, second = torch.tensor(system.bonds, dtype=torch.long).reshape(-1, 2).T
     lengths = (positions[:, first] - positions[:, second]).norm(dim=-1).to(torch.float64)
     expected = (system.positions[first] - system.positions[second]).norm(dim=-1)
     ratio = lengths / expected

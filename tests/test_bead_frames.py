@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import mdtraj
@@ -55,6 +56,38 @@ def test_beads_alone_are_read_from_every_format(reference: Path, tmp_path: Path,
 
 def test_all_atoms_are_read_as_all_atoms(reference: Path) -> None:
     assert read_frames(reference, systems.load("aldp"), "backbone", "implicit").provenance.system == "aldp"
+
+
+def test_beads_alone_are_not_judged_by_energies_that_they_do_not_have(reference: Path, tmp_path: Path) -> None:
+    found = read_frames(
+        beads_alone(reference, "backbone", tmp_path / "x.dcd"), systems.load("aldp"), "backbone", "implicit"
+    )
+    assert "reduced_energy" not in found.diagnostics["effective_frames"]
+    assert "sin_psi" in found.diagnostics["effective_frames"]
+
+
+def test_what_is_all_of_a_molecule_is_read_with_its_energies(reference: Path) -> None:
+    heavy = bead_system(systems.load("aldp"), "heavy")
+    with pytest.raises(InputError, match="of system 'aldp'"):
+        read_frames(reference, heavy, "heavy", "implicit")
+
+
+@pytest.mark.parametrize("ending", ["pdb", "cif", "xyz"])
+def test_formats_that_are_not_taken_are_refused_in_one_line(reference: Path, tmp_path: Path, ending: str) -> None:
+    file = tmp_path / f"x.{ending}"
+    file.write_text("nothing")
+    with pytest.raises(InputError, match="rounded coordinates"):
+        read_frames(file, systems.load("aldp"), "backbone", "implicit")
+
+
+def test_samples_of_a_learned_energy_are_no_frames(reference: Path, tmp_path: Path) -> None:
+    aldp = systems.load("aldp")
+    frames = read_frames(beads_alone(reference, "backbone", tmp_path / "x.dcd"), aldp, "backbone", "implicit")
+    made = dataclasses.replace(frames.provenance, settings={"model_hash": "0"})
+    alone = bead_system(aldp, "backbone")
+    write_ensemble(tmp_path / "reverse.h5", dataclasses.replace(frames, provenance=made), alone.topology)
+    with pytest.raises(InputError, match="holds samples of a learned energy"):
+        read_frames(tmp_path / "reverse.h5", aldp, "backbone", "implicit")
 
 
 def test_mirrored_beads_are_refused(reference: Path, tmp_path: Path) -> None:

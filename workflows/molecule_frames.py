@@ -76,8 +76,8 @@ def _frames(
         if not found.exists():
             raise
         raise InputError(
-            f"{reference.folder} has frames that were sampled otherwise than by its defaults: give --reference {found} "
-            "to use them (--frames, where they have a bias), or move the folder away"
+            f"{str(error).split(': ')[0]}; where the frames in {reference.folder} are those that you want, give "
+            f"--reference {found} to use them, else move the folder away"
         ) from error
 
 
