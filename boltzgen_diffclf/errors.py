@@ -18,6 +18,10 @@ class InputError(BoltzgenError):
     exit_code = 2
 
 
+class OtherRunError(InputError):
+    """A folder or a file is there already, of a run with other settings."""
+
+
 class UnreadableError(InputError):
     """A file is not of the kind that it was taken for, or is damaged."""
 

@@ -16,6 +16,7 @@ from openmm.app.topology import Atom, Residue
 from boltzgen_diffclf.errors import InputError, nearest_name
 from boltzgen_diffclf.nets.atom_types import atom_types
 from boltzgen_diffclf.observables.chirality import stereocentres
+from systems.ensemble import ReferenceEnsemble
 from systems.molecular import Fold, MolecularSystem
 from systems.sequence import ONE_LETTER, VARIANTS
 
@@ -85,6 +86,11 @@ def _residue_type(residue: Residue) -> int:
             "type; choose other --beads"
         )
     return RESIDUE_TYPES[residue.name]
+
+
+def are_beads_alone(frames: ReferenceEnsemble, system: MolecularSystem) -> bool:
+    """Return whether frames of a molecule hold some of its beads and no other atoms, see :func:`bead_system`."""
+    return frames.provenance.system != system.name
 
 
 def bead_stereocentres(system: MolecularSystem, beads: str) -> Int[np.ndarray, "centres 4"]:

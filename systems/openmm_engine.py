@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,12 @@ from boltzgen_diffclf.errors import InputError, RunFailedError
 from boltzgen_diffclf.streams import split_seed
 from boltzgen_diffclf.units import thermal_energy_kj_per_mol
 from systems.ensemble import Provenance, ReferenceEnsemble
-from systems.hydrogen_mass import with_hydrogen_mass
+from systems.hydrogen_mass import keeps_its_masses, with_hydrogen_mass
 from systems.molecular import MolecularSystem, require_temperature
 from systems.recording import Advance, FrameSource, record
 from systems.starts import begun_at
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class OpenMMSettings:
         equilibration_frames: discarded at the start of each walker.
         timestep_fs: [fs].
         friction_per_ps: [1/ps].
-        hydrogen_mass_amu: of hydrogens in the dynamics [amu], see :mod:`systems.hydrogen_mass`.
+        hydrogen_mass_amu: of hydrogens in the dynamics [amu]; None leaves them their own.
         platform: OpenMM platform, ``CPU`` or ``Reference`` where runs have to be repeatable.
         threads: of the CPU platform.
         seed: root seed.
@@ -47,7 +50,7 @@ class OpenMMSettings:
     equilibration_frames: int = 20
     timestep_fs: float = 2.5
     friction_per_ps: float = 1.0
-    hydrogen_mass_amu: float = 4.0
+    hydrogen_mass_amu: float | None = 4.0
     platform: str = "CPU"
     threads: int = 1
     seed: int = 0
@@ -57,8 +60,9 @@ class OpenMMSettings:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: give at least 1")
         for name in ("timestep_fs", "friction_per_ps", "hydrogen_mass_amu"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}: give a positive number")
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} is {value}: give a positive number")
         known = [openmm.Platform.getPlatform(index).getName() for index in range(openmm.Platform.getNumPlatforms())]
         if self.platform not in known:
             raise InputError(f"OpenMM has no platform '{self.platform}' here: choose one of {', '.join(known)}")
@@ -74,7 +78,7 @@ def generate_with_openmm(
 ) -> ReferenceEnsemble:
     """Return the reference ensemble of a state, sampling what is missing in ``path``; resumes like ``generate``.
 
-    Constraints of the System are kept: the frames are then samples of the constrained molecule.
+    Constraints of the System are kept, and then its masses too: the frames are samples of the constrained molecule.
 
     Args:
         system: the system.
@@ -89,6 +93,9 @@ def generate_with_openmm(
         RunFailedError: energies are not finite, or the disk refuses.
     """
     temperature = require_temperature(temperature_kelvin)
+    if settings.hydrogen_mass_amu is not None and keeps_its_masses(system.openmm_system(state)):
+        _log.info("hydrogens keep their own mass: %s has constraints, whose ensemble depends on the masses", state)
+        settings = replace(settings, hydrogen_mass_amu=None)
     provenance = Provenance(
         system=system.name,
         state=state,
@@ -129,7 +136,9 @@ class OpenMMDynamics(FrameSource):
         self._integrator = openmm.LangevinMiddleIntegrator(
             temperature_kelvin, settings.friction_per_ps, settings.timestep_fs * 1e-3
         )
-        self.dynamics_system = with_hydrogen_mass(system, state, settings.hydrogen_mass_amu)
+        self.dynamics_system = system.openmm_system(state)
+        if settings.hydrogen_mass_amu is not None:
+            self.dynamics_system = with_hydrogen_mass(system, state, settings.hydrogen_mass_amu)
         self._context = self._make_context(self.dynamics_system)
         self._exact_context = openmm.Context(
             system.openmm_system(state),

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from boltzgen_diffclf.errors import InputError, RunFailedError, first_line
+from boltzgen_diffclf.errors import InputError, OtherRunError, RunFailedError, first_line
 from boltzgen_diffclf.files import atomic_path
 from systems.convergence import measure_convergence
 from systems.ensemble import Provenance, ReferenceEnsemble
@@ -165,7 +165,7 @@ def require_same_run(path: Path, found: Provenance, wanted: Provenance, *, longe
             way_out = (
                 "ask for as many or more" if longer and key == LENGTH else "choose another file, or delete this one"
             )
-            raise InputError(
+            raise OtherRunError(
                 f"{path} was made with {key} = {there.get(key)}, now {here.get(key)} is asked for: {way_out}"
             )
 

@@ -26,7 +26,7 @@ from systems.ensemble import Provenance, ReferenceEnsemble, energies_of
 from systems.molecular import MolecularSystem, require_temperature
 from systems.store import holds_ensemble, read_ensemble
 
-_LOSSLESS = (".h5", ".hdf5", ".dcd", ".nc", ".netcdf", ".ncdf", ".trr", ".dtr", ".binpos")
+_LOSSLESS = (".h5", ".hdf5", ".dcd", ".nc", ".netcdf", ".ncdf", ".trr", ".dtr")
 _ROUNDED = (".xtc", ".gro", ".pdb", ".cif", ".mdcrd", ".crd", ".lh5", ".xyz")
 _log = logging.getLogger(__name__)
 _BLOCKS = 20
@@ -47,7 +47,7 @@ def read_user_trajectory(
     cut into ``blocks`` contiguous pieces, which serve as the independent groups, and its energies are computed.
 
     Args:
-        path: HDF5, DCD, NetCDF, TRR, DTR or BINPOS.
+        path: HDF5, DCD, NetCDF, TRR or DTR.
         system: the system.
         state: the state that was simulated.
         temperature_kelvin: of the simulation [K].
@@ -87,6 +87,7 @@ def read_frames(
 
     The latter are an ensemble of :func:`~systems.beads.bead_system`, without energies: what a coarse-grained density is
     learned from may be of any force field, and of water that is not there. A file of beads may be in XTC, which rounds.
+    Only heavy beads show their hand: a mirror image of others is not refused.
 
     Args:
         path: see :func:`read_user_trajectory`.
@@ -98,8 +99,13 @@ def read_frames(
     Raises:
         InputError: see :func:`read_user_trajectory`; no such beads.
     """
-    n_beads = len(bead_atoms(system, beads))
-    if n_beads == system.n_atoms or _atoms_in(path) != n_beads:
+    n_beads, found = len(bead_atoms(system, beads)), _atoms_in(path)
+    if found not in (None, n_beads, system.n_atoms):
+        raise InputError(
+            f"{path} has {found} atoms: give all {system.n_atoms} of '{system.name}', or the {n_beads} of --beads "
+            f"{beads}"
+        )
+    if n_beads == system.n_atoms or found != n_beads:
         return read_user_trajectory(path, system, state, temperature_kelvin)
     alone = bead_system(system, beads)
     frames = read_user_trajectory(path, alone, state, temperature_kelvin, rounded=(".xtc",))

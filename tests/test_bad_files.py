@@ -26,6 +26,7 @@ from workflows import molecule_frames, reference, train
 from workflows.command_line import run_command
 from workflows.ramachandran import RamachandranConfig
 from workflows.reference import PRESETS, ReferenceConfig
+from workflows.run_start import open_run_folder
 from workflows.train import TrainConfig
 
 pytestmark = pytest.mark.usefixtures("eager_mode")
@@ -163,16 +164,13 @@ def test_frames_of_other_settings_are_offered_by_name(
     monkeypatch.chdir(tmp_path)
     file = Path("runs/reference-aldp-implicit-quick-seed0/implicit.h5")
 
-    def ensemble_of(config: ReferenceConfig) -> None:
-        raise InputError("the run was started with walkers = 4, and now 64")
-
-    monkeypatch.setattr(reference, "ensemble_of", ensemble_of)
+    with open_run_folder(file.parent, ReferenceConfig(walkers=4), frozenset()):
+        assert run_command(TrainConfig, train.run, program="train", argv=["--out", "x"]) == 2
+    assert "is in use by process" in capsys.readouterr().err
     assert run_command(TrainConfig, train.run, program="train", argv=["--out", "x"]) == 2
-    assert "started with walkers = 4" in capsys.readouterr().err
-    file.parent.mkdir(parents=True)
-    file.touch()
-    assert run_command(TrainConfig, train.run, program="train", argv=["--out", "x"]) == 2
-    assert f"give --reference {file} to use them" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "was started with walkers = 4, and now walkers = 64" in told
+    assert f"give {file} as your own" in told
 
 
 @pytest.mark.parametrize(

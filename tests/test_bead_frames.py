@@ -12,7 +12,7 @@ import torch
 
 import systems
 from boltzgen_diffclf.errors import InputError
-from systems.beads import bead_atoms, bead_system
+from systems.beads import are_beads_alone, bead_atoms, bead_system
 from systems.store import load_ensemble, write_ensemble
 from systems.user_trajectory import read_frames
 from tests.small_reference import small_reference
@@ -66,10 +66,10 @@ def test_beads_alone_are_not_judged_by_energies_that_they_do_not_have(reference:
     assert "sin_psi" in found.diagnostics["effective_frames"]
 
 
-def test_what_is_all_of_a_molecule_is_read_with_its_energies(reference: Path) -> None:
+def test_what_is_all_of_a_molecule_is_not_taken_for_beads_of_it(reference: Path, tmp_path: Path) -> None:
     heavy = bead_system(systems.load("aldp"), "heavy")
-    with pytest.raises(InputError, match="of system 'aldp'"):
-        read_frames(reference, heavy, "heavy", "implicit")
+    file = beads_alone(reference, "heavy", tmp_path / "x.dcd")
+    assert not are_beads_alone(read_frames(file, heavy, "heavy", "implicit"), heavy)
 
 
 @pytest.mark.parametrize("ending", ["pdb", "cif", "xyz"])
@@ -99,7 +99,7 @@ def test_mirrored_beads_are_refused(reference: Path, tmp_path: Path) -> None:
     mdtraj.Trajectory(positions, mdtraj.Topology.from_openmm(heavy.topology)).save(str(mirrored))
     with pytest.raises(InputError, match="has the other chirality than in 'aldp-heavy'"):
         read_frames(mirrored, aldp, "heavy", "implicit")
-    with pytest.raises(InputError, match="of the 22 atoms of 'aldp'"):
+    with pytest.raises(InputError, match=r"has 5 atoms: give all 22 of 'aldp', or the 10 of --beads heavy"):
         read_frames(file, aldp, "heavy", "implicit")
 
 

@@ -450,8 +450,16 @@ def test_openmm_moves_heavier_hydrogens_where_nothing_is_constrained(aldp):
     rigid = aldp.openmm_system("implicit")
     rigid.addConstraint(0, 1, 0.1)
     constrained = replace(aldp, openmm_systems={**aldp.openmm_systems, "implicit": rigid})
-    kept = with_hydrogen_mass(constrained, "implicit", 4.0)
-    assert [kept.getParticleMass(atom) for atom in range(3)] == [rigid.getParticleMass(atom) for atom in range(3)]
+    with pytest.raises(InputError, match="has constraints"):
+        with_hydrogen_mass(constrained, "implicit", 4.0)
+    still = aldp.openmm_system("implicit")
+    still.setParticleMass(0, 0.0)
+    still.setParticleMass(1, 40.0)
+    frozen = with_hydrogen_mass(
+        replace(aldp, openmm_systems={**aldp.openmm_systems, "implicit": still}), "implicit", 4.0
+    )
+    assert (aldp.elements[0], aldp.elements[1]) == ("H", "C")
+    assert [frozen.getParticleMass(atom)._value for atom in range(3)] == [0.0, 40.0, 4.0]
 
 
 def constrained_diatomic():
@@ -476,6 +484,7 @@ def test_openmm_samples_what_the_compiler_refuses(tmp_path):
     length = (ensemble.positions[:, 0] - ensemble.positions[:, 1]).norm(dim=-1)
     torch.testing.assert_close(length, torch.full_like(length, 0.12), rtol=1e-4, atol=0)
     assert (len(ensemble), ensemble.n_groups) == (24, 3)
+    assert ensemble.provenance.settings["hydrogen_mass_amu"] is None
     assert torch.equal(load_ensemble(tmp_path / "free.h5").positions, ensemble.positions)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.errors import InputError, OtherRunError
 from boltzgen_diffclf.training.noised_losses import BEYOND, BY_FORCE
 from boltzgen_diffclf.training.noised_problem import NoisedObjective
 from boltzgen_diffclf.training.objectives import named_objective
-from systems.beads import bead_atoms
+from systems.beads import are_beads_alone, bead_atoms
 from systems.ensemble import ReferenceEnsemble
 from systems.favoured import region_of
 from systems.molecular import MolecularSystem
@@ -71,13 +71,10 @@ def _frames(
     )
     try:
         return ensemble_of(reference)
-    except InputError as error:
-        found = reference.folder / f"{state}.h5"
-        if not found.exists():
-            raise
+    except OtherRunError as error:
         raise InputError(
-            f"{str(error).split(': ')[0]}; where the frames in {reference.folder} are those that you want, give "
-            f"--reference {found} to use them, else move the folder away"
+            f"{str(error).split(': ')[0]}: to learn from the frames that are there, give {reference.folder / state}.h5 "
+            "as your own; else move that folder away"
         ) from error
 
 
@@ -87,7 +84,7 @@ def check_frames(settings: MoleculeSettings, frames: ReferenceEnsemble, objectiv
     Raises:
         InputError: an objective asks for forces, on the frames or on hotter ones.
     """
-    if frames.provenance.system == settings.source.load().name:
+    if not are_beads_alone(frames, settings.source.load()):
         return
     for name in objectives:
         chosen = named_objective(name)

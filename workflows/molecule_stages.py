@@ -32,7 +32,7 @@ from boltzgen_diffclf.training.noised_losses import BEYOND, BY_FORCE
 from boltzgen_diffclf.training.noised_problem import NoisedObjective
 from boltzgen_diffclf.training.noised_training import NoisedSizes, NoisedTraining, train_noised
 from boltzgen_diffclf.training.objectives import named_objective
-from systems.beads import bead_atoms, bead_system, bead_types
+from systems.beads import are_beads_alone, bead_atoms, bead_system, bead_types
 from systems.ensemble import ReferenceEnsemble
 from systems.molecular import MolecularSystem
 from workflows.hotter_frames import BeadEnsemble, Beyond, HotterFrames, hotter_frames
@@ -99,11 +99,11 @@ class MoleculeStages:
 
     def system_of(self, frames: ReferenceEnsemble) -> MolecularSystem:
         """Return what frames are of: all atoms, or the beads alone."""
-        return self.beads if frames.provenance.system == self.beads.name else self.system
+        return self.beads if are_beads_alone(frames, self.system) else self.system
 
     def positions(self, frames: ReferenceEnsemble) -> Float[Tensor, "frames beads 3"]:
         """Return the centred positions [nm] of the beads of frames."""
-        if self.system_of(frames) is self.beads:
+        if are_beads_alone(frames, self.system):
             return remove_mean(frames.positions.double())
         atoms = list(bead_atoms(self.system, self.settings.beads))
         return remove_mean(frames.positions[:, atoms].double())

@@ -90,7 +90,7 @@ class FoldedStarts:
 
 
 def folded_starts(system: MolecularSystem, reference: ReferenceEnsemble) -> FoldedStarts | None:
-    """Return who is folded of the walkers of a reference of all atoms, cut to the length of the shortest.
+    """Return who is folded of the walkers of a reference, cut to the length of the shortest.
 
     None where the molecule has no fold.
     """

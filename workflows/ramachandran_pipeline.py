@@ -15,7 +15,7 @@ from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.files import atomic_path
 from boltzgen_diffclf.samplers.resampling import effective_sample_size
 from boltzgen_diffclf.streams import named_generator
-from systems.beads import bead_system
+from systems.beads import are_beads_alone, bead_system
 from systems.conformers import overweighted
 from systems.ensemble import ReferenceEnsemble, resample
 from systems.user_trajectory import read_frames
@@ -55,7 +55,7 @@ def frames_of(config: RamachandranConfig) -> tuple[ReferenceEnsemble, ReferenceE
         system.require_basin(config.overweight)
     if config.favour:
         biased = sampled_frames(config, config.frames)
-        if config.reference is None and biased.provenance.system != system.name:
+        if config.reference is None and are_beads_alone(biased, system):
             raise InputError(
                 f"frames of {biased.provenance.system} alone have no energies to take the bias away with: give "
                 "--reference, frames of the state without it"
@@ -78,8 +78,13 @@ def frames_to_learn(config: RamachandranConfig, frames: ReferenceEnsemble) -> Re
         return frames
     generator = named_generator(0, "overweight")
     system = config.source.load()
-    if frames.provenance.system != system.name:
+    if are_beads_alone(frames, system):
         system = bead_system(system, config.beads)
+        if config.overweight not in system.basins:
+            raise InputError(
+                f"--overweight '{config.overweight}' is of a torsion that --beads {config.beads} alone do not have: "
+                "give frames of all atoms"
+            )
     return overweighted(frames, system, config.overweight, config.overweight_factor, generator)
 
 

@@ -213,7 +213,7 @@ class JudgedRun:
         return dataclasses.replace(sample, frames=dataclasses.replace(sample.frames, energies=learned))
 
     def _beads_of(self, frames: ReferenceEnsemble, label: str) -> Sample:
-        """Return the beads of frames; their energies are still those of all atoms."""
+        """Return the beads of frames; their energies are those of all atoms, where these are there."""
         return Sample(label, dataclasses.replace(frames, positions=self.stages.positions(frames).float()))
 
     def _unbiased(self, frames: ReferenceEnsemble) -> Float[np.ndarray, " frames"] | None:

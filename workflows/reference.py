@@ -82,7 +82,12 @@ class ReferenceConfig(FavourSettings):
     friction_per_ps: Annotated[float, Field(gt=0, description="Langevin friction [1/ps].")] = 10.0
     hydrogen_mass_amu: Annotated[
         float,
-        Field(ge=1, le=12, description="Mass of hydrogens in the dynamics [amu]; averages do not depend on it."),
+        Field(
+            ge=1,
+            le=12,
+            description="Mass of hydrogens in the dynamics [amu]; averages do not depend on it, "
+            "and a System with constraints keeps its own.",
+        ),
     ] = 4.0
 
     @model_validator(mode="before")
@@ -161,7 +166,7 @@ def disagreement(ensemble: ReferenceEnsemble) -> str:
             f"the frames of {state} are too few to tell whether walkers agree: sample longer with --frames-per-walker"
         )
     checks = [check_walkers(state, r_hat), check_slowest(state, ensemble.diagnostics["effective_frames"])]
-    return "; ".join(failures(checks)[:1])
+    return next(iter(failures(checks)), "")
 
 
 def ensemble_of(config: ReferenceConfig) -> ReferenceEnsemble:

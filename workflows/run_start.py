@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from boltzgen_diffclf.errors import BoltzgenError, InputError
+from boltzgen_diffclf.errors import BoltzgenError, InputError, OtherRunError
 from boltzgen_diffclf.files import atomic_path
 from workflows.progress import Progress, SilentProgress, logging_to_file
 from workflows.run_folder import RunFolder, kept_choice
@@ -122,7 +122,7 @@ def _check_settings(path: Path, settings: Any, free: frozenset[str]) -> None:
     difference = first_difference(stored, asked)
     if difference is not None:
         key, old, new = difference
-        raise InputError(
+        raise OtherRunError(
             f"{path.parent} was started with {key} = {_shown(old)}, and now {key} = {_shown(new)}: "
             "repeat the first command to resume it, or choose another --out for the new settings"
         )

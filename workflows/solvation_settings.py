@@ -95,7 +95,7 @@ class SolvationConfig(SystemSettings):
     ] = ("all",)
     trajectory: Annotated[
         tuple[str, ...],
-        Field(description="Your own frames of a state, as STATE=FILE (h5, dcd, nc, trr, dtr or binpos)."),
+        Field(description="Your own frames of a state, as STATE=FILE (h5, dcd, nc, trr or dtr)."),
     ] = ()
     walkers: Annotated[int, Field(ge=2, description="Walkers at each temperature.")] = PRESETS["quick"]["walkers"]
     exchange_temperatures: ExchangeTemperatures = None
