@@ -78,9 +78,9 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
     frames: Annotated[
         Path | None,
         Field(
-            description="Frames to learn from, of any distribution, of all atoms or of the --beads alone, with --favour "
-            "those of the favoured state; half of the reference where not given, or of favoured frames sampled as the "
-            "reference is."
+            description="Frames to learn from, of any distribution, of all atoms or of the --beads alone, with "
+            "--favour those of the favoured state; half of the reference where not given, or of favoured frames "
+            "sampled as the reference is."
         ),
     ] = None
     overweight: Annotated[
