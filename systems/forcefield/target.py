@@ -21,19 +21,32 @@ Evaluation = Callable[[Tensor], tuple[Tensor, Tensor]]
 # Eager operations cost microseconds each whatever their size: long blocks, and no filling up.
 EAGER_LANES = 1024
 
+FEWEST_GPU_LANES = 64
+"""Configurations that a GPU evaluates as fast as one."""
+
+
+def lanes_on_gpu(batch: int, most: int) -> int:
+    """Return the width of a block on a GPU: a power of two that holds the batch, so that few widths are compiled.
+
+    >>> [lanes_on_gpu(batch, 4096) for batch in (1, 64, 65, 250, 100_000)]
+    [64, 64, 128, 256, 4096]
+    """
+    return min(most, max(FEWEST_GPU_LANES, 1 << (batch - 1).bit_length()))
+
 
 class ForceFieldTarget(Target):
     """Energy [kT] and force [kT/nm] of a force field, for batches of any size.
 
-    A batch is cut into blocks ``(chunks, 3, atoms, lanes)``, the last one filled up; every configuration goes
-    through the same instructions whatever batch it is in. One chunk is what one thread works on.
+    A batch is cut into blocks ``(chunks, 3, atoms, lanes)``, the last one filled up. On a processor every configuration
+    goes through the same instructions whatever batch it is in, and one chunk is what one thread works on; on a GPU
+    a block is as wide as the batch, up to the next power of two.
 
     Args:
         parameters: all terms, energies in kT.
         dtype: float64, or float32 with the accuracy that :func:`~systems.forcefield.compile_system` states.
         device: where to compute.
         chunks: parts of a block that threads share.
-        lanes: configurations in a chunk; few enough for a chunk's intermediates to stay in cache.
+        lanes: configurations in a chunk; few enough for a chunk's intermediates to stay in cache. On a GPU the most.
     """
 
     def __init__(
@@ -66,6 +79,8 @@ class ForceFieldTarget(Target):
         if not self.is_fused:
             n_blocks = max(1, -(-len(x) // EAGER_LANES))
             chunks, lanes = 1, max(1, -(-len(x) // n_blocks))
+        elif self.device.type == "cuda":
+            lanes = lanes_on_gpu(len(x), lanes)
         n_blocks = -(-len(x) // (chunks * lanes))
         missing = n_blocks * chunks * lanes - len(x)
         full = torch.cat([x, x[:1].expand(missing, -1, -1)]) if missing else x
