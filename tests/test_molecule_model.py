@@ -188,6 +188,19 @@ def test_a_fresh_model_is_the_normalised_gaussian_of_the_centred_space(path: str
     assert target.dimension == 12
 
 
+@pytest.mark.parametrize("network", ["invariants", "harmonic"])
+def test_what_is_learned_of_invariants_is_in_kt_at_the_data_and_over_noise_in_noise(network: str) -> None:
+    model, fresh = molecule(network), molecule(network, trained=False)
+    coordinates, t = coordinates_of(model), times(model, 16)
+    y = coordinates.from_cartesian(frames(1)).expand(16, -1)
+    noising = PATHS["vp"]
+    h = coordinates.positions(y / torch.hypot(noising.alpha(t), noising.sigma(t))[:, None]) / coordinates.length_nm
+    net, time, s = model.net.get_submodule("invariants"), model.net_time(t), model.net_weight(t)
+    learned = net.get_submodule("energy")(net.get_submodule("invariants")(h, time), time)
+    torch.testing.assert_close(model.energy(y, t) - fresh.energy(y, t), s / (1 + s) * learned, rtol=1e-5, atol=1e-6)
+    assert float(s[0]) > 10
+
+
 def test_a_quadratic_form_weighs_an_invariant_by_kt_at_the_data_and_vanishes_in_noise() -> None:
     model = molecule("harmonic", trained=False)
     net = model.get_submodule("net.invariants")

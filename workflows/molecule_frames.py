@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,28 @@ from systems.beads import are_beads_alone, bead_atoms
 from systems.ensemble import ReferenceEnsemble
 from systems.favoured import region_of
 from systems.molecular import MolecularSystem
+from systems.packaged import packaged_frames
 from systems.user_trajectory import read_frames
 from workflows.molecule_settings import MoleculeSettings
 
+_log = logging.getLogger(__name__)
 
-def state_frames(settings: MoleculeSettings) -> ReferenceEnsemble:
-    """Return frames of the state itself: the user's ``--reference``, or those of ``workflows.reference``.
+
+def state_frames(settings: MoleculeSettings, objectives: Sequence[str]) -> ReferenceEnsemble:
+    """Return frames of the state itself: the user's ``--reference``, those of the package, or new ones.
+
+    Args:
+        settings: of the molecule and its state.
+        objectives: that learn from them; frames of the package have no forces.
 
     Raises:
         InputError: the file or the state is wrong.
         RunFailedError: the sampling could not go on.
     """
-    return _frames(settings, settings.source.load(), settings.reference, settings.state, {})
+    return _frames(settings, settings.source.load(), settings.reference, settings.state, {}, objectives)
 
 
-def sampled_frames(settings: MoleculeSettings, file: Path | None) -> ReferenceEnsemble:
+def sampled_frames(settings: MoleculeSettings, file: Path | None, objectives: Sequence[str]) -> ReferenceEnsemble:
     """Return frames of the state that is sampled, with the bias where there is one: a file, or as above.
 
     Raises:
@@ -44,15 +52,24 @@ def sampled_frames(settings: MoleculeSettings, file: Path | None) -> ReferenceEn
                 "be taken away again; choose other beads"
             )
     favour = {"favour": settings.favour, "favour_kt": settings.favour_kt}
-    return _frames(settings, system, file, settings.sampled_state, favour)
+    return _frames(settings, system, file, settings.sampled_state, favour, objectives)
 
 
 def _frames(
-    settings: MoleculeSettings, system: MolecularSystem, file: Path | None, state: str, favour: dict[str, Any]
+    settings: MoleculeSettings,
+    system: MolecularSystem,
+    file: Path | None,
+    state: str,
+    favour: dict[str, Any],
+    objectives: Sequence[str],
 ) -> ReferenceEnsemble:
     from workflows.reference import ReferenceConfig, ensemble_of
 
     system.require_state(settings.state)
+    if file is None and not any(map(_learns_from_forces, objectives)):
+        file = packaged_frames(system.name, settings.beads, state, settings.temperature_kelvin)
+        if file is not None:
+            _log.info("the frames are those that come with the package, %s (--reference FILE for others)", file.name)
     if file is not None:
         return read_frames(file, system, settings.beads, state, settings.temperature_kelvin)
     # The usual ladder has to lead somewhere.
@@ -87,9 +104,13 @@ def check_frames(settings: MoleculeSettings, frames: ReferenceEnsemble, objectiv
     if not are_beads_alone(frames, settings.source.load()):
         return
     for name in objectives:
-        chosen = named_objective(name)
-        if isinstance(chosen, NoisedObjective) and not (BY_FORCE | BEYOND).isdisjoint(chosen.weights):
+        if _learns_from_forces(name):
             raise InputError(
                 f"objective {name} learns from forces, which frames of {frames.provenance.system} alone do not have: "
                 "give frames of all atoms, or choose another objective"
             )
+
+
+def _learns_from_forces(objective: str) -> bool:
+    chosen = named_objective(objective)
+    return isinstance(chosen, NoisedObjective) and not (BY_FORCE | BEYOND).isdisjoint(chosen.weights)

@@ -19,6 +19,7 @@ from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.streams import named_generator, split_seed
 from boltzgen_diffclf.training.clean_data import FixedPool
 from boltzgen_diffclf.training.molecule_model import (
+    FORMAT,
     MoleculeModel,
     MoleculeSpec,
     MoleculeStatistics,
@@ -168,7 +169,7 @@ class MoleculeStages:
                         later_rate=settings.later_rate,
                     ),
                     is_prepared=self.earlier is not None,
-                    identity={**origin, "frames": self._content},
+                    identity={**origin, "frames": self._content, "model_format": FORMAT},
                     checkpoint=file.with_name(f"{file.stem}-training{file.suffix}"),
                     progress=progress,
                 ),

@@ -54,18 +54,18 @@ def frames_of(config: RamachandranConfig) -> tuple[ReferenceEnsemble, ReferenceE
     if config.overweight is not None:
         system.require_basin(config.overweight)
     if config.favour:
-        biased = sampled_frames(config, config.frames)
+        biased = sampled_frames(config, config.frames, config.objectives)
         if config.reference is None and are_beads_alone(biased, system):
             raise InputError(
                 f"frames of {biased.provenance.system} alone have no energies to take the bias away with: give "
                 "--reference, frames of the state without it"
             )
-        return biased, None if config.reference is None else state_frames(config)
+        return biased, None if config.reference is None else state_frames(config, config.objectives)
     if config.frames is None:
-        reference = state_frames(config)
+        reference = state_frames(config, config.objectives)
         return reference, reference
     given = read_frames(config.frames, system, config.beads, config.state, config.temperature_kelvin)
-    return given, state_frames(config)
+    return given, state_frames(config, config.objectives)
 
 
 def frames_to_learn(config: RamachandranConfig, frames: ReferenceEnsemble) -> ReferenceEnsemble:

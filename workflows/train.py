@@ -87,7 +87,7 @@ def run(config: TrainConfig) -> TrainResult:
 
     check_training(config, [config.objective])
     device = choose_device(config.device)
-    frames = sampled_frames(config, config.reference)
+    frames = sampled_frames(config, config.reference, [config.objective])
     check_frames(config, frames, [config.objective])
     reason = disagreement(frames)
     if reason:

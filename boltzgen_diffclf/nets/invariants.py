@@ -90,9 +90,13 @@ class NoisedInvariants(nn.Module):
         self.register_buffer("log_snr", torch.tensor(log_snr))
         self.n_features = n_atoms * (n_atoms - 1) // 2 + len(quadruples) + math.comb(len(modes), 3)
 
+    def log_snr_at(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return ``log(alpha^2 v / sigma^2)``."""
+        return torch.lerp(self.log_snr[0], self.log_snr[1], t)
+
     def forward(self, h: Float[Tensor, "batch atoms 3"], t: Float[Tensor, " batch"]) -> Float[Tensor, "batch features"]:
         """Return the standardised invariants."""
-        kept = torch.sigmoid(torch.lerp(self.log_snr[0], self.log_snr[1], t))[:, None]
+        kept = torch.sigmoid(self.log_snr_at(t))[:, None]
         lost = 1 - kept
         mean, variance = self.distances
         spread = kept.square() * variance + 8 * kept * lost * mean + 24 * lost.square()
@@ -194,7 +198,12 @@ def squared_distances(x: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, "batch
 
 
 class InvariantEnergyNet(nn.Module):
-    """A network of the invariants of a noised molecule; exactly zero before training.
+    r"""A network of the invariants of a noised molecule, in units of kT near the data; exactly zero before training.
+
+    The model multiplies what is given here by ``s = exp(log_snr / 2)``, the slope in a position of what varies as
+    little as a bond. Standardised, a bond has that slope already: an energy of its invariants is of order kT at every
+    level, and ``s`` times that would be deep holes wherever the network is wrong by one. ``1 / (1 + s)`` takes it away
+    near the data, and leaves it in noise, where the invariants tell little.
 
     Args:
         invariants: see there.
@@ -206,34 +215,28 @@ class InvariantEnergyNet(nn.Module):
         self.invariants, self.energy = invariants, energy
 
     def forward(self, h: Float[Tensor, "batch atoms 3"], t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return the energy [kT]."""
-        energy: Tensor = self.energy(self.invariants(h, t), t)
+        """Return the energy [kT], over ``s``."""
+        energy: Tensor = torch.sigmoid(-0.5 * self.invariants.log_snr_at(t)) * self.energy(self.invariants(h, t), t)
         return energy
 
 
 class HarmonicEnergyNet(nn.Module):
-    r"""A network of invariants beside a quadratic form, ``d (sum_k a_k z_k^2 + sum_r b_r (w_r z + c_r)^2) / 2``.
+    r"""A network of invariants beside a quadratic form, ``(sum_k a_k z_k^2 + sum_r b_r (w_r z + c_r)^2) / 2``.
 
     The stiff part of a molecule's energy is a sum of quadratics, one a bond, an angle or a plane: a form has it by
-    itself. The stiffnesses ``a`` and ``b`` depend on the noise alone and may have either sign. The model multiplies
-    what is given here by ``s = exp(log_snr / 2)``, which is large near the data, where standardised invariants already
-    have energies of order kT: ``d = 1 / (1 + s)`` undoes it there. Zero before training.
+    itself. The stiffnesses ``a`` and ``b`` depend on the noise alone and may have either sign. Zero before training.
 
     Args:
         n_features: of the invariants.
-        log_snr: see :class:`NoisedInvariants`.
         generator: draws the starting weights.
         hidden: width of the network.
         layers: its hidden layers.
         rank: of the part of the form that mixes invariants.
     """
 
-    log_snr: Tensor
-
     def __init__(
         self,
         n_features: int,
-        log_snr: tuple[float, float],
         generator: torch.Generator,
         *,
         hidden: int = 128,
@@ -243,7 +246,6 @@ class HarmonicEnergyNet(nn.Module):
         super().__init__()
         self.network = MlpEnergyNet(n_features, generator, hidden=hidden, layers=layers)
         self.time_features = FourierTimeFeatures()
-        self.register_buffer("log_snr", torch.tensor(log_snr))
         self.mixed = linear(n_features, rank, generator)
         self.own_stiffness = zero_linear(self.time_features.n_features, n_features)
         self.mixed_stiffness = zero_linear(self.time_features.n_features, rank)
@@ -253,8 +255,7 @@ class HarmonicEnergyNet(nn.Module):
         time = self.time_features(t)
         form = (self.own_stiffness(time) * z.square()).sum(-1)
         form = form + (self.mixed_stiffness(time) * self.mixed(z).square()).sum(-1)
-        damped = torch.sigmoid(-0.5 * torch.lerp(self.log_snr[0], self.log_snr[1], t))
-        energy: Tensor = self.network(z, t) + 0.5 * damped * form
+        energy: Tensor = self.network(z, t) + 0.5 * form
         return energy
 
 

@@ -46,7 +46,7 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 KIND = "noised energy of a molecule"
 
-FORMAT = 3
+FORMAT = 4
 """Of the file: what a model is made of changes it."""
 
 
@@ -162,7 +162,6 @@ def build_molecule_model(
     if spec.network != "equivariant":
         floor = 2 * torch.tensor(statistics.resolution).log()
         first, last = (-torch.logaddexp(-path.log_snr(levels[[0, -1]]), floor)).tolist()
-        ends = first, last
         seen = NoisedInvariants(
             spec.n_atoms,
             volume_quadruples(spec.n_atoms, spec.bonds),
@@ -172,11 +171,11 @@ def build_molecule_model(
                 torch.tensor(statistics.volumes),
                 torch.tensor(statistics.mode_volumes),
             ),
-            ends,
+            (first, last),
         )
         size: dict[str, int] = {"hidden": spec.hidden, "layers": spec.layers}
         if spec.network == "harmonic":
-            energy: nn.Module = HarmonicEnergyNet(seen.n_features, ends, generator, **size)
+            energy: nn.Module = HarmonicEnergyNet(seen.n_features, generator, **size)
         else:
             energy = MlpEnergyNet(seen.n_features, generator, **size)
         invariants = InvariantEnergyNet(seen, energy)
@@ -305,7 +304,7 @@ def load_molecule_model(path: Path | str) -> MoleculeModel:
     bonds = tuple((int(first), int(second)) for first, second in given["bonds"])
     spec = MoleculeSpec(**{**given, "types": tuple(given["types"]), "bonds": bonds})
     found = metadata["statistics"]
-    # Models older than volumes of modes have none.
+    # Tables come as lists.
     tables = {key: tuple(map(tuple, value)) for key, value in found.items() if isinstance(value, list)}
     statistics = MoleculeStatistics(**{**found, **tables})
     model = build_molecule_model(spec, statistics, torch.Generator()).double()
