@@ -5,27 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
-_FILES: Mapping[tuple[str, str, str, float], str] = MappingProxyType(
-    {("chignolin", "ca", "implicit", 340.0): "chignolin-ca-implicit-340K.h5"}
+from systems.molecular import MolecularSystem
+from systems.store import load_ensemble
+
+ALL_ATOMS = "all_atom_system_hash"
+"""Setting in the provenance of such frames: the fingerprint of the state of all atoms that was sampled."""
+
+
+class _Sampled(NamedTuple):
+    system: str
+    beads: str
+    state: str
+    temperature_kelvin: float
+
+
+_FILES: Mapping[_Sampled, str] = MappingProxyType(
+    {_Sampled("chignolin", "ca", "implicit", 340.0): "chignolin-ca-implicit-340K.h5"}
 )
-"""By system, beads, state and temperature [K]."""
 
 
-def packaged_frames(system: str, beads: str, state: str, temperature_kelvin: float) -> Path | None:
+def packaged_frames(system: MolecularSystem, beads: str, state: str, temperature_kelvin: float) -> Path | None:
     """Return the file of frames of a state that the package brings, or None where there is none.
 
     Each is what :func:`~systems.user_trajectory.read_frames` reads: positions of the beads alone, rounded to 1e-4 nm,
-    and the simulation that each frame belongs to. Its provenance tells the command that sampled it.
+    and the simulation that each frame belongs to. Its provenance tells the command that sampled all atoms. Another
+    molecule of the same name, or the same one with other parameters, has none.
 
     Args:
-        system: name of the system.
+        system: all atoms.
         beads: one of :data:`~systems.beads.BEADS`.
         state: of the system.
         temperature_kelvin: [K].
-
-    >>> packaged_frames("aldp", "all", "implicit", 300.0) is None
-    True
     """
-    name = _FILES.get((system, beads, state, temperature_kelvin))
-    return None if name is None else Path(__file__).parent / "data" / name
+    name = _FILES.get(_Sampled(system.name, beads, state, temperature_kelvin))
+    if name is None:
+        return None
+    file = Path(__file__).parent / "data" / name
+    sampled = load_ensemble(file).provenance.settings[ALL_ATOMS]
+    return file if sampled == system.system_hash(state) else None

@@ -509,6 +509,8 @@ def test_the_relaxation_time_is_that_of_a_chain_of_two_states_wherever_it_begins
     few = np.zeros((64, 400), dtype=bool)
     few[:9, 100:150] = True
     assert relaxation_time(few) == math.inf
+    edge = rng.random((400, 60)) < np.where(np.arange(400) < 40, 0.5, np.arange(400) % 2)[:, None]
+    assert relaxation_time(edge) > 600  # a tenth of the walkers goes to and fro, the others stay where they are
     short = relaxation_time(inside[:, 300:350])
     assert 0.3 * expected < short < 3 * expected
 

@@ -413,3 +413,11 @@ class TestExpression:
     def test_what_is_not_understood_is_an_error(self, text):
         with pytest.raises(ExpressionError):
             Expression(text).evaluate({})
+
+
+def test_a_block_on_a_gpu_is_as_wide_as_the_batch() -> None:
+    target = compile_system(testsystems.AlanineDipeptideImplicit(constraints=None).system)
+    target.device, target.is_fused, target._block_shape = torch.device("cuda"), True, (1, 4096)
+    for batch, shape in ((1, (1, 64)), (65, (1, 128)), (5000, (2, 4096))):
+        blocks = target._blocks(torch.randn(batch, 22, 3))
+        assert (blocks.shape[0], blocks.shape[-1]) == shape

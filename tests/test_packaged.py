@@ -6,6 +6,7 @@ import pytest
 
 import systems
 from systems.packaged import packaged_frames
+from systems.peptide import peptide
 from systems.user_trajectory import read_frames
 from workflows.molecule_frames import state_frames
 from workflows.train import TrainConfig
@@ -17,9 +18,9 @@ def chignolin():
 
 
 def test_chignolin_comes_with_frames_that_read_as_a_users_do(chignolin) -> None:
-    file = packaged_frames("chignolin", "ca", "implicit", 340.0)
+    file = packaged_frames(chignolin, "ca", "implicit", 340.0)
     frames = read_frames(file, chignolin, "ca", "implicit", 340.0)
-    assert file.stat().st_size < 10e6
+    assert file.stat().st_size < 3e6
     assert frames.n_groups == 50
     assert len(frames) == 50 * frames.provenance.settings["frames_per_walker"]
     # Sampled with the force field that there is now, else they would have to be sampled again.
@@ -29,7 +30,7 @@ def test_chignolin_comes_with_frames_that_read_as_a_users_do(chignolin) -> None:
 
 
 def test_they_are_begun_folded_and_extended_in_turn(chignolin) -> None:
-    frames = read_frames(packaged_frames("chignolin", "ca", "implicit", 340.0), chignolin, "ca", "implicit", 340.0)
+    frames = read_frames(packaged_frames(chignolin, "ca", "implicit", 340.0), chignolin, "ca", "implicit", 340.0)
     first = frames.select((frames.frame == 0).nonzero()[:, 0])
     end_to_end = (first.positions[:, 0] - first.positions[:, -1]).norm(dim=-1)
     is_folded_start = first.group % 2 == 0
@@ -38,12 +39,16 @@ def test_they_are_begun_folded_and_extended_in_turn(chignolin) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"temperature_kelvin": 300.0}, {"state": "vacuum"}, {"beads": "heavy"}, {"system": "chignolin-capped"}]
+    "changed", [{"temperature_kelvin": 300.0}, {"state": "vacuum"}, {"beads": "heavy"}, {"system": "aldp"}]
 )
-def test_they_serve_what_they_are_of_and_nothing_else(changed: dict[str, object]) -> None:
-    of = {"system": "chignolin", "beads": "ca", "state": "implicit", "temperature_kelvin": 340.0}
-    assert packaged_frames(**of) is not None
-    assert packaged_frames(**{**of, **changed}) is None
+def test_they_serve_what_they_are_of_and_nothing_else(chignolin, changed: dict[str, object]) -> None:
+    of = {"beads": "ca", "state": "implicit", "temperature_kelvin": 340.0, **changed}
+    system = systems.load(of.pop("system")) if "system" in of else chignolin
+    assert packaged_frames(system, **of) is None
+
+
+def test_another_molecule_of_the_name_has_none() -> None:
+    assert packaged_frames(peptide("GYDPETGTWG", name="chignolin"), "ca", "implicit", 340.0) is None
 
 
 def test_a_training_takes_them_where_no_forces_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,5 +56,6 @@ def test_a_training_takes_them_where_no_forces_are_asked_for(monkeypatch: pytest
     assert len(state_frames(config, ["dsm_diffclf"])) == 11_900
     sampled: list[str] = []
     monkeypatch.setattr("workflows.reference.ensemble_of", lambda reference: sampled.append(reference.system))
-    state_frames(config, ["dsm_tsm_diffclf"])
-    assert sampled == ["chignolin"]
+    for objectives in (["dsm", "dsm_tsm_diffclf"], ["dsm_diffclf_beyond"]):
+        state_frames(config, objectives)
+    assert sampled == ["chignolin"] * 2

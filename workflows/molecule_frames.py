@@ -1,4 +1,4 @@
-"""The frames that a molecule's generator learns from and is judged by: a user's own, or sampled here."""
+"""The frames that a molecule's generator learns from and is judged by: a user's own, the package's, or sampled here."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _frames(
 
     system.require_state(settings.state)
     if file is None and not any(map(_learns_from_forces, objectives)):
-        file = packaged_frames(system.name, settings.beads, state, settings.temperature_kelvin)
+        file = packaged_frames(system, settings.beads, state, settings.temperature_kelvin)
         if file is not None:
             _log.info("the frames are those that come with the package, %s (--reference FILE for others)", file.name)
     if file is not None:

@@ -56,7 +56,8 @@ class MoleculeSettings(FavourSettings):
         Path | None,
         Field(
             description="Frames of the state (h5, dcd, ...), of all atoms or of the --beads alone (xtc too); where not "
-            "given, of workflows.reference, below runs/."
+            "given, those that come with the package (chignolin, ca, 340 K, for objectives without forces), else of "
+            "workflows.reference, below runs/."
         ),
     ] = None
     out: Annotated[Path | None, Field(description="Folder of the run (below runs/, where not given).")] = None

@@ -71,8 +71,9 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
         Path | None,
         Field(
             description="Frames of the state (h5, dcd, ...) to judge by, of all atoms or of the --beads alone (xtc "
-            "too); where not given, of workflows.reference, below runs/, or, with --favour, half of the frames with "
-            "the bias, by the weights that take it away."
+            "too); where not given, those that come with the package (chignolin, ca, 340 K, for objectives without "
+            "forces), else of workflows.reference, below runs/, or, with --favour, half of the frames with the bias, "
+            "by the weights that take it away."
         ),
     ] = None
     frames: Annotated[

@@ -105,7 +105,8 @@ def relaxation_time(inside: Bool[np.ndarray, "walkers frames"]) -> float:
     From what is remembered after a lag and after twice as long, ``1 - p(in) - p(out)`` of a chain of two states, so
     that neither returns across the edge nor the populations that walkers began with count. The lag is the first of 1,
     2, 4, ... frames that is half of it, or the last after which anything is remembered. Infinite where walkers came in
-    or went out fewer than :data:`CROSSINGS` times: nobody knows.
+    or went out fewer than :data:`CROSSINGS` times, or cross the edge to and fro and forget no more in twice the time:
+    nobody knows.
 
     References:
         Swope, Pitera & Suits 2004, J. Phys. Chem. B 108:6571.
@@ -113,12 +114,13 @@ def relaxation_time(inside: Bool[np.ndarray, "walkers frames"]) -> float:
     moves = np.diff(inside.astype(np.int8), axis=1)
     if min((moves > 0).sum(), (moves < 0).sum()) < CROSSINGS:
         return math.inf
-    lag, time, early = 1, 0.0, _remembered(inside, 1)
+    lag, early = 1, _remembered(inside, 1)
+    time = math.inf if early > 0.5 else 0.0
     while 2 * lag < inside.shape[1]:
         late = _remembered(inside, 2 * lag)
-        if not 0 < late < early:
+        if min(early, late) <= 0 or 0.5 >= early <= late:
             break
-        time = lag / math.log(early / late)
+        time = lag / math.log(early / late) if late < early else math.inf
         if time <= 2 * lag:
             break
         lag, early = 2 * lag, late

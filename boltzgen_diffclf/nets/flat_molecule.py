@@ -65,7 +65,7 @@ class CentredMoleculeNet(nn.Module):
     Args:
         coordinates: see there.
         molecule: ``(x, t) -> (batch,)`` [kT] of positions [nm].
-        invariants: the same of positions in the unit of the coordinates.
+        invariants: the same of positions in the unit of the coordinates, damped near the data, which messages are not.
 
     Raises:
         ValueError: neither network is given.

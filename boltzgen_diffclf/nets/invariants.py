@@ -198,7 +198,7 @@ def squared_distances(x: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, "batch
 
 
 class InvariantEnergyNet(nn.Module):
-    r"""A network of the invariants of a noised molecule, in units of kT near the data; exactly zero before training.
+    r"""A network of the invariants of a noised molecule, which ``s`` brings to kT near the data; zero before training.
 
     The model multiplies what is given here by ``s = exp(log_snr / 2)``, the slope in a position of what varies as
     little as a bond. Standardised, a bond has that slope already: an energy of its invariants is of order kT at every
@@ -224,7 +224,8 @@ class HarmonicEnergyNet(nn.Module):
     r"""A network of invariants beside a quadratic form, ``(sum_k a_k z_k^2 + sum_r b_r (w_r z + c_r)^2) / 2``.
 
     The stiff part of a molecule's energy is a sum of quadratics, one a bond, an angle or a plane: a form has it by
-    itself. The stiffnesses ``a`` and ``b`` depend on the noise alone and may have either sign. Zero before training.
+    itself. The stiffnesses ``a`` and ``b`` depend on the noise alone and may have either sign. Zero before training;
+    :class:`InvariantEnergyNet` makes kT of it.
 
     Args:
         n_features: of the invariants.

@@ -299,7 +299,9 @@ def load_molecule_model(path: Path | str) -> MoleculeModel:
             f"{path} is the state of a training, not a trained model: give the model.safetensors beside it"
         )
     if origin.pop("format", None) != FORMAT:
-        raise InputError(f"{path} was written by another version of this package: train the model again")
+        raise InputError(
+            f"{path} was written by another version of this package: train the model again, with another --out"
+        )
     given = metadata["spec"]
     bonds = tuple((int(first), int(second)) for first, second in given["bonds"])
     spec = MoleculeSpec(**{**given, "types": tuple(given["types"]), "bonds": bonds})

@@ -36,7 +36,8 @@ def compile_system(
     their norm. Distances under 1e-7 nm (float64) or 0.003 nm (float32) count as that distance, so that energies
     stay finite.
 
-    The first evaluation compiles, for some 20 seconds; the number of threads is torch's at the time of this call.
+    The first evaluation compiles, for some 20 seconds, and on a GPU the first of every power of two of configurations.
+    The number of threads is torch's at the time of this call.
 
     Args:
         openmm_system: without constraints, cutoffs, virtual sites or particles without mass.
