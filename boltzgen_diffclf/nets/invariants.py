@@ -81,7 +81,7 @@ class NoisedInvariants(nn.Module):
         log_snr: tuple[float, float],
     ) -> None:
         super().__init__()
-        # Not among the weights, where older files have none: the statistics of the data bring them.
+        # Not among the weights: the statistics of the data bring them.
         self.register_buffer("modes", modes.float(), persistent=False)
         self.register_buffer("mode_volumes", moments.mode_volumes.float(), persistent=False)
         self.register_buffer("quadruples", quadruples, persistent=False)
