@@ -57,6 +57,7 @@ def from_pdb(path: Path, forcefield: str, solvent: str, name: str) -> MolecularS
     variants = protonation(text, topology)
     _require_known_residues(path, topology)
     _require_heavy_atoms(path, topology)
+    _require_no_surplus(path, topology)
     _require_possible_bonds(path, topology, positions, _LONGEST_BOND_NM)
     topology, positions = with_hydrogens(topology, positions, forcefield, variants)
     return _solvated(name, topology, positions, parametrised_states(topology, forcefield, solvent), solvent)
@@ -163,6 +164,17 @@ def _require_heavy_atoms(path: Path, topology: app.Topology) -> None:
                     f"{path}: {_told(residue)} lacks {', '.join(missing)}: add the missing atoms (pdbfixer does), or "
                     "cap the end of the chain"
                 )
+
+
+def _require_no_surplus(path: Path, topology: app.Topology) -> None:
+    # Bonds of amino acids are known by the names of their atoms.
+    bonded = {atom for bond in topology.bonds() for atom in bond}
+    for atom in topology.atoms():
+        if atom not in bonded:
+            raise InputError(
+                f"{path}: {_told(atom.residue)} has no atom of the name {atom.name}: take it out, or call it by its "
+                "usual name"
+            )
 
 
 def _require_possible_bonds(

@@ -223,6 +223,18 @@ def test_a_pdb_file_with_missing_atoms_names_residue_and_atom(files):
         SystemSource(pdb=str(path)).load()
 
 
+@pytest.mark.parametrize(("element", "name"), [("H", "HB4"), ("C", "CG")])
+def test_an_atom_too_many_is_named(files, element, name):
+    path = files / "mine.pdb"
+    lines = path.read_text().splitlines(keepends=True)
+    (beta,) = [line for line in lines if line[12:16].strip() == "CB"]
+    moved = f"{float(beta[30:38]) + 0.9:8.3f}"
+    lines.insert(lines.index(beta) + 1, f"{beta[:6]}   99 {name:>4}{beta[16:30]}{moved}{beta[38:76]} {element}\n")
+    path.write_text("".join(lines))
+    with pytest.raises(InputError, match=f"residue ALA 2 of chain A has no atom of the name {name}: take it out"):
+        SystemSource(pdb=str(path)).load()
+
+
 def test_a_free_end_without_its_oxygen_is_named(tmp_path):
     topology, positions = built_peptide("ACE-ALA-GLY")
     write_pdb(tmp_path / "a.pdb", topology, positions.value_in_unit(unit.nanometer))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import get_args, get_type_hints
 
 import openmm
 import pytest
@@ -28,6 +28,8 @@ from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_
 from boltzgen_diffclf.training.noised_training import NoisedTraining
 from systems import hot_frames, mean_forces
 from systems.beads import bead_atoms
+from systems.hot_frames import HotWalk, Walked
+from systems.mean_forces import Felt, MeanForces
 from systems.molecular import MolecularSystem
 from systems.store import load_ensemble
 from tests.small_reference import small_reference
@@ -152,15 +154,21 @@ def test_frames_beyond_the_ensemble_are_hotter_and_have_the_forces_of_the_ensemb
 ) -> None:
     given: list[tuple[CentredCoordinates, CleanData]] = []
     hot: list[torch.Tensor] = []
-    whole, walked = molecule_stages.train_noised, hotter_frames.hot_frames
+    whole, walked, pulled = molecule_stages.train_noised, HotWalk.frames, MeanForces.step
+    stepped = HotWalk.step
 
     def look(model: NoisedEnergyModel, training: NoisedTraining) -> object:
         given.append((copy.deepcopy(coordinates_of(model)).double(), training.data))
         return whole(model, training)
 
-    def keep(*given: Any) -> torch.Tensor:
-        hot.append(walked(*given))
+    def keep(walk: HotWalk, state: Walked) -> torch.Tensor:
+        hot.append(walked(walk, state))
         return hot[-1]
+
+    def stop(pull: MeanForces, state: Felt, generator: torch.Generator) -> tuple[Felt, int]:
+        if len(state.forces):
+            raise KeyboardInterrupt
+        return pulled(pull, state, generator)
 
     monkeypatch.setattr(molecule_stages, "train_noised", look)
     monkeypatch.setattr(hotter_frames, "ATOMS", 22 * 20)
@@ -170,19 +178,39 @@ def test_frames_beyond_the_ensemble_are_hotter_and_have_the_forces_of_the_ensemb
         (hot_frames, "FRAMES", 2),
         (mean_forces, "SETTLING", 50),
         (mean_forces, "DRAWS", 5),
+        (mean_forces, "BATCH", 50),
+        (resumable, "SECONDS", 0.0),
     ):
         monkeypatch.setattr(module, name, value)
     sizes = {**NETWORK, "beads": beads, "objective": objective, "steps": 2}
+    killed = TrainConfig(reference=reference, out=tmp_path / "killed", **sizes)
     with monkeypatch.context() as patch:
-        patch.setattr(hotter_frames, "hot_frames", keep)
+        patch.setattr(MeanForces, "step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(killed)
+    assert len(list((tmp_path / "killed").glob("hotter-*-unfinished.safetensors"))) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(HotWalk, "frames", keep)
         first = train.run(TrainConfig(reference=reference, out=tmp_path, **sizes)).model.fingerprint
     # Killed before it was recorded, the training goes on from the same hotter frames.
     (record,) = (tmp_path / "stages").glob("training-*.json")
     record.unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(hotter_frames, "hot_frames", None)
+        patch.setattr(HotWalk, "step", None)
         assert train.run(TrainConfig(reference=reference, out=tmp_path, **sizes)).model.fingerprint == first
-    (coordinates, data), _ = given
+    # Killed while they were made, it ends in the same, and the walkers that had arrived do not walk again.
+    walks: list[int] = []
+
+    def walk(hot: HotWalk, state: Walked, generator: torch.Generator) -> tuple[Walked, float]:
+        walks.append(hot.walkers)
+        return stepped(hot, state, generator)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HotWalk, "step", walk)
+        assert train.run(killed).model.fingerprint == first
+    assert walks == [2] * 3
+    assert not list((tmp_path / "killed").glob("*-unfinished.safetensors"))
+    coordinates, data = given[0]
     assert isinstance(data, FixedPool)
     assert data.beyond is not None
     aldp = systems.load("aldp")
@@ -218,23 +246,27 @@ def test_a_mean_force_is_the_slope_of_the_free_energy() -> None:
     made.addForce(bonds)
     x = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.02, -0.05], [0.1, 0.1, 0.0]], dtype=torch.float64)
     three = MolecularSystem("three", topology, x, {"vacuum": made})
-    advance: list[float] = []
-    found = mean_forces.mean_forces(three, "vacuum", x.expand(3000, 3, 3), (0, 1), 300.0, 0, advance=advance.append)
+
+    def found_of(frames: torch.Tensor, atoms: tuple[int, ...]) -> torch.Tensor:
+        pull = MeanForces(three, "vacuum", frames, atoms, 300.0)
+        return resumable.carry_on(pull, Felt, pull.init, torch.Generator().manual_seed(0), None, {}).forces
+
+    found = found_of(x.expand(3000, 3, 3), (0, 1))
     together = springs[0] * springs[1] / sum(springs) / kt
     error = found.std(0) / math.sqrt(len(found))
     exact = together * torch.stack([x[1] - x[0], x[0] - x[1]])
     assert bool(((found.mean(0) - exact).abs() < 4 * error).all())
     # A tenth of the slope between the atoms themselves.
     assert float(error.max()) < 0.1 * float(exact.norm(dim=-1).max())
-    assert sum(advance) == len(found)
+    assert len(found) == 3000
     # Nothing is left to move: the force itself.
     force = three.target("vacuum").energy_and_force(x[None])[1]
-    whole = mean_forces.mean_forces(three, "vacuum", x[None], (0, 1, 2), 300.0, 0)
+    whole = found_of(x[None], (0, 1, 2))
     torch.testing.assert_close(whole, force)
     # An atom that has left says nothing, though springs would bring it back.
     away = x[None].repeat(2, 1, 1)
     away[1, 2] += 1e30
-    found = mean_forces.mean_forces(three, "vacuum", away, (0, 1), 300.0, 0)
+    found = found_of(away, (0, 1))
     assert found.isfinite().all(-1).all(-1).tolist() == [True, False]
 
 
@@ -250,11 +282,16 @@ def test_broken_walkers_are_no_frames_and_without_others_an_error(monkeypatch: p
         monkeypatch.setattr(hot_frames, name, value)
     torn = start.repeat(2, 1, 1)
     torn[1, 0] += 1e4
-    made = hot_frames.hot_frames(aldp, "implicit", torn, 300.0, 12, 0)
+
+    def made_of(start: torch.Tensor, walkers: int) -> torch.Tensor:
+        walk = HotWalk(aldp, "implicit", start, 300.0, walkers)
+        return walk.frames(resumable.carry_on(walk, Walked, walk.init, torch.Generator().manual_seed(0), None, {}))
+
+    made = made_of(torn, 12)
     assert 0 < len(made) < 3 * 2 * 12
     assert float(made.abs().max()) < 10
     with pytest.raises(RunFailedError, match="all walkers of aldp at 450 K and above fell apart"):
-        hot_frames.hot_frames(aldp, "implicit", torn[1:], 300.0, 4, 0)
+        made_of(torn[1:], 4)
 
 
 def test_other_frames_are_refused_by_a_run_that_goes_on(trained: Path, reference: Path, tmp_path: Path) -> None:

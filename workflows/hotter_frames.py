@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,10 +16,11 @@ from torch import Tensor
 
 from boltzgen_diffclf.coordinates import remove_mean
 from boltzgen_diffclf.errors import RunFailedError
-from boltzgen_diffclf.streams import split_seed
-from systems.hot_frames import FRAMES, HOTTER, hot_frames
-from systems.mean_forces import mean_forces
+from boltzgen_diffclf.streams import named_generator, split_seed
+from systems.hot_frames import HOTTER, HotWalk, Walked
+from systems.mean_forces import Felt, MeanForces
 from systems.molecular import MolecularSystem
+from workflows.resumable import carry_on
 from workflows.run_folder import RunFolder, StageResult
 
 _log = logging.getLogger(__name__)
@@ -75,7 +78,9 @@ def hotter_frames(
     seed: int,
     device: torch.device,
 ) -> HotterFrames:
-    """Return the frames of :func:`~systems.hot_frames.hot_frames` for both halves, from the folder or made now.
+    """Return the frames of a :class:`~systems.hot_frames.HotWalk` for both halves, from the folder or made now.
+
+    Killed, the same call goes on.
 
     Args:
         folder: of the run.
@@ -90,23 +95,38 @@ def hotter_frames(
         UnsupportedSystemError: the System is not compiled.
     """
     stage, walkers = f"hotter-frames-{len(ensemble.atoms)}-seed{seed}", ATOMS // ensemble.system.n_atoms
+    unfinished = [
+        _Unfinished(*(folder.path / f"{stage}-{name}-{what}-unfinished.safetensors" for what in _Unfinished._fields))
+        for name in HotterFrames._fields
+    ]
     folder.progress.add(stage, SHARE)
 
     def make() -> StageResult:
         arrays: dict[str, np.ndarray] = {}
         # Each half is walkers and then forces, one unit of work each.
         with folder.progress.stage(stage, 2 * len(halves)) as advance:
-            for name, start, share in zip(HotterFrames._fields, halves, (1.0, HELD_OUT), strict=True):
+            for name, start, share, files in zip(
+                HotterFrames._fields, halves, (1.0, HELD_OUT), unfinished, strict=True
+            ):
                 stream = split_seed(seed, f"hotter, {name}")
-                made = _beyond(ensemble, start, max(2, round(share * walkers)), stream, device, advance)
+                made = _beyond(ensemble, start, max(2, round(share * walkers)), stream, device, files, advance)
                 arrays |= {f"{name}_{field}": value.numpy() for field, value in made._asdict().items()}
         return StageResult(arrays)
 
     found = folder.stage(stage, make).arrays
+    for file in itertools.chain(*unfinished):
+        file.unlink(missing_ok=True)
     several = [
         [torch.from_numpy(found[f"{name}_{field}"]) for field in Beyond._fields] for name in HotterFrames._fields
     ]
     return HotterFrames(*(Beyond(*tensors) for tensors in several))
+
+
+class _Unfinished(NamedTuple):
+    """Files of what is done of one half."""
+
+    frames: Path
+    forces: Path
 
 
 def _beyond(
@@ -115,21 +135,32 @@ def _beyond(
     walkers: int,
     seed: int,
     device: torch.device,
+    files: _Unfinished,
     advance: Callable[[float], None],
 ) -> Beyond:
     system, state, temperature = ensemble.system, ensemble.state, ensemble.temperature_kelvin
-    made = len(HOTTER) * FRAMES
-    frames = hot_frames(system, state, start, temperature, walkers, seed, device, lambda amount: advance(amount / made))
-    forces = mean_forces(
-        system,
-        state,
-        frames,
-        ensemble.atoms,
-        temperature,
-        split_seed(seed, "mean forces"),
-        device,
-        lambda amount: advance(amount / len(frames)),
+    walk = HotWalk(system, state, start, temperature, walkers, device)
+    walked = carry_on(
+        walk,
+        Walked,
+        walk.init,
+        named_generator(seed, "hot walk", device),
+        files.frames,
+        {"walkers": walkers, "seed": seed},
+        lambda state, factor: advance(1 / len(HOTTER)),
     )
+    frames = walk.frames(walked)
+    pull = MeanForces(system, state, frames, ensemble.atoms, temperature, device)
+    felt = carry_on(
+        pull,
+        Felt,
+        pull.init,
+        named_generator(seed, "mean forces", device),
+        files.forces,
+        {"frames": len(frames), "seed": seed},
+        lambda state, done: advance(done / len(frames)),
+    )
+    forces = felt.forces.cpu()
     known = forces.isfinite().all(-1).all(-1)
     if not bool(known.any()):
         raise RunFailedError(f"no hotter frame of {system.name} holds together while its other atoms move")
