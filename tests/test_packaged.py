@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
 import pytest
+import torch
 
 import systems
-from systems.packaged import packaged_frames
+from benchmarks.packaged_frames import ROUNDED_NM, packaged
+from boltzgen_diffclf.coordinates import remove_mean
+from systems.beads import bead_atoms, bead_system
+from systems.packaged import ALL_ATOMS, packaged_frames
 from systems.peptide import peptide
+from systems.store import load_ensemble, write_ensemble
 from systems.user_trajectory import read_frames
+from tests.small_reference import small_reference
 from workflows.molecule_frames import state_frames
 from workflows.train import TrainConfig
 
@@ -59,3 +71,32 @@ def test_a_training_takes_them_where_no_forces_are_asked_for(monkeypatch: pytest
     for objectives in (["dsm", "dsm_tsm_diffclf"], ["dsm_diffclf_beyond"]):
         state_frames(config, objectives)
     assert sampled == ["chignolin"] * 2
+
+
+def test_frames_of_all_atoms_are_packed_as_those_that_come_with_the_package(tmp_path) -> None:
+    aldp = systems.load("aldp")
+    whole = load_ensemble(small_reference(tmp_path, "implicit", aldp))
+    kept = packaged(whole, aldp, "heavy", "a command")
+    assert kept.provenance.settings[ALL_ATOMS] == aldp.system_hash("implicit")
+    write_ensemble(tmp_path / "kept.h5", kept, bead_system(aldp, "heavy").topology)
+    found = read_frames(tmp_path / "kept.h5", aldp, "heavy", "implicit", 300.0)
+    heavy = remove_mean(whole.positions[:, list(bead_atoms(aldp, "heavy"))])
+    assert 0 < float((found.positions - heavy).abs().max()) < 1.1 * ROUNDED_NM
+    assert torch.equal(found.group, whole.group)
+    assert found.diagnostics["populations"].keys() == whole.diagnostics["populations"].keys()
+
+
+def test_a_wheel_holds_the_frames_and_what_pages_are_made_of(tmp_path) -> None:
+    root = Path(__file__).parents[1]
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, tmp_path)
+    for name in ("boltzgen_diffclf", "systems", "workflows"):
+        shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", "made", "."]
+    subprocess.run(build, cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "made").glob("*.whl")
+    held = zipfile.ZipFile(wheel).namelist()
+    assert "systems/data/chignolin-ca-implicit-340K.h5" in held
+    for page in (root / "workflows" / "report").iterdir():
+        if page.suffix in (".html", ".css", ".js"):
+            assert f"workflows/report/{page.name}" in held
