@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from boltzgen_diffclf.errors import nearest_name
+from workflows.leg_settings import PAIR_LEGS, LegName, LegSettings
 from workflows.shared_settings import (
     ExchangeTemperatures,
     Threads,
@@ -21,22 +21,13 @@ from workflows.shared_settings import (
 )
 from workflows.solvation_estimators import ESTIMATORS, what_is_missing
 from workflows.solvation_presets import PRESETS
-from workflows.system_settings import SystemSettings
-
-if TYPE_CHECKING:
-    from systems.molecular import MolecularSystem
 
 STATES = ("vacuum", "nonpolar", "implicit")
 """States that a molecule may have, and of which ``--trajectory`` can give frames."""
 
-PAIR_LEGS = ("conformers", "forcefield")
-"""Legs that are computed where they are asked for by name, alone; each divides or changes one ``--state``."""
-
-LegName = Literal["total", "polar", "nonpolar", "conformers", "forcefield"]
-
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class SolvationConfig(SystemSettings):
+class SolvationConfig(LegSettings):
     """Solvation free energy of a molecule by classical and learned estimators, with error bars that hold.
 
     The same command resumes a run that was stopped. Every value is F_B - F_A: total = vacuum to implicit,
@@ -51,25 +42,6 @@ class SolvationConfig(SystemSettings):
         Field(description="Size of the run: minutes on a laptop, larger, or the published sizes on a GPU."),
     ] = "quick"
     temperature_kelvin: Annotated[float, Field(ge=100, le=1000, description="Temperature [K].")] = 300.0
-    leg: Annotated[
-        Literal["all", LegName],
-        Field(description="Which free-energy difference to compute; all: total, polar and nonpolar."),
-    ] = "all"
-    state: Annotated[
-        Literal["vacuum", "nonpolar", "implicit"] | None,
-        Field(description="State of --leg conformers or forcefield (implicit, or vacuum without a solvent)."),
-    ] = None
-    conformer: Annotated[
-        str | None,
-        Field(
-            description="Basin of --leg conformers: one of the molecule by name, or TORSION:LOW,HIGH in radians "
-            "(phi > 0 where not given)."
-        ),
-    ] = None
-    to_forcefield: Annotated[
-        str | None,
-        Field(description="Second force field of --leg forcefield: amber99sb-ildn, ff14sb, ff96, charmm36."),
-    ] = None
     out: Annotated[
         Path | None,
         Field(description="Folder of the run (runs/solvation-SYSTEM-PRESET-seedSEED where not given)."),
@@ -221,16 +193,7 @@ class SolvationConfig(SystemSettings):
         return self
 
     @model_validator(mode="after")
-    def _pair_is_whole(self) -> SolvationConfig:
-        for option, value, legs in (
-            ("--state", self.state, PAIR_LEGS),
-            ("--conformer", self.conformer, PAIR_LEGS[:1]),
-            ("--to-forcefield", self.to_forcefield, PAIR_LEGS[1:]),
-        ):
-            if value is not None and self.leg not in legs:
-                raise ValueError(f"{option} {value} goes with --leg {' or '.join(legs)}: add that, or leave it out")
-        if self.leg == "forcefield" and self.to_forcefield is None:
-            raise ValueError("--leg forcefield is from one force field to another: add --to-forcefield ff14sb")
+    def _pair_is_compiled(self) -> SolvationConfig:
         if self.leg in PAIR_LEGS and self.engine == "openmm":
             raise ValueError(
                 f"--leg {self.leg} samples states that have no OpenMM System: leave --engine openmm out, or take "
@@ -276,33 +239,8 @@ class SolvationConfig(SystemSettings):
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        conformer = re.sub(r"[^\w.+-]+", "_", self.conformer or "").strip("_")
-        pair = (self.leg, self.state, conformer, self.to_forcefield) if self.leg in PAIR_LEGS else ()
-        words = ["solvation", self.system_name, *filter(None, pair), self.preset, f"seed{self.seed}"]
+        words = ["solvation", self.system_name, *self.pair_words, self.preset, f"seed{self.seed}"]
         return self.out or Path("runs") / "-".join(words)
-
-    @property
-    def legs(self) -> tuple[str, ...]:
-        """Names of the legs to compute."""
-        return ("total", "polar", "nonpolar") if self.leg == "all" else (self.leg,)
-
-    def load(self) -> MolecularSystem:
-        """Return the molecule with the states and legs that are asked for.
-
-        Raises:
-            InputError: it cannot be made, or has no such state, basin or force field.
-        """
-        system = self.source.load()
-        if self.leg not in PAIR_LEGS:
-            return system
-        state = self.state or ("implicit" if "implicit" in system.states else "vacuum")
-        if self.to_forcefield is not None:
-            from systems.force_field_pair import force_field_pair
-
-            return force_field_pair(system, state, self.to_forcefield.lower())
-        from systems.conformer_pair import conformer_pair
-
-        return conformer_pair(system, state, self.conformer)
 
     @property
     def walkers_wanted(self) -> int:
