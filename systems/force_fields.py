@@ -47,6 +47,9 @@ OWN_SOLVENTS: Mapping[tuple[str, str], str] = MappingProxyType(
 )
 """Where OpenMM has parameters of a solvent model for one force field: they are taken in place of the general ones."""
 
+INSIDE = ("ASH", "GLH", "LYN")
+"""Variants that Amber's force fields do not have at a charged end."""
+
 _PH = 7.0
 
 _NO_MINIMUM = (
@@ -112,14 +115,27 @@ def with_hydrogens(
         variants: protonation of each residue, None for the usual one.
 
     Raises:
-        InputError: a residue that the force field does not know.
+        InputError: a residue that the force field does not know, or not at the end of a chain.
     """
+    for residue, variant in zip(topology.residues(), variants or [], strict=bool(variants)):
+        is_end = residue.index in _ends(topology)
+        if is_end and variant in INSIDE and name != "charmm36":
+            raise InputError(
+                f"force field {name} has {variant} inside of a chain alone, and residue {residue.index + 1} is a "
+                "charged end: cap that end, or take charmm36"
+            )
     modeller = app.Modeller(topology, positions)
     # One thread in double precision: the same molecule every time.
     platform = openmm.Platform.getPlatformByName("Reference")
     with one_line_of(name), _repeatable_choices():
         modeller.addHydrogens(force_field(name), pH=_PH, variants=variants, platform=platform)
     return modeller.topology, modeller.positions
+
+
+def _ends(topology: app.Topology) -> set[int]:
+    """Return the places of the first and the last residue of every chain."""
+    chains = [[residue.index for residue in chain.residues()] for chain in topology.chains()]
+    return {end for residues in chains for end in (residues[0], residues[-1])}
 
 
 def minimised(

@@ -25,7 +25,7 @@ FORCE_FIELD, SOLVENT = "amber99sb-ildn", "obc2"
 FAVOURED = "-favoured"
 """What the name of a state ends with that has a bias on torsions, see :mod:`systems.favoured`."""
 
-_TORSION = re.compile(r"(phi|psi|omega|chi1|chi2):([0-9]+)=([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)")
+_TORSION = re.compile(r"(phi|psi|omega|chi1|chi2):([0-9]+)=([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,9 @@ class SystemSource:
     @property
     def _energy(self) -> tuple[str, str]:
         # Written in either case: ff14SB, GBn2.
-        return (self.forcefield or FORCE_FIELD).lower(), (self.solvent or SOLVENT).lower()
+        forcefield = FORCE_FIELD if self.forcefield is None else self.forcefield
+        solvent = SOLVENT if self.solvent is None else self.solvent
+        return forcefield.lower(), solvent.lower()
 
     def load(self) -> MolecularSystem:
         """Return the molecule, with a favoured state beside each of its own where anything is favoured.

@@ -1,34 +1,49 @@
-"""Protonation of the side chains of a PDB file: as their hydrogens are, else as they are called, else as at pH 7."""
+"""Protonation of side chains in a file: as their hydrogens are, else as they are called, else as at pH 7."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+import io
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
 
 from openmm import app
+from openmm.app.internal.pdbstructure import PdbStructure
+from openmm.app.internal.pdbx.reader.PdbxReader import PdbxReader
 
 from systems.sequence import VARIANTS
 
 CHARMM_NAMES: Mapping[str, str] = {"HSD": "HID", "HSE": "HIE", "HSP": "HIP"}
 """What CHARMM calls the protonations of histidine."""
 
+_AMINE = ("HZ1", "HZ2", "HZ3")
+"""Hydrogens at the end of lysine."""
+
 _ATOMS = ("ATOM", "HETATM")
 """How the lines of atoms begin."""
 
 
-def protonation(text: str, topology: app.Topology) -> list[str | None]:
+def protonation(called: Sequence[str], topology: app.Topology) -> list[str | None]:
     """Return the variant of each residue as ``Modeller.addHydrogens`` takes it; None is the usual one at pH 7.
 
     Args:
-        text: of the PDB file, whose names of variants OpenMM's reader replaces; empty of another file.
-        topology: that was read from it, under :func:`usual_names`.
+        called: what the file calls each residue; OpenMM's reader replaces names of variants.
+        topology: that was read from it.
     """
-    called = _names_in_file(text)
     found: list[str | None] = []
-    for residue in topology.residues():
-        name = called.get((residue.chain.id.strip(), residue.id, residue.insertionCode.strip()))
+    for residue, name in zip(topology.residues(), called, strict=True):
+        usual = CHARMM_NAMES.get(name, name)
         hydrogens = {atom.name for atom in residue.atoms() if atom.element is app.element.hydrogen}
-        found.append(_variant_of(residue.name, hydrogens) or (name if name in VARIANTS else None))
+        found.append(_variant_of(residue.name, hydrogens) or (usual if usual in VARIANTS else None))
     return found
+
+
+def name_amines_as_they_are_built(topology: app.Topology, variants: Sequence[str | None]) -> None:
+    """Call the two hydrogens of a neutral lysine HZ1 and HZ2, as OpenMM builds them; Amber's are HZ2 and HZ3."""
+    for residue, variant in zip(topology.residues(), variants, strict=True):
+        if variant == "LYN":
+            amine = [atom for atom in residue.atoms() if atom.name in _AMINE]
+            for atom, name in zip(amine, _AMINE, strict=False):
+                atom.name = name
 
 
 def _variant_of(residue: str, hydrogens: Set[str]) -> str | None:
@@ -38,7 +53,7 @@ def _variant_of(residue: str, hydrogens: Set[str]) -> str | None:
     if residue == "GLU" and hydrogens & {"HE1", "HE2"}:
         return "GLH"
     if residue == "LYS":
-        return {2: "LYN", 3: "LYS"}.get(len(hydrogens & {"HZ1", "HZ2", "HZ3"}))
+        return {2: "LYN", 3: "LYS"}.get(len(hydrogens & set(_AMINE)))
     if residue == "HIS":
         on_nitrogen = "HD1" in hydrogens, "HE2" in hydrogens
         return {(True, True): "HIP", (True, False): "HID", (False, True): "HIE"}.get(on_nitrogen)
@@ -53,13 +68,20 @@ def usual_names(text: str) -> str:
     )
 
 
-def _names_in_file(text: str) -> Mapping[tuple[str, str, str], str]:
-    """Return what residues are called, by chain, number and insertion code."""
-    names: dict[tuple[str, str, str], str] = {}
-    for line in text.splitlines():
-        if line.startswith(_ATOMS):
-            names.setdefault((line[21].strip(), line[22:26].strip(), line[26:27].strip()), _variant(line).strip())
-    return names
+def names_in_pdb(text: str) -> list[str]:
+    """Return what a PDB file calls its residues, in the order in which OpenMM reads them."""
+    structure = PdbStructure(io.StringIO(text), load_all_models=False)
+    return [residue.get_name().strip() for chain in structure.iter_chains() for residue in chain.iter_residues()]
+
+
+def names_in_cif(text: str, topology: app.Topology) -> list[str]:
+    """Return what an mmCIF file calls the residues of the topology that was read from it."""
+    blocks: list[Any] = []
+    PdbxReader(io.StringIO(text)).read(blocks)
+    atoms = blocks[0].getObj("atom_site")
+    author, label, number = map(atoms.getAttributeIndex, ("auth_comp_id", "label_comp_id", "id"))
+    called = {row[number]: row[label if author == -1 else author] for row in atoms.getRowList()}
+    return [called[next(residue.atoms()).id] for residue in topology.residues()]
 
 
 def _variant(line: str) -> str:

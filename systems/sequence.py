@@ -23,6 +23,8 @@ FIRST_CAP, LAST_CAP = "ACE", "NME"
 
 CAPS = (FIRST_CAP, LAST_CAP)
 
+_HANDS = ("D", "L")
+
 _NAMES = (*ONE_LETTER.values(), *VARIANTS, *CAPS)
 
 
@@ -32,7 +34,7 @@ def parse_sequence(text: str) -> tuple[str, ...]:
     Args:
         text: one-letter codes (``YYDPETGTWY``), or names with dashes between (``ACE-ALA-HIE-NME``); a part between
             dashes may be several one-letter codes (``ACE-YYDP-NME``), but not three: they would name a residue.
-            Capitals or not.
+            Capitals or not. What may be meant for a D-amino acid (``dALA``, ``D-ALA``) is refused.
 
     Raises:
         InputError: an unknown residue, a cap that is not at its end, or too few residues; the line names it.
@@ -40,7 +42,10 @@ def parse_sequence(text: str) -> tuple[str, ...]:
     >>> parse_sequence("ACE-ag-nme")
     ('ACE', 'ALA', 'GLY', 'NME')
     """
+    if not text.isascii():  # capitals of others are other letters
+        raise InputError(f"sequence '{text}': amino acids are written with the letters A to Y")
     parts = text.strip().upper().split("-")
+    _refuse_hands(parts, text)
     if len(parts) == 1 and parts[0] in _NAMES:
         raise InputError(f"'{text}' is a single residue{_as_codes(parts[0])}: {_with_neighbours(parts[0])}")
     residues = tuple(name for part in parts for name in _residues_of(part, text, is_alone=len(parts) == 1))
@@ -68,6 +73,18 @@ def _residues_of(part: str, text: str, *, is_alone: bool) -> tuple[str, ...]:
             f"one-letter codes {''.join(ONE_LETTER)}{nearest_name(part, list(_NAMES))}"
         )
     return tuple(ONE_LETTER[letter] for letter in part)
+
+
+def _refuse_hands(parts: list[str], text: str) -> None:
+    """Refuse D and L where they may be meant for a hand and not for aspartate and leucine."""
+    names = tuple(ONE_LETTER.values())
+    for place, part in enumerate(parts):
+        following = parts[place + 1] if part in _HANDS and place + 1 < len(parts) else part[1:]
+        if part[:1] in _HANDS and following in names:
+            raise InputError(
+                f"sequence '{text}': {part}{'-' + following if part in _HANDS else ''} may be a hand and {following}, "
+                f"and D-amino acids are not built: write {following}, or {ONE_LETTER[part[0]]} if that residue is meant"
+            )
 
 
 def _as_codes(part: str) -> str:

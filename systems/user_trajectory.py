@@ -191,6 +191,8 @@ def _load_positions(path: Path, system: MolecularSystem, blocks: int) -> Float[T
             f"{path} has {len(positions)} frames, fewer than the {FRAMES_FOR_R_HAT * blocks} that its convergence can "
             "be judged by: give a longer trajectory"
         )
+    if bool((positions == positions[0]).all()):
+        raise InputError(f"{path} has {len(positions)} times the same frame: give frames of a simulation")
     return positions
 
 

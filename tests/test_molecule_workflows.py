@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 import math
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import get_args, get_type_hints
 
 import openmm
@@ -47,6 +49,8 @@ from workflows import (
 from workflows.command_line import run_command
 from workflows.ramachandran import RamachandranConfig
 from workflows.reference import ReferenceConfig
+from workflows.run_folder import StageResult
+from workflows.run_start import open_run_folder
 from workflows.sample import SampleConfig
 from workflows.sampling_settings import SAMPLING_PRESETS, SamplingSettings
 from workflows.train import TrainConfig
@@ -301,6 +305,18 @@ def test_other_frames_are_refused_by_a_run_that_goes_on(trained: Path, reference
         train.run(TrainConfig(reference=other, out=trained.parent, **NETWORK))
 
 
+@pytest.mark.parametrize("workflow", [train, ramachandran])
+def test_a_folder_of_another_run_is_refused_before_frames_are_sampled(
+    workflow: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {train: TrainConfig, ramachandran: RamachandranConfig}[workflow]
+    with open_run_folder(tmp_path, config(out=tmp_path)) as folder:
+        folder.save_stage("some", StageResult())
+    monkeypatch.setattr("workflows.reference.ensemble_of", None)
+    with pytest.raises(InputError, match=r"was started with temperature_kelvin = 300\.0, and now"):
+        workflow.run(config(out=tmp_path, temperature_kelvin=310.0))
+
+
 def test_samples_are_trajectories_with_learned_energies(trained: Path, tmp_path: Path) -> None:
     config = SampleConfig(model=trained, out=tmp_path, system="aldp", beads="backbone", threads=1, **SAMPLES)
     first = sample.drawn_of(config).samples
@@ -320,6 +336,7 @@ def test_chains_that_are_lost_are_not_trusted(trained: Path, tmp_path: Path) -> 
     assert lost > 0
     with pytest.raises(NotTrustworthyError, match=f"{lost} of the 10 chains of langevin were lost .* in {tmp_path}"):
         sample.run(config)
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "not trustworthy"
     config = SampleConfig(model=trained, out=tmp_path / "reverse", samplers=("reverse",), threads=1, **SAMPLES)
     assert sample.lost_of(sample.run(config)["reverse"].diagnostics) == ("samples", 0, 40)
 

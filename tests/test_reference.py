@@ -1,5 +1,6 @@
 """Reference ensembles: the right distribution, a stream that survives kill -9, and refusals."""
 
+import json
 import math
 import os
 import signal
@@ -551,6 +552,9 @@ def test_the_command_goes_on_with_a_run_that_is_done(tmp_path):
     assert torch.equal(after[:6], before)
     with pytest.raises(NotTrustworthyError, match=r"R-hat .*limit 1.1\).*frames that are kept"):
         run(second)
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("not trustworthy", 3)
+    assert "R-hat" in status["message"]
     with pytest.raises(NotTrustworthyError, match="too few to tell whether walkers agree"):
         run(replace(first, out=tmp_path / "short"))
     with pytest.raises(InputError, match="started with steps_per_frame = 4, and now steps_per_frame = 6"):

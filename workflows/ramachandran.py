@@ -233,10 +233,10 @@ def run(config: RamachandranConfig) -> RamachandranResult:
 
     check_training(config, config.objectives)
     device = choose_device(config.device)
-    frames, reference = frames_of(config)
-    check_frames(config, frames, config.objectives)
-    learned = frames_to_learn(config, frames)
     with open_run_folder(config.folder, config, FREE_SETTINGS | {"objectives", "seeds", "tica_lag_frames"}) as folder:
+        frames, reference = frames_of(config)
+        check_frames(config, frames, config.objectives)
+        learned = frames_to_learn(config, frames)
         with processor_settings(folder.remember_threads(lambda: config.threads or os.cpu_count() or 1)):
             stages = MoleculeStages(config, folder, learned, device)
             by = judging(stages, config.state, frames, reference)

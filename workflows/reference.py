@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -134,13 +134,14 @@ def run(config: ReferenceConfig) -> ReferenceEnsemble:
     """
     from boltzgen_diffclf.errors import NotTrustworthyError
 
-    ensemble = ensemble_of(config)
-    reason = disagreement(ensemble)
-    if reason:
-        raise NotTrustworthyError(
-            f"{reason}; the same command goes on from the frames that are kept{_or(ensemble, config)}"
-        )
-    return ensemble
+    def agree(ensemble: ReferenceEnsemble) -> None:
+        reason = disagreement(ensemble)
+        if reason:
+            raise NotTrustworthyError(
+                f"{reason}; the same command goes on from the frames that are kept{_or(ensemble, config)}"
+            )
+
+    return ensemble_of(config, agree)
 
 
 def _or(ensemble: ReferenceEnsemble, config: ReferenceConfig) -> str:
@@ -169,8 +170,14 @@ def disagreement(ensemble: ReferenceEnsemble) -> str:
     return next(iter(failures(checks)), "")
 
 
-def ensemble_of(config: ReferenceConfig) -> ReferenceEnsemble:
+def ensemble_of(
+    config: ReferenceConfig, judge: Callable[[ReferenceEnsemble], None] = lambda ensemble: None
+) -> ReferenceEnsemble:
     """Return the ensemble, whether or not walkers agree; the run folder keeps it as ``STATE.h5``.
+
+    Args:
+        config: see there.
+        judge: what it raises of the ensemble is how the run ends, in ``status.json`` too.
 
     Raises:
         InputError: a setting, a file or the folder is wrong.
@@ -194,6 +201,7 @@ def ensemble_of(config: ReferenceConfig) -> ReferenceEnsemble:
         with progress.stage(stage, total=config.equilibration_frames + config.frames_per_walker) as advance:
             ensemble = _sample(config, system, path, threads, advance)
         print("\n".join(summary(ensemble, path)))
+        judge(ensemble)
     return ensemble
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -103,15 +103,20 @@ def run(config: SampleConfig) -> dict[str, ReferenceEnsemble]:
     from boltzgen_diffclf.errors import NotTrustworthyError
     from workflows.trust import failures
 
-    drawn = drawn_of(config)
-    reasons = failures(drawn.checks)
-    if reasons:
-        raise NotTrustworthyError(f"{'; '.join(reasons)}; the samples are kept in {config.folder}")
-    return drawn.samples
+    def believe(drawn: Drawn) -> None:
+        reasons = failures(drawn.checks)
+        if reasons:
+            raise NotTrustworthyError(f"{'; '.join(reasons)}; the samples are kept in {config.folder}")
+
+    return drawn_of(config, believe).samples
 
 
-def drawn_of(config: SampleConfig) -> Drawn:
+def drawn_of(config: SampleConfig, judge: Callable[[Drawn], None] = lambda drawn: None) -> Drawn:
     """Return the samples, whatever was lost; the run folder keeps each as ``NAME.h5``.
+
+    Args:
+        config: see there.
+        judge: what it raises of the samples is how the run ends, in ``status.json`` too.
 
     Raises:
         InputError: a setting, the model or the folder is wrong.
@@ -160,8 +165,10 @@ def drawn_of(config: SampleConfig) -> Drawn:
                 samples[REWEIGHTED] = found
                 lines += told
                 checks.append(check)
-    print("\n".join(lines))
-    return Drawn(samples, checks)
+        print("\n".join(lines))
+        drawn = Drawn(samples, checks)
+        judge(drawn)
+    return drawn
 
 
 def lost_of(measured: Mapping[str, Any]) -> tuple[str, int, int]:

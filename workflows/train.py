@@ -87,12 +87,12 @@ def run(config: TrainConfig) -> TrainResult:
 
     check_training(config, [config.objective])
     device = choose_device(config.device)
-    frames = sampled_frames(config, config.reference, [config.objective])
-    check_frames(config, frames, [config.objective])
-    reason = disagreement(frames)
-    if reason:
-        _log.warning("%s; the model learns from what is there", reason)
     with open_run_folder(config.folder, config, FREE_SETTINGS) as folder:
+        frames = sampled_frames(config, config.reference, [config.objective])
+        check_frames(config, frames, [config.objective])
+        reason = disagreement(frames)
+        if reason:
+            _log.warning("%s; the model learns from what is there", reason)
         threads = folder.remember_threads(lambda: config.threads or os.cpu_count() or 1)
         with processor_settings(threads):
             stages = MoleculeStages(config, folder, frames, device)

@@ -1,0 +1,133 @@
+"""What a user's OpenMM System must be: of the atoms of its topology, and an energy of a free molecule, nothing else."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import openmm
+from jaxtyping import Float
+from openmm import app, unit
+from scipy.spatial.transform import Rotation
+
+from boltzgen_diffclf.errors import InputError
+from systems.residue_checks import require_possible_bonds, told
+
+_MOVING_COSTS_KJ_PER_MOL = 0.01
+"""What the arithmetic makes of an energy that does not change."""
+
+_MOVED_NM = np.array([0.31, -0.17, 0.23])
+
+_MASS_TOLERANCE_AMU = 0.5
+_HEAVIEST_HYDROGEN_AMU = 5.0
+"""Hydrogens may have been made heavier, at the expense of their neighbours."""
+
+
+def require_system(
+    system_path: Path, system: openmm.System, path: Path, topology: app.Topology, positions: unit.Quantity
+) -> None:
+    """Refuse a System that is not of these atoms, or not the energy of a free molecule alone.
+
+    Args:
+        system_path: of its file, for what is said.
+        system: that it holds.
+        path: of the file of atoms.
+        topology: of them.
+        positions: of them.
+
+    Raises:
+        InputError: naming the atom or the force.
+    """
+    _require_same_atoms(system_path, system, path, topology)
+    _require_energy_alone(system_path, system)
+    require_possible_bonds(path, topology, positions)
+    _require_free_molecule(system_path, system, positions)
+
+
+def _require_same_atoms(system_path: Path, system: openmm.System, path: Path, topology: app.Topology) -> None:
+    if system.getNumParticles() != topology.getNumAtoms():
+        raise InputError(
+            f"{system_path} has {system.getNumParticles()} particles and {path} {topology.getNumAtoms()} atoms: give "
+            "the topology of this System"
+        )
+    atoms = list(topology.atoms())
+    masses = [system.getParticleMass(atom.index).value_in_unit(unit.amu) for atom in atoms]
+    is_usual = all(
+        abs(mass - 1.008) < _MASS_TOLERANCE_AMU
+        for atom, mass in zip(atoms, masses, strict=True)
+        if atom.element is app.element.hydrogen
+    )
+    for atom, mass in zip(atoms, masses, strict=True):
+        if mass == 0:
+            raise InputError(
+                f"particle {atom.index} of {system_path} has no mass: frozen atoms and virtual sites are not sampled "
+                "here; give a System in which all atoms move"
+            )
+        if atom.element is not None and not _is_mass_of(atom.element, mass, is_usual):
+            raise InputError(
+                f"atom {atom.index}, {atom.name} in {told(atom.residue)} of {path}, is {atom.element.name}, and "
+                f"particle {atom.index} of {system_path} has a mass of {mass:.4g} amu: give the topology of this "
+                "System, atoms in its order"
+            )
+    _require_bonds(system_path, system, path, topology)
+
+
+def _require_energy_alone(path: Path, system: openmm.System) -> None:
+    """Refuse what changes the ensemble and is no energy of the molecule."""
+    for force in system.getForces():
+        name = type(force).__name__
+        if "Barostat" in name:
+            raise InputError(f"{path} has a {name}, and states here have no box whose volume could change: take it out")
+        if "Thermostat" in name:
+            raise InputError(
+                f"{path} has a thermostat of its own, {name}, and the temperature here is --temperature-kelvin: "
+                "take it out"
+            )
+
+
+def _require_free_molecule(path: Path, system: openmm.System, positions: unit.Quantity) -> None:
+    """Refuse a force whose energy changes when the whole molecule is moved or turned: frames are kept centred."""
+    alone = copy.deepcopy(system)
+    names = [type(force).__name__ for force in alone.getForces()]
+    is_in_a_box = [force.usesPeriodicBoundaryConditions() for force in alone.getForces()]
+    for group, force in enumerate(alone.getForces()):
+        force.setForceGroup(group)
+    context = openmm.Context(alone, openmm.VerletIntegrator(1e-3), openmm.Platform.getPlatformByName("Reference"))
+    points = np.array(positions.value_in_unit(unit.nanometer))
+    turn = Rotation.from_rotvec([0.4, -0.7, 0.5]).as_matrix()
+
+    def energies(at: Float[np.ndarray, "atoms 3"]) -> list[float]:
+        context.setPositions(at)
+        states = (context.getState(getEnergy=True, groups={group}) for group in range(len(names)))
+        return [state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) for state in states]
+
+    before, moved, turned = (energies(at) for at in (points, points + _MOVED_NM, points @ turn.T))
+    for name, *energy, boxed in zip(names, before, moved, turned, is_in_a_box, strict=True):
+        elsewhere = energy[1:2] if boxed else energy[1:]
+        change = max(abs(other - energy[0]) for other in elsewhere)
+        if change > _MOVING_COSTS_KJ_PER_MOL + 1e-5 * abs(energy[0]):  # no number is told by the minimiser
+            raise InputError(
+                f"{path}: the energy of its {name} changes by {change:.3g} kJ/mol when the whole molecule is moved or "
+                "turned, and frames here are of a molecule that is free to: take that force out"
+            )
+
+
+def _is_mass_of(element: app.Element, mass_amu: float, hydrogens_are_usual: bool) -> bool:
+    if hydrogens_are_usual:
+        return bool(abs(mass_amu - element.mass.value_in_unit(unit.amu)) < _MASS_TOLERANCE_AMU)
+    return (element is app.element.hydrogen) == (mass_amu < _HEAVIEST_HYDROGEN_AMU)
+
+
+def _require_bonds(system_path: Path, system: openmm.System, path: Path, topology: app.Topology) -> None:
+    held = {frozenset(system.getConstraintParameters(index)[:2]) for index in range(system.getNumConstraints())}
+    for force in system.getForces():
+        if isinstance(force, openmm.HarmonicBondForce):
+            held |= {frozenset(force.getBondParameters(index)[:2]) for index in range(force.getNumBonds())}
+    for first, second in topology.bonds():
+        if held and frozenset((first.index, second.index)) not in held:
+            raise InputError(
+                f"{path} bonds {first.name} and {second.name} in {told(second.residue)} (atoms {first.index} and "
+                f"{second.index}), and {system_path} has no such bond: give the topology of this System, atoms in its "
+                "order"
+            )
