@@ -167,7 +167,7 @@ def test_what_is_learned_with_a_bias_is_judged_without_it(
         "state": "vacuum", "beads": "all", "objectives": ("dsm",), "steps": 2, "groups": 4, "hidden": 16,
         "layers": 2, "levels": 16, "threads": 1, "samples": 30, "reverse_levels": 12, "chains": 4,
         "frames_per_chain": 4, "equilibration_frames": 0, "steps_per_frame": 2, "timestep_fs": 0.1, "particles": 16,
-        "bridge_keeps": 0.05, "learning_rate": 1e-6,
+        "bridge_keeps": 0.05, "end_moves": 2, "learning_rate": 1e-6,
     }  # fmt: skip
     seen: dict[str, Sample] = {}
 

@@ -39,7 +39,7 @@ SIZES = {
     "samples": 30, "reverse_levels": 12, "chains": 4, "frames_per_chain": 4, "equilibration_frames": 0,
     "steps_per_frame": 2, "timestep_fs": 0.1, "objectives": ("dsm",),
 }  # fmt: skip
-ALL_ATOMS = {"beads": "all", "particles": 16, "bridge_keeps": 0.05}
+ALL_ATOMS = {"beads": "all", "particles": 16, "bridge_keeps": 0.05, "end_moves": 2}
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from boltzgen_diffclf.errors import NotTrustworthyError
 from boltzgen_diffclf.samplers.resampling import multinomial
 from systems.store import load_ensemble
 from tests.small_reference import small_reference
-from workflows import sample, train, weighted_sampling
+from workflows import sample, sample_reweighted, train, weighted_sampling
 from workflows.command_line import run_command
 from workflows.sample import SampleConfig
 from workflows.sampling_settings import SAMPLING_PRESETS
@@ -35,6 +37,11 @@ NETWORK = {
     "learning_rate": 1e-6,
 }
 SAMPLES: dict[str, Any] = {"samplers": ("reweighted",), "samples": 24, "reverse_levels": 12, "threads": 1}
+
+
+@pytest.fixture(autouse=True)
+def few_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample_reweighted, "END_MOVES", 2)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +67,9 @@ def some_that_have_weights(trained: Path, folder: Path) -> tuple[SampleConfig, s
     pytest.fail("all of twenty runs descend from mirror images")
 
 
-def test_samples_of_a_model_are_carried_to_the_true_energy_with_their_weights(trained: Path, tmp_path: Path) -> None:
+def test_samples_of_a_model_are_carried_to_the_true_energy_with_their_weights(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, drawn = some_that_have_weights(trained, tmp_path)
     frames, (check,) = drawn.samples["reweighted"], drawn.checks
     assert not check.passed
@@ -76,6 +85,17 @@ def test_samples_of_a_model_are_carried_to_the_true_energy_with_their_weights(tr
     with pytest.raises(NotTrustworthyError, match="the weights of the 24 samples of reweighted cannot be believed"):
         sample.run(config)
     assert torch.equal(sample.drawn_of(config).samples["reweighted"].positions, frames.positions)
+    # Without the moves at the end copies lie on each other, with the same weights.
+    still = replace(config, out=shutil.copytree(config.folder, tmp_path / "still"))
+    for file in (still.folder / "stages").glob("end-*"):
+        file.unlink()
+    monkeypatch.setattr(sample_reweighted, "END_MOVES", 0)
+    others = sample.drawn_of(still).samples["reweighted"]
+    assert torch.equal(others.group, frames.group)
+    with np.load(config.folder / "u_kn.npz") as one, np.load(still.folder / "u_kn.npz") as other:
+        np.testing.assert_allclose(*(file["u_kn"][0] - file["u_kn"][1] for file in (one, other)), atol=1e-3)
+    assert float((frames.positions - others.positions).norm(dim=(1, 2)).median()) > 0
+    assert len(frames.positions.unique(dim=0)) >= len(others.positions.unique(dim=0))
 
 
 def test_particles_live_on_by_the_scheme_that_is_asked_for_down_the_noise_and_on_the_bridge(

@@ -21,7 +21,7 @@ from workflows.molecule_settings import (
     MoleculeSettings,
     known_objective,
 )
-from workflows.sampling_settings import BRIDGE_KEEPS, SAMPLING_PRESETS, SamplingSettings
+from workflows.sampling_settings import BRIDGE_KEEPS, END_MOVES, SAMPLING_PRESETS, SamplingSettings
 from workflows.shared_settings import filled_from_preset
 
 OVERWEIGHT_FACTOR = 10.0
@@ -101,7 +101,10 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
         float,
         Field(gt=0, lt=1, description="Share of effective samples that each step towards the true energy keeps."),
     ] = BRIDGE_KEEPS
-
+    end_moves: Annotated[
+        int,
+        Field(ge=0, description="Proposals of Hamiltonian Monte Carlo of each of them at the true energy, at the end."),
+    ] = END_MOVES
     tica_lag_frames: Annotated[
         int | None,
         Field(ge=1, description="Lag of TICA [frames] (a fortieth of a walker's frames where not given)."),
@@ -128,6 +131,7 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
         for option, value, default in (
             ("--particles", self.particles, usual),
             ("--bridge-keeps", self.bridge_keeps, BRIDGE_KEEPS),
+            ("--end-moves", self.end_moves, END_MOVES),
         ):
             if self.beads != "all" and value != default:
                 raise ValueError(f"{option} {value} is of all atoms: add --beads all, or leave it out")

@@ -236,6 +236,7 @@ class JudgedRun:
             config.particles,
             config.reverse_levels,
             config.bridge_keeps,
+            config.end_moves,
             config.resampling,
             config.resample_below,
         )

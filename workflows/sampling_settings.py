@@ -20,6 +20,9 @@ SAMPLING_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 BRIDGE_KEEPS = 0.9
 """Conditional effective fraction that each step to the true energy keeps, where nothing else is asked for."""
 
+END_MOVES = 50
+"""Proposals of each particle at the true energy, where nothing else is asked for."""
+
 TIMESTEPS_FS: Mapping[str, float] = MappingProxyType({"all": 1.0, "heavy": 2.0, "backbone": 3.0, "ca": 3.0})
 """Time steps of Langevin chains by what is learned: bonds of hydrogens are fast, and beyond the width of the data a
 learned energy is stiffer than the bonds."""

@@ -1,8 +1,9 @@
-"""Samples of a trained energy of all atoms, carried to the true energy with their weights: two stages of a run."""
+"""Samples of a trained energy of all atoms, carried to the true energy with their weights: three stages of a run."""
 
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,15 @@ from boltzgen_diffclf.free_energy.guarded import GuardedTarget
 from boltzgen_diffclf.molecule_target import LearnedMoleculeTarget
 from boltzgen_diffclf.observables import integrity
 from boltzgen_diffclf.paths import PATHS, log_snr_levels
-from boltzgen_diffclf.samplers import RESAMPLINGS, Bridge, BridgeState, Resampling, ReverseSmcState
+from boltzgen_diffclf.samplers import (
+    RESAMPLINGS,
+    Bridge,
+    BridgeState,
+    Rejuvenation,
+    RejuvenationState,
+    Resampling,
+    ReverseSmcState,
+)
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.target import InBatches, Target, TransformedTarget
 from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_of
@@ -31,6 +40,8 @@ from systems.store import write_ensemble
 from workflows.learned_molecule import least_noise, single_precision
 from workflows.resumable import carry_on
 from workflows.run_folder import RunFolder, StageResult
+
+_log = logging.getLogger(__name__)
 
 FRAMES = 256
 """Frames that tell the floor of the learned energies at each level."""
@@ -44,6 +55,7 @@ class WeightedSizes:
         particles: that begin.
         levels: of noise that they pass through, evenly spaced in log-SNR.
         bridge_keeps: conditional effective fraction of each step of the bridge.
+        end_moves: proposals of each particle at the true energy, behind the bridge.
         resampling: one of :data:`~boltzgen_diffclf.samplers.RESAMPLINGS`, of the descent and of the bridge.
         resample_below: effective fraction of the particles below which they are resampled.
     """
@@ -51,6 +63,7 @@ class WeightedSizes:
     particles: int
     levels: int
     bridge_keeps: float
+    end_moves: int
     resampling: str = "systematic"
     resample_below: float = 0.5
 
@@ -106,9 +119,9 @@ class WeightedEnsemble:
         write_u_kn(u_kn_file, u_kn, n_k, states, made.temperature_kelvin, frames.group.numpy())
 
 
-def stages_of(name: str) -> tuple[str, str]:
-    """Return the names of the two stages of a model in the run folder."""
-    return f"descent-{name}", f"bridge-{name}"
+def stages_of(name: str) -> tuple[str, str, str]:
+    """Return the names of the three stages of a model in the run folder."""
+    return f"descent-{name}", f"bridge-{name}", f"end-{name}"
 
 
 class WeightedSampling:
@@ -148,11 +161,14 @@ class WeightedSampling:
             RunFailedError: the sampler cannot go on, or the disk refuses.
         """
         stages = stages_of(name)
-        descent_file, bridge_file = (folder.path / "stages" / f"{stage}.safetensors" for stage in stages)
-        start = folder.stage(stages[0], lambda: self._descend(folder, stages[0], descent_file))
+        files = [folder.path / "stages" / f"{stage}.safetensors" for stage in stages]
+        start = folder.stage(stages[0], lambda: self._descend(folder, stages[0], files[0]))
         crossing = Crossing(self._bridge(start.facts["floor"]), _particles(start, self.device))
-        end = folder.stage(stages[1], lambda: self._cross(folder, stages[1], bridge_file, crossing))
-        for file in (descent_file, bridge_file):
+        landed = folder.stage(stages[1], lambda: self._cross(folder, stages[1], files[1], crossing))
+        arrived = _particles(landed, self.device)
+        moves = Rejuvenation(crossing.bridge.target, self.sizes.end_moves)
+        end = folder.stage(stages[2], lambda: self._move(folder, stages[2], files[2], moves, arrived))
+        for file in files:
             file.unlink(missing_ok=True)
         return self._ensemble(_particles(end, self.device), start.arrays["families_without_bridge"])
 
@@ -200,6 +216,29 @@ class WeightedSampling:
                 tell,
             )
         return StageResult(arrays=_arrays(crossing.particles(state)))
+
+    def _move(
+        self, folder: RunFolder, stage: str, file: Path, moves: Rejuvenation, particles: WeightedParticles
+    ) -> StageResult:
+        accepted: list[float] = []
+
+        def tell(state: RejuvenationState, acceptance: float) -> None:
+            accepted.append(acceptance)
+            advance(1.0)
+
+        with folder.progress.stage(stage, max(1, moves.proposals)) as advance:
+            state = carry_on(
+                moves,
+                RejuvenationState,
+                lambda generator: moves.init(particles.position, particles.log_weights),
+                named_generator(self.seed, "end", self.device),
+                file,
+                {**self._identity, "stage": stage},
+                tell,
+            )
+        if accepted:
+            _log.info("%s: %.2f of the last proposals were accepted", stage, accepted[-1])
+        return StageResult(arrays=_arrays(replace(particles, position=state.position)))
 
     @property
     def _scheme(self) -> Resampling:

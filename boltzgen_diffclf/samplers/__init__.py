@@ -25,6 +25,7 @@ from boltzgen_diffclf.samplers.probability_flow import (
     LogLikelihood,
     ProbabilityFlow,
 )
+from boltzgen_diffclf.samplers.rejuvenation import Rejuvenation, RejuvenationState
 from boltzgen_diffclf.samplers.replica_exchange import ReplicaExchange, ReplicaExchangeInfo, ReplicaExchangeState
 from boltzgen_diffclf.samplers.resampling import RESAMPLINGS, Resampling
 from boltzgen_diffclf.samplers.reverse import (
@@ -66,6 +67,8 @@ __all__ = [
     "MarginalProposal",
     "MarginalStep",
     "ProbabilityFlow",
+    "Rejuvenation",
+    "RejuvenationState",
     "ReplicaExchange",
     "ReplicaExchangeInfo",
     "ReplicaExchangeState",
