@@ -315,6 +315,9 @@ def test_a_folder_of_another_run_is_refused_before_frames_are_sampled(
     monkeypatch.setattr("workflows.reference.ensemble_of", None)
     with pytest.raises(InputError, match=r"was started with temperature_kelvin = 300\.0, and now"):
         workflow.run(config(out=tmp_path, temperature_kelvin=310.0))
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"could not make the folder .*file is no folder to write in"):
+        workflow.run(config(out=tmp_path / "file" / "run"))
 
 
 def test_samples_are_trajectories_with_learned_energies(trained: Path, tmp_path: Path) -> None:

@@ -142,9 +142,8 @@ class Progress:
             self._write_status(*_ending(error))
 
     def plan(self, shares: Mapping[str, float]) -> None:
-        """Name the stages to come, each with its share of the work in any unit; their pace counts from here."""
+        """Name the stages to come, each with its expected share of the work in any unit."""
         self._plan = dict(shares)
-        self._started = time.monotonic()
 
     def add(self, name: str, share: float) -> None:
         """Name a stage more, that only the stages before it showed to be needed."""

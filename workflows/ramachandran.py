@@ -232,15 +232,16 @@ def run(config: RamachandranConfig) -> RamachandranResult:
     from workflows.processor import processor_settings
     from workflows.ramachandran_pipeline import compute, frames_of, frames_to_learn, judging
     from workflows.report.ramachandran_page import print_table, write_page
-    from workflows.run_start import open_run_folder
+    from workflows.run_start import check_run_folder, open_run_folder
     from workflows.solvation_pipeline import choose_device
 
     check_training(config, config.objectives)
-    device = choose_device(config.device)
-    with open_run_folder(config.folder, config, FREE_SETTINGS | {"objectives", "seeds", "tica_lag_frames"}) as folder:
-        frames, reference = frames_of(config)
-        check_frames(config, frames, config.objectives)
-        learned = frames_to_learn(config, frames)
+    device, free = choose_device(config.device), FREE_SETTINGS | {"objectives", "seeds", "tica_lag_frames"}
+    check_run_folder(config.folder, config, free)
+    frames, reference = frames_of(config)
+    check_frames(config, frames, config.objectives)
+    learned = frames_to_learn(config, frames)
+    with open_run_folder(config.folder, config, free) as folder:
         with processor_settings(folder.remember_threads(lambda: config.threads or os.cpu_count() or 1)):
             stages = MoleculeStages(config, folder, learned, device)
             by = judging(stages, config.state, frames, reference)

@@ -79,6 +79,19 @@ def open_run_folder(path: Path, settings: Any, free: frozenset[str] = FREE_SETTI
             raise
 
 
+def check_run_folder(path: Path, settings: Any, free: frozenset[str] = FREE_SETTINGS) -> None:
+    """Refuse a folder that :func:`open_run_folder` would, before long work that comes first; makes nothing.
+
+    Raises:
+        InputError: the folder was started with other settings, is a file, or cannot be made or written.
+    """
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"could not make the folder {path}: {there} is no folder to write in; choose another --out")
+    if (path / "config.toml").exists():
+        _require_same_settings(path / "config.toml", settings, free)
+
+
 def _forget_if_nothing_came(path: Path) -> None:
     """Drop the settings of a run that failed before it left a file: the corrected command may have the folder."""
     if {file.name for file in path.iterdir()} <= _OWN_FILES:
@@ -112,6 +125,11 @@ def _check_settings(path: Path, settings: Any, free: frozenset[str]) -> None:
         with atomic_path(path) as temporary:
             temporary.write_text(settings_as_toml(settings), encoding="utf-8")
         return
+    _require_same_settings(path, settings, free)
+    _log.info("resuming %s", path.parent)
+
+
+def _require_same_settings(path: Path, settings: Any, free: frozenset[str]) -> None:
     # A folder older than a setting was started with its default.
     kept = {**default_values(type(settings)), **dict.fromkeys(unset_settings(path)), **read_settings(path)}
     stored = {key: value for key, value in kept.items() if key not in free}
@@ -126,7 +144,6 @@ def _check_settings(path: Path, settings: Any, free: frozenset[str]) -> None:
             f"{path.parent} was started with {key} = {_shown(old)}, and now {key} = {_shown(new)}: "
             "repeat the first command to resume it, or choose another --out for the new settings"
         )
-    _log.info("resuming %s", path.parent)
 
 
 def _check_code(path: Path) -> None:

@@ -82,17 +82,18 @@ def run(config: TrainConfig) -> TrainResult:
     from workflows.molecule_stages import MoleculeStages, check_training, stage_of_training
     from workflows.processor import processor_settings
     from workflows.reference import disagreement
-    from workflows.run_start import open_run_folder
+    from workflows.run_start import check_run_folder, open_run_folder
     from workflows.solvation_pipeline import choose_device
 
     check_training(config, [config.objective])
     device = choose_device(config.device)
+    check_run_folder(config.folder, config, FREE_SETTINGS)
+    frames = sampled_frames(config, config.reference, [config.objective])
+    check_frames(config, frames, [config.objective])
+    reason = disagreement(frames)
+    if reason:
+        _log.warning("%s; the model learns from what is there", reason)
     with open_run_folder(config.folder, config, FREE_SETTINGS) as folder:
-        frames = sampled_frames(config, config.reference, [config.objective])
-        check_frames(config, frames, [config.objective])
-        reason = disagreement(frames)
-        if reason:
-            _log.warning("%s; the model learns from what is there", reason)
         threads = folder.remember_threads(lambda: config.threads or os.cpu_count() or 1)
         with processor_settings(threads):
             stages = MoleculeStages(config, folder, frames, device)
