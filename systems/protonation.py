@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from openmm import app
-from openmm.app.internal.pdbstructure import PdbStructure
 from openmm.app.internal.pdbx.reader.PdbxReader import PdbxReader
 
 from systems.sequence import VARIANTS
@@ -48,9 +48,9 @@ def name_amines_as_they_are_built(topology: app.Topology, variants: Sequence[str
 
 def _variant_of(residue: str, hydrogens: Set[str]) -> str | None:
     """Return the variant that the hydrogens of a residue say, None where they say nothing."""
-    if residue == "ASP" and hydrogens & {"HD1", "HD2"}:
+    if residue == "ASP" and "HD2" in hydrogens:
         return "ASH"
-    if residue == "GLU" and hydrogens & {"HE1", "HE2"}:
+    if residue == "GLU" and "HE2" in hydrogens:
         return "GLH"
     if residue == "LYS":
         return {2: "LYN", 3: "LYS"}.get(len(hydrogens & set(_AMINE)))
@@ -68,10 +68,31 @@ def usual_names(text: str) -> str:
     )
 
 
+def usual_names_in_cif(text: str) -> str:
+    """Return the same of an mmCIF file, in whose lines of atoms names are words."""
+    usual = {name: VARIANTS.get(CHARMM_NAMES.get(name, name)) for name in (*VARIANTS, *CHARMM_NAMES)}
+    word = re.compile(rf"(?<=\s)({'|'.join(usual)})(?=\s)")
+    return "".join(
+        word.sub(lambda found: str(usual[found[1]]), line) if line.startswith(_ATOMS) else line
+        for line in text.splitlines(keepends=True)
+    )
+
+
 def names_in_pdb(text: str) -> list[str]:
-    """Return what a PDB file calls its residues, in the order in which OpenMM reads them."""
-    structure = PdbStructure(io.StringIO(text), load_all_models=False)
-    return [residue.get_name().strip() for chain in structure.iter_chains() for residue in chain.iter_residues()]
+    """Return what the first model of a PDB file calls its residues, in their order."""
+    names: list[str] = []
+    last = None
+    for line in text.splitlines():
+        if line.startswith("ENDMDL"):
+            break
+        if line.startswith("TER"):
+            last = None
+        elif line.startswith(_ATOMS):
+            place = line[21:27]  # chain, number and insertion code
+            if place != last:
+                names.append(_variant(line).strip())
+            last = place
+    return names
 
 
 def names_in_cif(text: str, topology: app.Topology) -> list[str]:

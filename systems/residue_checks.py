@@ -19,6 +19,9 @@ _log = logging.getLogger(__name__)
 _LONGEST_BOND_NM = 0.25
 """A longer one joins residues between which others are missing."""
 
+_CHARMM_CAPS = ("CAY", "HY1", "HY2", "HY3", "CY", "OY", "NT", "HNT", "CAT", "HT1", "HT2", "HT3")
+"""What CHARMM calls the atoms of caps that are patches of an amino acid."""
+
 _SHORTEST_BOND_NM = 0.05
 """A shorter one is in other units, or of atoms that lie on each other."""
 
@@ -83,9 +86,8 @@ def _require_usual_atoms(path: Path, topology: app.Topology) -> None:
     for atom in topology.atoms():
         atom_of = f"{path}: {told(atom.residue)}"
         if atom not in bonded:
-            raise InputError(
-                f"{atom_of} has no atom of the name {atom.name}: take it out, or call it by its usual name"
-            )
+            advice = "give the cap a residue of its own, ACE or NME" if atom.name in _CHARMM_CAPS else "take it out"
+            raise InputError(f"{atom_of} has no atom of the name {atom.name}: call it by its usual name, or {advice}")
         if atom.name == "HXT":
             raise InputError(f"{atom_of} has an acid hydrogen, HXT, and ends are charged here: take it out, or add NME")
         wanted = residue_template(atom.residue.name).elements.get(atom.name)

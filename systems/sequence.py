@@ -43,9 +43,10 @@ def parse_sequence(text: str) -> tuple[str, ...]:
     ('ACE', 'ALA', 'GLY', 'NME')
     """
     if not text.isascii():  # capitals of others are other letters
-        raise InputError(f"sequence '{text}': amino acids are written with the letters A to Y")
+        strange = next(letter for letter in text if not letter.isascii())
+        raise InputError(f"sequence '{text}': {strange} is no letter of an amino acid, and no plain hyphen")
+    _refuse_hands(text.strip().split("-"), text)
     parts = text.strip().upper().split("-")
-    _refuse_hands(parts, text)
     if len(parts) == 1 and parts[0] in _NAMES:
         raise InputError(f"'{text}' is a single residue{_as_codes(parts[0])}: {_with_neighbours(parts[0])}")
     residues = tuple(name for part in parts for name in _residues_of(part, text, is_alone=len(parts) == 1))
@@ -76,14 +77,15 @@ def _residues_of(part: str, text: str, *, is_alone: bool) -> tuple[str, ...]:
 
 
 def _refuse_hands(parts: list[str], text: str) -> None:
-    """Refuse D and L where they may be meant for a hand and not for aspartate and leucine."""
+    """Refuse D and L where they may be meant for a hand and not for aspartate and leucine: ``D-ALA`` and ``dALA``."""
     names = tuple(ONE_LETTER.values())
-    for place, part in enumerate(parts):
-        following = parts[place + 1] if part in _HANDS and place + 1 < len(parts) else part[1:]
-        if part[:1] in _HANDS and following in names:
+    for part, following in zip(parts, [*parts[1:], ""], strict=True):
+        is_apart = part.upper() in _HANDS and following.upper() in names
+        if is_apart or (part[:1] in ("d", "l") and part[1:] in names):
+            letter, name = part[0].upper(), (following if is_apart else part[1:]).upper()
             raise InputError(
-                f"sequence '{text}': {part}{'-' + following if part in _HANDS else ''} may be a hand and {following}, "
-                f"and D-amino acids are not built: write {following}, or {ONE_LETTER[part[0]]} if that residue is meant"
+                f"sequence '{text}': {f'{part}-{following}' if is_apart else part} may be a hand and {name}, and "
+                f"D-amino acids are not built: write {name}, or {ONE_LETTER[letter]} for the residue"
             )
 
 

@@ -11,13 +11,14 @@ from jaxtyping import Float
 from openmm import app, unit
 from scipy.spatial.transform import Rotation
 
-from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.errors import InputError, first_line
 from systems.residue_checks import require_possible_bonds, told
 
 _MOVING_COSTS_KJ_PER_MOL = 0.01
 """What the arithmetic makes of an energy that does not change."""
 
 _MOVED_NM = np.array([0.31, -0.17, 0.23])
+_TURNED = Rotation.from_rotvec([0.4, -0.7, 0.5]).as_matrix()
 
 _MASS_TOLERANCE_AMU = 0.5
 _HEAVIEST_HYDROGEN_AMU = 5.0
@@ -88,29 +89,51 @@ def _require_energy_alone(path: Path, system: openmm.System) -> None:
 
 def _require_free_molecule(path: Path, system: openmm.System, positions: unit.Quantity) -> None:
     """Refuse a force whose energy changes when the whole molecule is moved or turned: frames are kept centred."""
-    alone = copy.deepcopy(system)
-    names = [type(force).__name__ for force in alone.getForces()]
-    is_in_a_box = [force.usesPeriodicBoundaryConditions() for force in alone.getForces()]
-    for group, force in enumerate(alone.getForces()):
-        force.setForceGroup(group)
-    context = openmm.Context(alone, openmm.VerletIntegrator(1e-3), openmm.Platform.getPlatformByName("Reference"))
+    free = copy.deepcopy(system)
+    for index in reversed(range(free.getNumForces())):
+        if _is_of_a_mesh(free.getForce(index)):  # which stands still
+            free.removeForce(index)
     points = np.array(positions.value_in_unit(unit.nanometer))
-    turn = Rotation.from_rotvec([0.4, -0.7, 0.5]).as_matrix()
+    try:
+        if not _changes(free, points):
+            return
+        changes = {}
+        for index, force in enumerate(free.getForces()):
+            alone = copy.deepcopy(free)
+            for other in reversed(range(free.getNumForces())):
+                if other != index:
+                    alone.removeForce(other)
+            changes[type(force).__name__] = _changes(alone, points)
+    except openmm.OpenMMException as error:
+        raise InputError(f"OpenMM cannot compute the System of {path} ({first_line(error)}): mend its file") from error
+    worst = max(changes, key=lambda name: changes[name])
+    raise InputError(
+        f"{path}: the energy of its {worst} changes by {changes[worst]:.3g} kJ/mol when the whole molecule is moved or "
+        "turned, and frames here are of a molecule that is free to: take that force out"
+    )
 
-    def energies(at: Float[np.ndarray, "atoms 3"]) -> list[float]:
+
+def _is_of_a_mesh(force: openmm.Force) -> bool:
+    methods = (openmm.NonbondedForce.Ewald, openmm.NonbondedForce.PME, openmm.NonbondedForce.LJPME)
+    return isinstance(force, openmm.NonbondedForce) and force.getNonbondedMethod() in methods
+
+
+def _changes(system: openmm.System, points: Float[np.ndarray, "atoms 3"]) -> float:
+    """Return by how much the energy [kJ/mol] changes when all is moved, and turned unless in a box; 0 if not at all."""
+    context = openmm.Context(system, openmm.VerletIntegrator(1e-3), openmm.Platform.getPlatformByName("Reference"))
+
+    def energy(at: Float[np.ndarray, "atoms 3"]) -> float:
         context.setPositions(at)
-        states = (context.getState(getEnergy=True, groups={group}) for group in range(len(names)))
-        return [state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) for state in states]
+        found: float = context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+        return found
 
-    before, moved, turned = (energies(at) for at in (points, points + _MOVED_NM, points @ turn.T))
-    for name, *energy, boxed in zip(names, before, moved, turned, is_in_a_box, strict=True):
-        elsewhere = energy[1:2] if boxed else energy[1:]
-        change = max(abs(other - energy[0]) for other in elsewhere)
-        if change > _MOVING_COSTS_KJ_PER_MOL + 1e-5 * abs(energy[0]):  # no number is told by the minimiser
-            raise InputError(
-                f"{path}: the energy of its {name} changes by {change:.3g} kJ/mol when the whole molecule is moved or "
-                "turned, and frames here are of a molecule that is free to: take that force out"
-            )
+    elsewhere = [points + _MOVED_NM]
+    if not any(force.usesPeriodicBoundaryConditions() for force in system.getForces()):
+        elsewhere.append(points @ _TURNED.T)
+    here = energy(points)
+    change = max(abs(energy(at) - here) for at in elsewhere)
+    # What is no number is told by the minimiser.
+    return change if change > _MOVING_COSTS_KJ_PER_MOL + 1e-5 * abs(here) else 0.0
 
 
 def _is_mass_of(element: app.Element, mass_amu: float, hydrogens_are_usual: bool) -> bool:

@@ -23,6 +23,7 @@ from systems.protonation import (
     names_in_pdb,
     protonation,
     usual_names,
+    usual_names_in_cif,
 )
 from systems.residue_checks import require_peptides
 from systems.solvation_states import (
@@ -106,7 +107,8 @@ def _read_topology(path: Path) -> tuple[app.Topology, unit.Quantity, list[str]]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # of atoms that are there twice, for one
             text, is_pdb = path.read_text(encoding="utf-8"), path.suffix.lower() != ".cif"
-            file = readers[path.suffix.lower()](io.StringIO(usual_names(text) if is_pdb else text))
+            usual = usual_names(text) if is_pdb else usual_names_in_cif(text)
+            file = readers[path.suffix.lower()](io.StringIO(usual))
             if not file.topology.getNumAtoms():
                 raise ValueError("it holds no atoms")
             called = names_in_pdb(text) if is_pdb else names_in_cif(text, file.topology)
@@ -114,6 +116,8 @@ def _read_topology(path: Path) -> tuple[app.Topology, unit.Quantity, list[str]]:
         # OpenMM's reader looks for the first atom of a file that has none.
         said = "it holds no atoms" if isinstance(error, IndexError) else first_line(error)
         raise InputError(f"{path} cannot be read ({said}): check that it is a whole {path.suffix} file") from error
+    if len(called) != file.topology.getNumResidues():
+        raise InputError(f"{path}: lines of one residue stand apart: put them together")
     return file.topology, file.positions, called
 
 

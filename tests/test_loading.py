@@ -223,15 +223,18 @@ def test_a_pdb_file_with_missing_atoms_names_residue_and_atom(files):
         SystemSource(pdb=str(path)).load()
 
 
-@pytest.mark.parametrize(("element", "name"), [("H", "HB4"), ("C", "CG")])
+@pytest.mark.parametrize(("element", "name"), [("H", "HB4"), ("C", "CG"), ("C", "CAY")])
 def test_an_atom_too_many_is_named(files, element, name):
+    advice = "give the cap a residue of its own" if name == "CAY" else "take it out"
     path = files / "mine.pdb"
     lines = path.read_text().splitlines(keepends=True)
     (beta,) = [line for line in lines if line[12:16].strip() == "CB"]
     moved = f"{float(beta[30:38]) + 0.9:8.3f}"
     lines.insert(lines.index(beta) + 1, f"{beta[:6]}   99 {name:>4}{beta[16:30]}{moved}{beta[38:76]} {element}\n")
     path.write_text("".join(lines))
-    with pytest.raises(InputError, match=f"residue ALA 2 of chain A has no atom of the name {name}: take it out"):
+    with pytest.raises(
+        InputError, match=f"residue ALA 2 of chain A has no atom of the name {name}: call it by .*, or {advice}"
+    ):
         SystemSource(pdb=str(path)).load()
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.samplers import Rejuvenation, RejuvenationState
 from boltzgen_diffclf.streams import named_generator
 from boltzgen_diffclf.target import GaussianTarget, Target
@@ -72,3 +77,23 @@ def test_particles_without_weight_do_not_shorten_the_steps_of_the_others() -> No
 def test_no_proposals_leave_all_where_it_is() -> None:
     position = torch.randn(5, 2, generator=named_generator(3, "still"), dtype=DTYPE)
     assert torch.equal(rested(Rejuvenation(MODES, 0), position, torch.zeros(5, dtype=DTYPE)).position, position)
+
+
+def test_particles_that_have_arrived_are_kept_and_those_of_another_device_refused(tmp_path: Path) -> None:
+    moves, file = Rejuvenation(GaussianTarget(2), 3, 2), tmp_path / "moves.safetensors"
+    position = torch.randn(5, 2, generator=named_generator(4, "kept"), dtype=DTYPE)
+
+    def run(told: list[float]) -> RejuvenationState:
+        stream = named_generator(5, "moves")
+        begin = moves.init(position, torch.zeros(5, dtype=DTYPE))
+        return carry_on(moves, RejuvenationState, lambda _: begin, stream, file, {}, lambda _, info: told.append(info))
+
+    first, again = list[float](), list[float]()
+    assert torch.equal(run(first).position, run(again).position)
+    assert (len(first), len(again)) == (3, 0)
+    tensors = load_file(file)
+    with safe_open(file, framework="pt") as opened:
+        header = opened.metadata()
+    save_file({**tensors, "generator": tensors["generator"][:16].clone()}, file, metadata=header)
+    with pytest.raises(InputError, match="was saved on another kind of device than cpu: go on with --device as before"):
+        run([])

@@ -13,10 +13,11 @@ from openmm import app, unit
 from boltzgen_diffclf.errors import InputError
 from systems.loading import SystemSource
 from systems.peptide import built_peptide, peptide
-from systems.sequence import parse_sequence
+from systems.sequence import VARIANTS, parse_sequence
+from systems.system_checks import require_system
 from systems.user_molecule import from_openmm
 
-USUAL_CHARGE = {"HIP": 1.0, "HID": 0.0, "ASH": 0.0, "LYN": 0.0}
+USUAL_CHARGE = {"HIP": 1.0, "HID": 0.0, "HIE": 0.0, "ASH": 0.0, "LYN": 0.0}
 
 
 def written(path: Path, sequence: str, forcefield: str = "ff14sb") -> list[str]:
@@ -39,17 +40,17 @@ def charge_of(path: Path) -> float:
     return sum(charge.value_in_unit(unit.elementary_charge) for charge in charges)
 
 
-@pytest.mark.parametrize("name", ["HIP", "HID", "ASH"])
+@pytest.mark.parametrize("name", ["HIP", "HID", "ASH", "LYN", "HSE", "HSP"])
 def test_an_mmcif_file_calls_its_side_chains_as_a_pdb_file_does(tmp_path, name):
-    topology, positions = built_peptide(f"ACE-{name}-NME", "ff14sb")
+    variant = {"HSE": "HIE", "HSP": "HIP"}.get(name, name)
+    topology, positions = built_peptide(f"ACE-{variant}-NME", "ff14sb")
     bare = app.Modeller(topology, positions)
     bare.delete([atom for atom in topology.atoms() if atom.element is app.element.hydrogen])
     path = tmp_path / "a.cif"
     with path.open("w") as handle:
         app.PDBxFile.writeFile(bare.topology, bare.positions, handle)
-    usual = {"HIP": "HIS", "HID": "HIS", "ASH": "ASP"}[name]
-    path.write_text(path.read_text().replace(usual, name))
-    assert charge_of(path) == pytest.approx(USUAL_CHARGE[name], abs=1e-6)
+    path.write_text(path.read_text().replace(VARIANTS[variant], name))
+    assert charge_of(path) == pytest.approx(USUAL_CHARGE[variant], abs=1e-6)
 
 
 def test_chains_that_have_no_name_keep_their_own_side_chains(tmp_path):
@@ -138,10 +139,11 @@ def test_variants_that_have_no_charged_end_are_named(sequence):
 @pytest.mark.parametrize(
     ("sequence", "expected"),
     [
-        ("ACE-dALA-NME", "DALA may be a hand and ALA, and D-amino acids are not built: write ALA, or ASP if"),
+        ("ACE-dALA-NME", "dALA may be a hand and ALA, and D-amino acids are not built: write ALA, or ASP for"),
         ("D-ALA-GLY", "D-ALA may be a hand and ALA"),
-        ("ACE-ALA-L-SER-NME", "L-SER may be a hand and SER, .* or LEU if"),
-        ("ACE-\u00df-NME", "letters A to Y"),
+        ("ACE-ALA-L-SER-NME", "L-SER may be a hand and SER, .* or LEU for"),
+        ("ACE-\u00df-NME", "\u00df is no letter of an amino acid"),
+        ("ACE\u2013ALA\u2013NME", "\u2013 is no letter of an amino acid, and no plain hyphen"),
     ],
 )
 def test_hands_are_not_taken_for_residues(sequence, expected):
@@ -153,6 +155,7 @@ def test_aspartate_and_leucine_may_still_be_written_in_one_letter():
     assert parse_sequence("ACE-D-L-NME") == ("ACE", "ASP", "LEU", "NME")
     assert parse_sequence("DL") == ("ASP", "LEU")
     assert parse_sequence("ACE-DL-NME") == ("ACE", "ASP", "LEU", "NME")
+    assert parse_sequence("DALA") == parse_sequence("dala") == ("ASP", "ALA", "LEU", "ALA")
 
 
 @pytest.mark.parametrize("written_as", ["phi:2=..", "phi:2=1.2.3", "phi:2="])
@@ -193,6 +196,31 @@ def test_a_force_that_holds_the_molecule_in_place_is_refused(tmp_path, alanine):
     free = openmm.CustomBondForce("5*(r-0.2)^2")
     free.addBond(0, 4, [])
     assert from_files(tmp_path, alanine, free, openmm.CMMotionRemover()).n_atoms == 22
+
+
+def test_a_system_that_cannot_be_computed_is_refused_in_one_line(tmp_path, alanine):
+    unknown = openmm.CustomBondForce("r*nothing")
+    unknown.addBond(0, 1, [])
+    with pytest.raises(InputError, match=r"OpenMM cannot compute the System of .*a\.xml \("):
+        from_files(tmp_path, alanine, unknown)
+
+
+def test_a_system_of_many_forces_is_taken(tmp_path, alanine):
+    assert from_files(tmp_path, alanine, *(openmm.CustomBondForce("r^2") for _ in range(40))).n_atoms == 22
+
+
+def test_a_mesh_that_stands_still_is_no_force_that_holds_the_molecule(alanine):
+    boxed = alanine.openmm_system("vacuum")
+    (charges,) = [force for force in boxed.getForces() if isinstance(force, openmm.NonbondedForce)]
+    charges.setNonbondedMethod(openmm.NonbondedForce.PME)
+    boxed.setDefaultPeriodicBoxVectors(*(3.0 * np.eye(3)))
+    place = unit.Quantity(alanine.positions.numpy(), unit.nanometer)
+    require_system(Path("a.xml"), boxed, Path("a.pdb"), alanine.topology, place)
+    held = openmm.CustomExternalForce("500*x^2")
+    held.addParticle(4, [])
+    boxed.addForce(held)
+    with pytest.raises(InputError, match="energy of its CustomExternalForce changes"):
+        require_system(Path("a.xml"), boxed, Path("a.pdb"), alanine.topology, place)
 
 
 def test_a_thermostat_of_the_file_is_refused(tmp_path, alanine):

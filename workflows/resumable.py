@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.samplers.state import TensorState
 from boltzgen_diffclf.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -58,15 +59,27 @@ def carry_on(
     """
     if file is not None and file.exists():
         tensors, _ = load_checkpoint(file, identity)
-        generator.set_state(tensors.pop("generator"))
+        try:
+            generator.set_state(tensors.pop("generator"))
+        except (RuntimeError, TypeError) as error:  # a state of another size
+            raise InputError(
+                f"{file} was saved on another kind of device than {generator.device.type}: go on with --device as "
+                "before, or delete it"
+            ) from error
         state = kind(**{name: tensor.to(generator.device) for name, tensor in tensors.items()})
     else:
         state = begin(generator)
+
+    def save(file: Path) -> None:
+        save_checkpoint(file, {**state.tensors(), "generator": generator.get_state()}, {"identity": dict(identity)})
+
     saved = time.monotonic()
     while not sampler.arrived(state):
         state, info = sampler.step(state, generator)
         told(state, info)
         if file is not None and time.monotonic() - saved > SECONDS:
-            save_checkpoint(file, {**state.tensors(), "generator": generator.get_state()}, {"identity": dict(identity)})
+            save(file)
             saved = time.monotonic()
+    if file is not None:
+        save(file)
     return state

@@ -83,13 +83,18 @@ def check_run_folder(path: Path, settings: Any, free: frozenset[str] = FREE_SETT
     """Refuse a folder that :func:`open_run_folder` would, before long work that comes first; makes nothing.
 
     Raises:
-        InputError: the folder was started with other settings, is a file, or cannot be made or written.
+        InputError: the folder is in use, was started with other settings, is a file, or cannot be made or written.
     """
-    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
+    try:
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        can_be = there.is_dir() and os.access(there, os.W_OK)
+    except OSError as error:
+        raise InputError(f"could not make the folder {path}: {error.strerror}; choose another --out") from error
+    if not can_be:
         raise InputError(f"could not make the folder {path}: {there} is no folder to write in; choose another --out")
     if (path / "config.toml").exists():
-        _require_same_settings(path / "config.toml", settings, free)
+        with _lock(path):
+            _require_same_settings(path / "config.toml", settings, free)
 
 
 def _forget_if_nothing_came(path: Path) -> None:

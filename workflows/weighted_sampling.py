@@ -148,7 +148,9 @@ class WeightedSampling:
         self.model, self.system, self.sizes, self.seed, self.device = model, system, sizes, seed, device
         self._bias = bias_of(system, model.origin["state"])
         self._data = frames[:: -(-len(frames) // FRAMES)]
-        self._identity: dict[str, object] = {"model": model.fingerprint, "seed": seed, **asdict(sizes)}
+        # The moves at the end change nothing of what is before them.
+        before = {name: value for name, value in asdict(sizes).items() if name != "end_moves"}
+        self._identity: dict[str, object] = {"model": model.fingerprint, "seed": seed, **before}
 
     def run(self, folder: RunFolder, name: str) -> WeightedEnsemble:
         """Return the weighted frames, from the folder where they are there.
@@ -233,7 +235,7 @@ class WeightedSampling:
                 lambda generator: moves.init(particles.position, particles.log_weights),
                 named_generator(self.seed, "end", self.device),
                 file,
-                {**self._identity, "stage": stage},
+                {**self._identity, "stage": stage, "moves": moves.proposals},
                 tell,
             )
         if accepted:

@@ -67,8 +67,8 @@ PUBLISHED = "Published numbers are of the force field of aldp-ildn, of other and
 WORTH = (
     "The reverse process is run as sequential Monte Carlo under the learned energies, whose particles stand for the "
     "learned energy at the least noise; at one stroke is importance sampling of the true energy from there, and the "
-    "bridge leads there in small steps with Monte Carlo moves between, and ends with more of them at the true energy "
-    "(--end-moves), which part copies and leave weights as they are. The effective fraction is (Σw)² / (n Σw²) over "
+    "bridge leads there in small steps with Monte Carlo moves between, and ends with --end-moves of them at the true "
+    "energy, which part copies and leave weights as they are. The effective fraction is (Σw)² / (n Σw²) over "
     "families, of n at the start. A Pareto shape above {limit:.2f} has no error bar to be believed. A family is to "
     "be clipped where it weighs more than √n times the mean; none is. Mirror images have no weight: a force field "
     "cannot tell them from the molecule, and their share is what they had."
