@@ -120,7 +120,8 @@ def test_walkers_that_disagree_are_told_of(
         "effective_frames": {"phi > 0": 400.0},
         "relaxation_frames": {"phi > 0": math.inf, "helical": 3.0},
     }
-    monkeypatch.setattr(reference, "ensemble_of", lambda config: frames(aldp).with_diagnostics(slow))
+    sampled = frames(aldp).with_diagnostics(slow)
+    monkeypatch.setattr(reference, "ensemble_of", lambda config, judge: judge(sampled))
     with pytest.raises(NotTrustworthyError) as caught:
         reference.run(ReferenceConfig(state="vacuum", engine=engine))
     assert ("walkers that cross sooner with --favour 'phi > 0'" in str(caught.value)) is told
