@@ -30,7 +30,7 @@ from workflows.ramachandran_planes import torsion_planes
 from workflows.ramachandran_run import Drawn, JudgedRun, Shown
 from workflows.ramachandran_samples import Sample
 from workflows.report.ramachandran_figure import Frame, maps_figure
-from workflows.weighted_sampling import WeightedEnsemble
+from workflows.weighted_ensemble import WeightedEnsemble
 
 pytestmark = pytest.mark.usefixtures("eager_mode")
 

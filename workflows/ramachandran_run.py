@@ -26,7 +26,8 @@ from workflows.ramachandran_measures import Findings, Judge, Measured, chain_met
 from workflows.ramachandran_planes import Plane
 from workflows.ramachandran_samples import Sample
 from workflows.sample import SMC, lost_of, sampled
-from workflows.weighted_sampling import WeightedEnsemble, WeightedSampling, WeightedSizes, stages_of
+from workflows.weighted_ensemble import WeightedEnsemble
+from workflows.weighted_sampling import WeightedSampling, WeightedSizes, stages_of
 
 SAMPLERS: Mapping[str, str] = {"reverse": "iid", "langevin": "langevin", SMC: SMC}
 """Where samples come from, each with what its metrics begin with."""

@@ -15,17 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from boltzgen_diffclf.samplers.kernels import HamiltonianMonteCarlo, tune_step_size
+from boltzgen_diffclf.samplers.rejuvenation import hamiltonian_moves
 from boltzgen_diffclf.samplers.resampling import Resampling, select, systematic
 from boltzgen_diffclf.samplers.spacing import next_lambda
 from boltzgen_diffclf.samplers.state import TensorState
 from boltzgen_diffclf.target import Ladder, LinearLadder, SingleLevel, Target
-
-_WANTED_ACCEPTANCE = 0.65
-"""Of Hamiltonian Monte Carlo in many dimensions (Beskos et al. 2013, Bernoulli 19, 1501)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +117,9 @@ class Bridge:
         step_size, counted = position.new_full((1,), self.first_step_size), log_weights.isfinite()
         for index in range(self.warm_up):
             rate = 3.0 * (1 - index / self.warm_up)
-            position, step_size, _ = self._moved(position, counted, 0.0, 1, step_size, rate, generator)
+            position, step_size, _ = hamiltonian_moves(
+                self._between(0.0), position, counted, 1, self.n_leapfrog, step_size, rate, generator
+            )
         return BridgeState(
             position=position,
             difference=self.difference(position),
@@ -145,8 +144,15 @@ class Bridge:
         log_weights = state.log_weights - (there - here) * state.difference
         chosen = select(log_weights, self.resample_below, self.resampling, generator)
         counted = chosen.log_weights.isfinite()
-        position, step_size, acceptance = self._moved(
-            state.position[chosen.ancestors], counted, there, self.moves, state.step_size, 1.0, generator
+        position, step_size, acceptance = hamiltonian_moves(
+            self._between(there),
+            state.position[chosen.ancestors],
+            counted,
+            self.moves,
+            self.n_leapfrog,
+            state.step_size,
+            1.0,
+            generator,
         )
         after = BridgeState(
             position=position,
@@ -158,27 +164,6 @@ class Bridge:
             root=state.root[chosen.ancestors],
         )
         return after, BridgeInfo(chosen.effective_sample_size, acceptance)
-
-    def _moved(
-        self,
-        position: Float[Tensor, "batch *event"],
-        counted: Bool[Tensor, " batch"],
-        progress: float,
-        n_moves: int,
-        step_size: Float[Tensor, " 1"],
-        rate: float,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the particles moved, a step size nearer to the wanted acceptance, and the acceptance."""
-        ladder = self._between(progress)
-        level = torch.zeros(len(position), dtype=torch.long, device=position.device)
-        kernel = HamiltonianMonteCarlo(step_size, self.n_leapfrog, position.new_ones(()))
-        particles = kernel.init(ladder, position, level, generator)
-        particles, info = kernel.run(ladder, particles, level, n_moves, generator)
-        # A particle that has no weight may refuse all steps: it must not shorten those of the others.
-        accepted = info.acceptance[counted]
-        tuned = tune_step_size(step_size, accepted, level[counted], target_acceptance=_WANTED_ACCEPTANCE, rate=rate)
-        return particles.position, tuned, accepted.sum() / counted.sum().clamp(min=1)
 
     def _between(self, progress: float) -> Ladder:
         # At its ends the line would multiply an energy by zero that may be infinite.

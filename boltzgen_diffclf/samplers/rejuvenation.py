@@ -18,10 +18,41 @@ from torch import Tensor
 
 from boltzgen_diffclf.samplers.kernels import HamiltonianMonteCarlo, tune_step_size
 from boltzgen_diffclf.samplers.state import TensorState
-from boltzgen_diffclf.target import SingleLevel, Target
+from boltzgen_diffclf.target import Ladder, SingleLevel, Target
 
 _WANTED_ACCEPTANCE = 0.65
 """Of Hamiltonian Monte Carlo in many dimensions (Beskos et al. 2013, Bernoulli 19, 1501)."""
+
+
+def hamiltonian_moves(
+    ladder: Ladder,
+    position: Float[Tensor, "batch *event"],
+    counted: Bool[Tensor, " batch"],
+    n_moves: int,
+    n_leapfrog: int,
+    step_size: Float[Tensor, " 1"],
+    rate: float,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "batch *event"], Float[Tensor, " 1"], Float[Tensor, ""]]:
+    """Return particles moved by Hamiltonian Monte Carlo, a better step size, and the acceptance of those that count.
+
+    Args:
+        ladder: of one level, which the moves leave invariant.
+        position: of the particles.
+        counted: whether a particle has a weight: one that has none may refuse all steps, and must not shorten those of
+            the others.
+        n_moves: proposals of each.
+        n_leapfrog: force evaluations of each proposal.
+        step_size: of one leapfrog step, one entry.
+        rate: at which it follows the acceptance; 0 leaves it as it is.
+        generator: on the device of ``position``.
+    """
+    level = torch.zeros(len(position), dtype=torch.long, device=position.device)
+    kernel = HamiltonianMonteCarlo(step_size, n_leapfrog, position.new_ones(()))
+    moved, info = kernel.run(ladder, kernel.init(ladder, position, level, generator), level, n_moves, generator)
+    accepted = info.acceptance[counted]
+    tuned = tune_step_size(step_size, accepted, level[counted], target_acceptance=_WANTED_ACCEPTANCE, rate=rate)
+    return moved.position, tuned, accepted.sum() / counted.sum().clamp(min=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,18 +100,19 @@ class Rejuvenation:
 
     def step(self, state: RejuvenationState, generator: torch.Generator) -> tuple[RejuvenationState, float]:
         """Return the particles after one proposal each, and the mean acceptance of those that count."""
-        ladder = SingleLevel(self.target)
-        level = torch.zeros(len(state.position), dtype=torch.long, device=state.position.device)
-        kernel = HamiltonianMonteCarlo(state.step_size, self.n_leapfrog, state.position.new_ones(()))
-        moved, info = kernel.run(ladder, kernel.init(ladder, state.position, level, generator), level, 1, generator)
-        accepted = info.acceptance[state.counted]
-        step_size, left = state.step_size, 1 - 5 * int(state.proposals) / self.proposals
-        if left > 0:
-            step_size = tune_step_size(
-                step_size, accepted, level[state.counted], target_acceptance=_WANTED_ACCEPTANCE, rate=3.0 * left
-            )
-        after = RejuvenationState(moved.position, state.counted, step_size, state.proposals + 1)
-        return after, float(accepted.sum() / max(1, len(accepted)))
+        left = max(0.0, 1 - 5 * int(state.proposals) / self.proposals)
+        position, step_size, acceptance = hamiltonian_moves(
+            SingleLevel(self.target),
+            state.position,
+            state.counted,
+            1,
+            self.n_leapfrog,
+            state.step_size,
+            3.0 * left,
+            generator,
+        )
+        after = RejuvenationState(position, state.counted, step_size, state.proposals + 1)
+        return after, float(acceptance)
 
     def arrived(self, state: RejuvenationState) -> bool:
         """Whether no proposal is left."""
