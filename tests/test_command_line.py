@@ -229,6 +229,24 @@ def test_progress_tells_a_job_queue_where_it_stands(tmp_path, caplog):
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
 
 
+def test_time_left_forgets_what_was_found_and_follows_steps_that_become_slower(tmp_path, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("workflows.progress.time.monotonic", lambda: now)
+    with Progress(tmp_path / "status.json") as progress:
+        progress.plan({"training": 4.0, "samples": 1.0})
+        with progress.stage("training", total=1000) as advance:
+            advance(500)
+            for _ in range(100):
+                now += 1.0
+                advance(1)
+            # 400 steps at 1 s; 0.4 of the plan took 100 s, so that 1.0 more take 250 s.
+            assert progress.seconds_left == pytest.approx(400 + 250)
+            for _ in range(100):
+                now += 3.0
+                advance(1)
+            assert progress.seconds_left == pytest.approx(300 * 3 + 400 / 0.8)
+
+
 @pytest.mark.parametrize(
     ("error", "state", "code"),
     [

@@ -32,8 +32,8 @@ ATOMS = 20_000
 HELD_OUT = 0.125
 """Walkers that begin at held-out frames, in those that begin at the others."""
 
-SHARE = 0.2
-"""Of the work of a training, as the progress tells it."""
+SHARE = 1.0
+"""Of the work, where a training is 8."""
 
 
 class Beyond(NamedTuple):
@@ -95,7 +95,8 @@ def hotter_frames(
         RunFailedError: all walkers fell apart, or the disk refuses.
         UnsupportedSystemError: the System is not compiled.
     """
-    stage, walkers = f"hotter-frames-{len(ensemble.atoms)}-seed{seed}", ATOMS // ensemble.system.n_atoms
+    stage, most = f"hotter-frames-{len(ensemble.atoms)}-seed{seed}", max(2, ATOMS // ensemble.system.n_atoms)
+    walkers = most, max(2, round(HELD_OUT * most))
     unfinished = [
         _Unfinished(*(folder.path / f"{stage}-{name}-{what}-unfinished.safetensors" for what in _Unfinished._fields))
         for name in HotterFrames._fields
@@ -104,13 +105,11 @@ def hotter_frames(
 
     def make() -> StageResult:
         arrays: dict[str, np.ndarray] = {}
-        # Each half is walkers and then forces, one unit of work each.
-        with folder.progress.stage(stage, 2 * len(halves)) as advance:
-            for name, start, share, files in zip(
-                HotterFrames._fields, halves, (1.0, HELD_OUT), unfinished, strict=True
-            ):
+        # Of each walker, dynamics and then forces.
+        with folder.progress.stage(stage, 2 * sum(walkers)) as advance:
+            for name, start, n, files in zip(HotterFrames._fields, halves, walkers, unfinished, strict=True):
                 stream = split_seed(seed, f"hotter, {name}")
-                made = _beyond(ensemble, start, max(2, round(share * walkers)), stream, device, files, advance)
+                made = _beyond(ensemble, start, n, stream, device, files, advance)
                 arrays |= {f"{name}_{field}": value.numpy() for field, value in made._asdict().items()}
         return StageResult(arrays)
 
@@ -148,7 +147,7 @@ def _beyond(
         named_generator(seed, "hot walk", device),
         files.frames,
         {"walkers": walkers, "seed": seed},
-        lambda state, factor: advance(1 / len(HOTTER)),
+        lambda state, factor: advance(walkers / len(HOTTER)),
     )
     frames = walk.frames(walked)
     pull = MeanForces(system, state, frames, ensemble.atoms, temperature, device)
@@ -159,7 +158,7 @@ def _beyond(
         named_generator(seed, "mean forces", device),
         files.forces,
         {"frames": hashlib.sha256(frames.numpy().tobytes()).hexdigest(), "seed": seed},
-        lambda state, done: advance(done / len(frames)),
+        lambda state, done: advance(walkers * done / len(frames)),
     )
     forces = felt.forces.cpu()
     known = forces.isfinite().all(-1).all(-1)

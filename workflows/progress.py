@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Self
 
 from boltzgen_diffclf.errors import BoltzgenError, NotTrustworthyError, RunFailedError
 from boltzgen_diffclf.files import atomic_path
+from workflows.pace import Pace
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -125,7 +126,7 @@ class Progress:
         self._status_file = status_file
         self._plan: dict[str, float] = {}
         self._done: dict[str, float] = {}
-        self._cached: set[str] = set()
+        self._paces: dict[str, Pace] = {}
         self._stage: str | None = None
         self._started = time.monotonic()
         self._last_status = self._last_line = -float("inf")
@@ -154,7 +155,7 @@ class Progress:
         """Yield ``advance(amount)`` for one stage of the plan, of size ``total`` in any unit."""
         if name not in self._plan:
             raise ValueError(f"stage '{name}' is not in the plan: {list(self._plan)}")
-        self._stage, self._done[name] = name, 0.0
+        self._stage, self._done[name], self._paces[name] = name, 0.0, Pace()
         self._write_status("running")
         _log.info("%s: started", name)
         begun = self._last_line = time.monotonic()
@@ -164,6 +165,7 @@ class Progress:
                 if _asked_to_stop.is_set():
                     raise KeyboardInterrupt
                 self._done[name] = min(1.0, self._done[name] + amount / max(total, 1e-300))
+                self._paces[name].tell(time.monotonic(), self._done[name])
                 show(self._done[name])
                 self._tell(name)
 
@@ -174,7 +176,6 @@ class Progress:
     def skip(self, name: str) -> None:
         """Count a stage as done whose result was found in the run folder."""
         self._done[name] = 1.0
-        self._cached.add(name)
         self._write_status("running")
         _log.info("%s: found in the run folder", name)
 
@@ -185,12 +186,20 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Expected seconds to the end at the pace of this process, or None while too little is known."""
-        fresh = self._share({name: done for name, done in self._done.items() if name not in self._cached})
-        left = sum(self._plan.values()) - self._share(self._done)
-        if fresh <= 0.005 * sum(self._plan.values()):
+        """Expected seconds to the end, or None while too little is known.
+
+        The stage at work goes on as it went lately, the others as this process did on the whole.
+        """
+        planned = sum(self._plan.values())
+        here = self._share({name: pace.done_here for name, pace in self._paces.items()})
+        if here <= 0.005 * planned:
             return None
-        return (time.monotonic() - self._started) * left / fresh
+        pace = (time.monotonic() - self._started) / here
+        left = planned - self._share(self._done)
+        at_work = self._paces[self._stage].seconds_left if self._stage in self._paces else None
+        if self._stage is None or at_work is None:
+            return pace * left
+        return at_work + pace * (left - self._plan[self._stage] * (1.0 - self._done[self._stage]))
 
     def _share(self, done: Mapping[str, float]) -> float:
         return sum(self._plan.get(name, 0.0) * part for name, part in done.items())

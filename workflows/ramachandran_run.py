@@ -27,7 +27,7 @@ from workflows.ramachandran_planes import Plane
 from workflows.ramachandran_samples import Sample
 from workflows.sample import SMC, lost_of, sampled
 from workflows.weighted_ensemble import WeightedEnsemble
-from workflows.weighted_sampling import WeightedSampling, WeightedSizes, stages_of
+from workflows.weighted_sampling import WeightedSampling, WeightedSizes, shares_of
 
 SAMPLERS: Mapping[str, str] = {"reverse": "iid", "langevin": "langevin", SMC: SMC}
 """Where samples come from, each with what its metrics begin with."""
@@ -99,10 +99,10 @@ class JudgedRun:
     @property
     def shares(self) -> dict[str, float]:
         """Stages of the run, each with its expected share of the work."""
-        shares = {stage_of_training(self.objective, self.seed): 4.0}
+        shares = {stage_of_training(self.objective, self.seed): 8.0}
         shares |= {self._stage(sampler): 1.0 for sampler in samplers_of(self.config.beads)}
         if self.config.beads == "all":
-            shares |= dict.fromkeys(stages_of(self.name), 2.0)
+            shares |= shares_of(self.name)
         return shares
 
     @property

@@ -134,7 +134,7 @@ def drawn_of(config: SampleConfig, judge: Callable[[Drawn], None] = lambda drawn
     from workflows.sample_reweighted import reweighted
     from workflows.solvation_pipeline import choose_device
     from workflows.trust_generators import check_families, check_intact
-    from workflows.weighted_sampling import stages_of
+    from workflows.weighted_sampling import shares_of
 
     model = load_molecule_model(config.model)
     model.require(system=config.system, state=config.state, beads=config.beads)
@@ -150,7 +150,7 @@ def drawn_of(config: SampleConfig, judge: Callable[[Drawn], None] = lambda drawn
             raise InputError(f"{folder.path} holds samples of another model: choose another --out")
         with processor_settings(folder.remember_threads(lambda: config.threads or os.cpu_count() or 1)):
             plain = [name for name in config.samplers if name != REWEIGHTED]
-            shares = dict.fromkeys(stages_of(REWEIGHTED), 2.0) if REWEIGHTED in config.samplers else {}
+            shares = shares_of(REWEIGHTED) if REWEIGHTED in config.samplers else {}
             folder.progress.plan(dict.fromkeys(plain, 1.0) | shares)
             files: dict[str, Path] = {name: folder.path / f"{name}.h5" for name in plain}
             for name, file in files.items():

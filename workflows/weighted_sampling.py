@@ -71,6 +71,11 @@ def stages_of(name: str) -> tuple[str, str, str]:
     return f"descent-{name}", f"bridge-{name}", f"end-{name}"
 
 
+def shares_of(name: str) -> dict[str, float]:
+    """Return the same stages, each with its share of the work; a plain set of samples is 1."""
+    return dict(zip(stages_of(name), (1.0, 1.0, 4.0), strict=True))
+
+
 class WeightedSampling:
     """One trained model on its way to the true energy of its state, whose bias, if it has one, weights take away.
 
