@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 import systems
@@ -17,7 +17,7 @@ from boltzgen_diffclf.errors import NotTrustworthyError
 from boltzgen_diffclf.samplers.resampling import multinomial
 from systems.store import load_ensemble
 from tests.small_reference import small_reference
-from workflows import sample, sample_reweighted, train, weighted_sampling
+from workflows import sample, train, weighted_sampling
 from workflows.command_line import run_command
 from workflows.sample import SampleConfig
 from workflows.sampling_settings import SAMPLING_PRESETS
@@ -36,12 +36,13 @@ NETWORK = {
     "threads": 1,
     "learning_rate": 1e-6,
 }
-SAMPLES: dict[str, Any] = {"samplers": ("reweighted",), "samples": 24, "reverse_levels": 12, "threads": 1}
-
-
-@pytest.fixture(autouse=True)
-def few_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample_reweighted, "END_MOVES", 2)
+SAMPLES: dict[str, Any] = {
+    "samplers": ("reweighted",),
+    "samples": 24,
+    "reverse_levels": 12,
+    "end_moves": 2,
+    "threads": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +68,7 @@ def some_that_have_weights(trained: Path, folder: Path) -> tuple[SampleConfig, s
     pytest.fail("all of twenty runs descend from mirror images")
 
 
-def test_samples_of_a_model_are_carried_to_the_true_energy_with_their_weights(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_samples_of_a_model_are_carried_to_the_true_energy_with_their_weights(trained: Path, tmp_path: Path) -> None:
     config, drawn = some_that_have_weights(trained, tmp_path)
     frames, (check,) = drawn.samples["reweighted"], drawn.checks
     assert not check.passed
@@ -86,10 +85,7 @@ def test_samples_of_a_model_are_carried_to_the_true_energy_with_their_weights(
         sample.run(config)
     assert torch.equal(sample.drawn_of(config).samples["reweighted"].positions, frames.positions)
     # Without the moves at the end copies lie on each other, with the same weights.
-    still = replace(config, out=shutil.copytree(config.folder, tmp_path / "still"))
-    for file in (still.folder / "stages").glob("end-*"):
-        file.unlink()
-    monkeypatch.setattr(sample_reweighted, "END_MOVES", 0)
+    still = replace(config, out=tmp_path / "still", end_moves=0)
     others = sample.drawn_of(still).samples["reweighted"]
     assert torch.equal(others.group, frames.group)
     with np.load(config.folder / "u_kn.npz") as one, np.load(still.folder / "u_kn.npz") as other:
@@ -122,3 +118,8 @@ def test_beads_have_no_true_energy(reference: Path, tmp_path: Path, capsys: pyte
     assert run_command(SampleConfig, sample.run, program="sample", presets=SAMPLING_PRESETS, argv=words) == 2
     assert "leave reweighted out of --samplers, or train with --beads all" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_moves_at_the_true_energy_are_refused_where_nothing_is_carried_there() -> None:
+    with pytest.raises(ValidationError, match="--end-moves 7 is of --samplers reweighted"):
+        SampleConfig(model=Path("model.safetensors"), end_moves=7)

@@ -97,14 +97,6 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
     particles: Annotated[int, Field(ge=2, description="Weighted samples, of all atoms.")] = PRESETS["quick"][
         "particles"
     ]
-    bridge_keeps: Annotated[
-        float,
-        Field(gt=0, lt=1, description="Share of effective samples that each step towards the true energy keeps."),
-    ] = BRIDGE_KEEPS
-    end_moves: Annotated[
-        int,
-        Field(ge=0, description="Proposals of Hamiltonian Monte Carlo of each of them at the true energy, at the end."),
-    ] = END_MOVES
     tica_lag_frames: Annotated[
         int | None,
         Field(ge=1, description="Lag of TICA [frames] (a fortieth of a walker's frames where not given)."),

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from workflows.command_line import run_command
-from workflows.sampling_settings import SAMPLING_PRESETS, SamplingSettings
+from workflows.sampling_settings import BRIDGE_KEEPS, END_MOVES, SAMPLING_PRESETS, SamplingSettings
 from workflows.shared_settings import STATES, Threads, filled_from_preset
 
 if TYPE_CHECKING:
@@ -69,6 +69,16 @@ class SampleConfig(SamplingSettings):
     @classmethod
     def _fill_from_preset(cls, given: ArgsKwargs) -> ArgsKwargs:
         return filled_from_preset(given, SAMPLING_PRESETS)
+
+    @model_validator(mode="after")
+    def _every_setting_has_a_use(self) -> SampleConfig:
+        for option, value, default in (
+            ("--bridge-keeps", self.bridge_keeps, BRIDGE_KEEPS),
+            ("--end-moves", self.end_moves, END_MOVES),
+        ):
+            if REWEIGHTED not in self.samplers and value != default:
+                raise ValueError(f"{option} {value} is of --samplers {REWEIGHTED}: name it, or leave {option} out")
+        return self
 
     @property
     def folder(self) -> Path:

@@ -12,7 +12,7 @@ from systems.store import load_ensemble
 from workflows.learned_molecule import molecule_of
 from workflows.molecule_sampling import plausible_positions
 from workflows.run_folder import RunFolder
-from workflows.sampling_settings import BRIDGE_KEEPS, END_MOVES, SamplingSettings
+from workflows.sampling_settings import SamplingSettings
 from workflows.trust import Check
 from workflows.trust_generators import check_weights, no_weights
 from workflows.weighted_sampling import WeightedSampling, WeightedSizes
@@ -38,7 +38,12 @@ def reweighted(
     """
     system, levels = molecule_of(model), settings.reverse_levels
     sizes = WeightedSizes(
-        settings.samples, levels, BRIDGE_KEEPS, END_MOVES, settings.resampling, settings.resample_below
+        settings.samples,
+        levels,
+        settings.bridge_keeps,
+        settings.end_moves,
+        settings.resampling,
+        settings.resample_below,
     )
     where = plausible_positions(model, levels, seed, device)
     found = WeightedSampling(model, system, where, sizes, seed, device).run(folder, name)

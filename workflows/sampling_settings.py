@@ -50,6 +50,18 @@ class SamplingSettings:
     resample_below: Annotated[
         float, Field(ge=0, le=1, description="Effective fraction of the particles below which they are resampled.")
     ] = 0.5
+    bridge_keeps: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=1,
+            description="Share of effective samples that each step towards the true energy keeps, of all atoms.",
+        ),
+    ] = BRIDGE_KEEPS
+    end_moves: Annotated[
+        int,
+        Field(ge=0, description="Proposals of Hamiltonian Monte Carlo of each of them at the true energy, at the end."),
+    ] = END_MOVES
     chains: Annotated[int, Field(ge=2, description="Langevin chains.")] = SAMPLING_PRESETS["quick"]["chains"]
     chains_begin: Annotated[
         Literal["one", "samples"],
