@@ -14,13 +14,16 @@ import torch
 import systems
 from benchmarks.packaged_frames import ROUNDED_NM, packaged
 from boltzgen_diffclf.coordinates import remove_mean
+from boltzgen_diffclf.errors import RunFailedError
 from systems.beads import bead_atoms, bead_system
 from systems.packaged import ALL_ATOMS, packaged_frames
 from systems.peptide import peptide
 from systems.store import load_ensemble, write_ensemble
 from systems.user_trajectory import read_frames
 from tests.small_reference import small_reference
+from workflows import reference
 from workflows.molecule_frames import state_frames
+from workflows.reference import ReferenceConfig
 from workflows.train import TrainConfig
 
 
@@ -100,3 +103,17 @@ def test_a_wheel_holds_the_frames_and_what_pages_are_made_of(tmp_path) -> None:
     for page in (root / "workflows" / "report").iterdir():
         if page.suffix in (".html", ".css", ".js"):
             assert f"workflows/report/{page.name}" in held
+
+
+def test_forces_that_those_frames_do_not_have_are_told_before_all_atoms_are_sampled(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def sampled(config: ReferenceConfig) -> None:
+        raise RunFailedError("sampling")
+
+    monkeypatch.setattr(reference, "ensemble_of", sampled)
+    settings = TrainConfig(system="chignolin", beads="ca", temperature_kelvin=340.0)
+    assert ALL_ATOMS in state_frames(settings, ["dsm"]).provenance.settings
+    with pytest.raises(RunFailedError):
+        state_frames(settings, ["dsm", "dsm_tsm"])
+    assert "dsm_tsm learns from forces, which the frames that come with the package do not have" in caplog.text

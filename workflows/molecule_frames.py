@@ -66,10 +66,20 @@ def _frames(
     from workflows.reference import ReferenceConfig, ensemble_of
 
     system.require_state(settings.state)
-    if file is None and not any(map(_learns_from_forces, objectives)):
-        file = packaged_frames(system, settings.beads, state, settings.temperature_kelvin)
-        if file is not None:
-            _log.info("the frames are those that come with the package, %s (--reference FILE for others)", file.name)
+    if file is None:
+        packaged = packaged_frames(system, settings.beads, state, settings.temperature_kelvin)
+        forced = [name for name in objectives if _learns_from_forces(name)]
+        if packaged is not None and forced:
+            _log.warning(
+                "%s learns from forces, which the frames that come with the package do not have: all atoms are sampled "
+                "now, which takes long; leave it out for those frames, in an --out of their own",
+                ", ".join(forced),
+            )
+        elif packaged is not None:
+            _log.info(
+                "the frames are those that come with the package, %s (--reference FILE for others)", packaged.name
+            )
+            file = packaged
     if file is not None:
         return read_frames(file, system, settings.beads, state, settings.temperature_kelvin)
     # The usual ladder has to lead somewhere.
