@@ -69,6 +69,7 @@ class ChainDynamics(FrameSource):
         self.n_groups, self.n_frames = settings.chains, settings.frames_per_chain
         self.n_discarded = settings.equilibration_frames
         self.frame_interval_ps = settings.steps_per_frame * settings.timestep_fs * 1e-3
+        self.device_type = target.device.type
         self._settings, self._exact_target, self._ladder = settings, exact_target, SingleLevel(target)
         self._start = start.to(target.device, target.dtype)
         inverse_mass = thermal_energy_kj_per_mol(temperature_kelvin) / masses[:, None]

@@ -130,7 +130,7 @@ def evaluate(target: Target, positions: Float[Tensor, "frames atoms 3"]) -> Floa
     """Return ``u`` [kT] of positions [nm] in the target's precision, a batch at a time, detached."""
     with torch.no_grad():
         batches = positions.split(_ENERGY_BATCH)
-        return torch.cat([target.energy(batch.to(target.dtype)).cpu() for batch in batches])
+        return torch.cat([target.energy(batch.to(target.device, target.dtype)).cpu() for batch in batches])
 
 
 def reweight(ensemble: ReferenceEnsemble, system: MolecularSystem, state: str) -> Float[Tensor, " frames"]:

@@ -24,6 +24,8 @@ from boltzgen_diffclf.training.molecule_model import (
 )
 from boltzgen_diffclf.training.noised_training import NoisedSizes, NoisedTraining, train_noised
 from boltzgen_diffclf.training.objectives import NOISED_OBJECTIVES
+from systems.chains import ChainDynamics, ChainSettings
+from systems.ensemble import evaluate
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -123,3 +125,12 @@ def test_coordinates_stay_where_they_are_put() -> None:
     y = coordinates.from_cartesian(x)
     assert y.device.type == "cuda"
     assert torch.allclose(coordinates.positions(y), x - x.mean(1, keepdim=True), atol=1e-6)
+
+
+def test_chains_know_where_their_random_stream_lives() -> None:
+    aldp = systems.load("aldp")
+    target = aldp.target("vacuum", temperature_kelvin=300.0, dtype=torch.float32, device="cuda")
+    start = aldp.positions.expand(2, -1, -1)
+    chains = ChainDynamics(target, target, start, aldp.masses, 300.0, 2.0, ChainSettings(2, 1, 1))
+    assert chains.device_type == "cuda"
+    assert evaluate(target, start).device.type == "cpu"

@@ -216,6 +216,17 @@ def test_bar_is_mbar_with_two_states():
     assert swapped.value == pytest.approx(-one.value, abs=1e-9)
 
 
+def test_overlap_is_half_where_states_are_the_same_whatever_their_numbers_of_samples():
+    assert bar(np.zeros(1000), np.zeros(20)).overlap == pytest.approx(0.5)
+    assert bar(np.zeros(1000), np.zeros(1000), n_effective_forward=10.0).overlap == pytest.approx(0.5)
+    assert mbar(np.zeros((3, 120)), np.array([10, 90, 20])).estimate.overlap == pytest.approx(0.5)
+    found = []
+    for n_a, n_b in ((4000, 4000), (8000, 800), (800, 8000)):
+        u_kn, n_k = two_states(np.random.default_rng(7), n_a, n_b)
+        found.append(mbar(u_kn, n_k).estimate.overlap)
+    assert 0.05 < min(found) < max(found) < 1.15 * min(found)
+
+
 def test_grouped_bar_and_mbar_give_the_same_error():
     u_kn, n_k = two_states(np.random.default_rng(6), 1000, 1000)
     labels = block_labels(2000, 40)

@@ -26,7 +26,7 @@ from systems.ensemble import Provenance, ReferenceEnsemble
 from systems.molecular import Fold, MolecularSystem
 from systems.peptide import peptide
 from workflows import trust_generators
-from workflows.ramachandran_folding import folded_starts, folding_of
+from workflows.ramachandran_folding import FoldedStarts, folded_starts, folding_of
 from workflows.ramachandran_measures import Judge, own_metrics
 from workflows.ramachandran_samples import Sample
 from workflows.ramachandran_slow import features_of, slow_plane
@@ -77,6 +77,9 @@ def test_walkers_that_have_not_met_are_told() -> None:
     assert not trust_generators.check_fold([0.9, 0.8, 0.85], [0.1, 0.2, 0.15], 1.0).passed
     assert not trust_generators.check_fold([1.0, 1.0], [0.0], math.inf).passed
     assert not trust_generators.check_fold([0.5, 0.6], [0.6, 0.5], 1.3).passed
+    short = FoldedStarts(np.array([[1, 0, 1], [0, 1, 1]], dtype=np.bool_), 1.0)
+    assert "split R-hat inf" in short.check().sentence
+    assert not short.check().passed
     alone = trust_generators.check_fold([0.9, 0.8], [], 1.0)
     assert not alone.passed
     assert "all 2 walkers of the reference are folded in their first frame" in alone.sentence
@@ -131,7 +134,12 @@ def test_folding_of_a_reference_and_of_weighted_samples(chain: MolecularSystem) 
     assert found.free_energy.value == pytest.approx(math.log(25 / 7))
     inside = np.array([[1, 0, 1, 0], [1, 0, 0, 0]] + [[0] * 4] * 4 + [[0, 1, 0, 0], [0, 1, 1, 1]]).ravel() == 1
     weighted = Sample("reweighted", cut, log_w=np.where(inside, math.log(25 / 7), 0.0))
-    metrics = {row.metric: row.value for row in judge.measure(weighted, judge.look_at(weighted))}
+    rows = list(judge.measure(weighted, judge.look_at(weighted)))
+    metrics = {row.metric: row.value for row in rows}
+    # The frames that judge are the same for all seeds, whose mean knows no more than they.
+    (contacts_apart,) = (row for row in rows if row.metric == "reweighted_contact_difference")
+    assert contacts_apart.stderr == 0
+    assert contacts_apart.shared == contacts_apart.error > 0
     assert metrics["reweighted_folded_fraction"] == pytest.approx(0.5)
     assert metrics["reweighted_folding_delta_f"] == pytest.approx(0.0, abs=1e-9)
     assert {"reweighted_contact_difference", "reweighted_distance_js", "reweighted_rmsd_js"} <= metrics.keys()

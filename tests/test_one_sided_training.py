@@ -16,7 +16,7 @@ from torch import Tensor
 
 from boltzgen_diffclf.data_energy import DataEnergyModel
 from boltzgen_diffclf.data_gaussian import DataGaussian
-from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.errors import InputError, TrainingDivergedError
 from boltzgen_diffclf.losses import target_score_matching_loss
 from boltzgen_diffclf.nets import MlpEnergyNet, MultiLevelNet, SquashedMlpTrunk, WellEnergyNet
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
@@ -243,6 +243,10 @@ def test_profiling_finds_the_constants_of_the_energies() -> None:
     # A fresh energy of Gaussian data is normalised at every level: F must vanish.
     profile_curve(model, data, Setting(PATH, LEVELS.double()), 2000, named_generator(1, "profile"))
     assert float(model.free_energy(LEVELS.double()).detach().abs().max()) < 0.1
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, math.nan)
+    with pytest.raises(TrainingDivergedError, match=r"no level free energies \(.*lower the learning rate"):
+        profile_curve(model, data, Setting(PATH, LEVELS.double()), 2000, named_generator(1, "profile"))
 
 
 def test_measures_are_perfect_for_a_perfect_model() -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from tests.small_reference import small_reference
 from workflows import ramachandran
 from workflows.ramachandran import RamachandranConfig
 from workflows.ramachandran_measures import Judge, Measured
-from workflows.ramachandran_pipeline import mean, unlearned
+from workflows.ramachandran_pipeline import judging, mean, unlearned
 from workflows.ramachandran_planes import torsion_planes
 from workflows.ramachandran_run import Drawn, JudgedRun, Shown
 from workflows.ramachandran_samples import Sample
@@ -327,6 +328,16 @@ def test_what_was_not_learned_from_judges(frames: ReferenceEnsemble) -> None:
     judged = unlearned(frames, frames.disjoint_groups(2)[0])
     assert sorted(judged.group.unique().tolist()) == [4, 5, 6, 7]
     assert torch.equal(judged.positions, frames.disjoint_groups(2)[1].positions)
+    # Another file of the same frames, its walkers counted otherwise.
+    copied = replace(frames, positions=frames.positions.clone(), group=frames.group + 100)
+    judged = unlearned(copied, frames.disjoint_groups(2)[0])
+    assert sorted(judged.group.unique().tolist()) == [104, 105, 106, 107]
+
+
+def test_a_reference_that_was_learned_from_to_its_last_walker_does_not_judge(frames: ReferenceEnsemble) -> None:
+    stages = SimpleNamespace(training=frames)
+    with pytest.raises(InputError, match="nothing is left to judge by: leave --frames out"):
+        judging(stages, "implicit", frames, replace(frames, positions=frames.positions.clone()))
 
 
 def test_frames_of_too_few_walkers_are_refused_before_a_training(tmp_path: Path) -> None:

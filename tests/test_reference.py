@@ -547,13 +547,18 @@ def test_the_command_goes_on_with_a_run_that_is_done(tmp_path):
         "threads": 1,
     }
     first, second = (ReferenceConfig(state="vacuum", out=tmp_path, frames_per_walker=n, **sizes) for n in (3, 5))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
     before, after = ensemble_of(first).positions, ensemble_of(second).positions
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
     assert (len(before), len(after)) == (6, 10)
     assert torch.equal(after[:6], before)
     with pytest.raises(NotTrustworthyError, match=r"R-hat .*limit 1.1\).*frames that are kept"):
         run(second)
     status = json.loads((tmp_path / "status.json").read_text())
     assert (status["state"], status["exit_code"]) == ("not trustworthy", 3)
+    assert (status["stage"], status["fraction"]) == ("reference vacuum", 1.0)
     assert "R-hat" in status["message"]
     with pytest.raises(NotTrustworthyError, match="too few to tell whether walkers agree"):
         run(replace(first, out=tmp_path / "short"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import openmm
@@ -14,6 +15,7 @@ from openmm import app, unit
 
 import systems
 from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.estimators import Estimate
 from boltzgen_diffclf.streams import named_generator
 from systems.conformer_pair import conformer_pair
 from systems.conformers import basin_free_energy
@@ -25,6 +27,7 @@ from systems.peptide import peptide
 from systems.reference import ReferenceSettings, generate
 from systems.store import write_ensemble
 from tests.test_solvation import finish
+from workflows import solvation_learned
 from workflows.run_start import open_run_folder
 from workflows.solvation import SolvationConfig
 from workflows.solvation_classical import classical
@@ -233,3 +236,18 @@ def test_conformers_end_to_end_with_the_reasons_on_the_page(tmp_path: Path):
     assert "Free energy between conformers of aldp at" in page
     assert "B is phi in (0, 2.15) rad, A all the rest of vacuum" in page
     assert "the states share no configuration" in page
+
+
+def test_the_exact_ends_have_a_sampling_error_and_a_cost_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    apart = Estimate(1.0, math.inf, 0.0, 0.0, "MBAR")
+    monkeypatch.setattr(solvation_learned, "exact_end_classes", lambda model, data, stride: (apart, np.eye(3)))
+    pools = SimpleNamespace(evaluation=SimpleNamespace(y=torch.zeros(9, 50, 4)))
+    integral = {
+        "value": 1.1, "sampling_stderr": 0.01, "energy_evaluations": 5, "network_evaluations": 7, "seconds": 2.0
+    }  # fmt: skip
+    facts = {"dsm_diffclf": integral}
+    solvation_learned._keep_classifier({}, facts, None, pools)
+    found = facts["exact_ends"]
+    assert (found["value"], found["sampling_stderr"]) == (1.0, math.inf)
+    assert (found["energy_evaluations"], found["network_evaluations"]) == (5, 7 + 3 * 3 * 50)
+    assert found["seconds"] >= 2.0

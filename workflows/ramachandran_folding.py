@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,9 +78,9 @@ class FoldedStarts:
     def check(self) -> trust.Check:
         """Return the gate on walkers from both starts agreeing."""
         folded, unfolded = self.fractions
-        return trust_generators.check_fold(
-            folded.tolist(), unfolded.tolist(), split_r_hat(self.folded.astype(np.float64))
-        )
+        # Halves of fewer frames have no variance, and show nothing.
+        r_hat = split_r_hat(self.folded.astype(np.float64)) if self.folded.shape[1] >= 4 else math.inf
+        return trust_generators.check_fold(folded.tolist(), unfolded.tolist(), r_hat)
 
     @property
     def by_start(self) -> dict[str, Float[np.ndarray, " frames"]]:

@@ -51,7 +51,7 @@ class Measured(NamedTuple):
         value: the number.
         noise_floor: what frames of the reference score in place of the samples.
         stderr: of the value; of what it is above its floor where it has one.
-        shared: error of the frames that a network has learned from, which all seeds have in common.
+        shared: error that all seeds have in common, of the frames that were learned from or of those that judge.
     """
 
     metric: str
@@ -212,7 +212,8 @@ class Judge:
         """Return a distance of a sample from the reference beside that of the reference from itself."""
         generator, groups = self._generator(f"{sample.label} {name}"), self.reference.frames.group.numpy()
         found = divergence_above_floor(divergence, ours, theirs, groups, generator, sample.log_w)
-        return Measured(f"{sample.label}_{name}", found.value, found.floor, found.stderr)
+        # From halving to halving of the reference, which is one and the same for all seeds.
+        return Measured(f"{sample.label}_{name}", found.value, found.floor, 0.0, shared=found.stderr)
 
     def _geometry(self, sample: Sample) -> Iterator[Measured]:
         """Yield the mean divergence [nats] of bond lengths, angles and energies from one half of the reference."""

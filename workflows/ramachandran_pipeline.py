@@ -117,7 +117,10 @@ def judging(
         stages: of the frames that are learned from.
         state: without a bias.
         frames: of which these are half, perhaps those of the reference.
-        reference: frames of the state.
+        reference: frames of the state; walkers that were learned from do not judge.
+
+    Raises:
+        InputError: none of them was not learned from.
     """
     if reference is None:
         held_out = stages.held_out
@@ -128,7 +131,12 @@ def judging(
             float(effective_sample_size(frames_of_walkers.log())), held_out.n_groups
         )
         return Judging(drawn, held_out, frames, trust.failures([left, *_walkers_agree(held_out)]))
-    judged = unlearned(reference, stages.training) if frames is reference else reference
+    judged = unlearned(reference, stages.training)
+    if len(judged) == 0:
+        raise InputError(
+            "every walker of the reference has frames that are learned from, and nothing is left to judge by: leave "
+            "--frames out, so that half of the walkers judge, or give other frames"
+        )
     return Judging(judged, judged, reference)
 
 
@@ -138,8 +146,10 @@ def _walkers_agree(frames: ReferenceEnsemble) -> Iterator[trust.Check]:
 
 
 def unlearned(reference: ReferenceEnsemble, training: ReferenceEnsemble) -> ReferenceEnsemble:
-    """Return the frames of the groups that were not learned from."""
-    return reference.select((~torch.isin(reference.group, training.group)).nonzero()[:, 0])
+    """Return the frames of the walkers of which no frame was learned from."""
+    learned = {frame.tobytes() for frame in training.positions.numpy()}
+    seen = torch.tensor([frame.tobytes() in learned for frame in reference.positions.numpy()])
+    return reference.select((~torch.isin(reference.group, reference.group[seen])).nonzero()[:, 0])
 
 
 def compute(

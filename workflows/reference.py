@@ -186,19 +186,18 @@ def ensemble_of(
     import torch
 
     from systems.recording import LENGTH
-    from workflows.progress import Progress
+    from workflows.processor import processor_settings
     from workflows.run_start import FREE_SETTINGS, open_run_folder
 
     system = config.source.load()
     system.require_state(config.state)
-    free, status = FREE_SETTINGS | {LENGTH}, config.folder / "status.json"
-    with open_run_folder(config.folder, config, free) as folder, Progress(status) as progress:
+    with open_run_folder(config.folder, config, FREE_SETTINGS | {LENGTH}) as folder:
         keep_system(folder, system)
         threads = folder.remember_threads(lambda: config.threads or torch.get_num_threads())
-        torch.set_num_threads(threads)
         path, stage = folder.path / f"{config.sampled_state}.h5", f"reference {config.sampled_state}"
-        progress.plan({stage: 1.0})
-        with progress.stage(stage, total=config.equilibration_frames + config.frames_per_walker) as advance:
+        folder.progress.plan({stage: 1.0})
+        frames = config.equilibration_frames + config.frames_per_walker
+        with processor_settings(threads), folder.progress.stage(stage, total=frames) as advance:
             ensemble = _sample(config, system, path, threads, advance)
         print("\n".join(summary(ensemble, path)))
         judge(ensemble)

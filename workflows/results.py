@@ -29,7 +29,7 @@ legs.*.reasons                      [string]       why this leg names no headlin
 legs.*.estimators                   object         estimator name to row
 legs.*.estimators.*.value_kT        number|null    F_B - F_A
 legs.*.estimators.*.stderr_kT       number|null    standard error over seeds and groups of walkers
-legs.*.estimators.*.overlap         number|null    smallest neighbour element of the MBAR overlap matrix; null: TI
+legs.*.estimators.*.overlap         number|null    of neighbours that share least, ½ where they are the same; null: TI
 legs.*.estimators.*.n_effective     number|null    effective samples, as this family of rows counts them (page)
 legs.*.estimators.*.energy_evaluations integer     configurations whose true energy was computed
 legs.*.estimators.*.network_evaluations integer    configurations passed through a network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from boltzgen_diffclf.free_energy.learned import (
     build_pools,
     exact_end_classes,
     integrate,
+    strided,
     train_replicate,
     untrained_model,
 )
@@ -117,13 +119,11 @@ def _keep_classifier(arrays: dict[str, np.ndarray], facts: dict[str, Any], model
         estimate, arrays["exact_ends.overlap"] = exact_end_classes(model, pools.evaluation, EXACT_END_STRIDE)
         return estimate
 
+    begun = time.monotonic()
     estimate = estimate_or_none(classify, "exact_ends")
-    facts["exact_ends"] = {
-        **facts["dsm_diffclf"],
-        "value": estimate.value,
-        "overlap": estimate.overlap,
-        "n_effective": estimate.n_effective,
-    }
+    n_levels, pool, _ = pools.evaluation.y.shape
+    matrix = pool * len(strided(n_levels, EXACT_END_STRIDE)) ** 2
+    facts["exact_ends"] = _after_training(facts, estimate, Cost(0, matrix, time.monotonic() - begun))
 
 
 def _keep_relaxed(

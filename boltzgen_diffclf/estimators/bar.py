@@ -45,8 +45,9 @@ def bar(
         n_bootstrap: number of bootstrap replicates.
 
     Returns:
-        ``overlap`` is the smaller off-diagonal element of the two-state MBAR overlap matrix. ``n_effective`` is
-        the number of independent works that would give this standard error.
+        ``overlap`` is the off-diagonal element of the MBAR overlap matrix that equal numbers of samples would have,
+        ½ where both states are the same. ``n_effective`` is the number of independent works that would give this
+        standard error.
 
     Raises:
         InputError: on NaN, on ``-inf``, or without works of both directions.
@@ -74,7 +75,8 @@ def bar(
         )
         grouped = float(np.std(replicates, ddof=1)) if np.isfinite(replicates).all() else float("inf")
         n_effective, stderr = correlated_size(n_effective, stderr, grouped), grouped
-    return Estimate(value, stderr, shared / max(size_forward, size_reverse), n_effective, "BAR")
+    overlap = _equal_overlap((argument_forward, argument_reverse), (size_forward, size_reverse))
+    return Estimate(value, stderr, overlap, n_effective, "BAR")
 
 
 def bar_influence(
@@ -166,6 +168,17 @@ def _asymptotic_stderr(shared: float, size_forward: float, size_reverse: float) 
 
 def _mean_product(argument: Float[np.ndarray, " samples"]) -> float:
     return float(np.exp(log_expit(argument) + log_expit(-argument)).mean())
+
+
+def _equal_overlap(
+    arguments: tuple[Float[np.ndarray, " forward"], Float[np.ndarray, " reverse"]], sizes: tuple[float, float]
+) -> float:
+    """Return ``E_A[p_B / (p_A + p_B)]`` from the samples of both: their posteriors, the sizes taken out."""
+    found = 0.0
+    for argument, own, other in zip(arguments, sizes, sizes[::-1], strict=True):
+        of_own, of_other = expit(argument), expit(-argument)
+        found += own * float(np.mean(of_own * of_other / (of_own * other + of_other * own)))
+    return found
 
 
 def _bootstrap(

@@ -13,7 +13,8 @@ class Estimate:
     Attributes:
         value: F_B - F_A [kT].
         stderr: standard error [kT].
-        overlap: smallest neighbour element of the MBAR overlap matrix, or None where it has no meaning (TI).
+        overlap: of the neighbours that share least, the MBAR overlap element of the two alone at equal numbers of
+            samples, ½ where they are the same; None where it has no meaning (TI).
         n_effective: effective number of independent samples.
         method: name of the estimator.
     """

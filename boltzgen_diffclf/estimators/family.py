@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.estimate import Estimate
 from boltzgen_diffclf.estimators.groups import correlated_size
-from boltzgen_diffclf.estimators.mbar import mbar, replicate_shift, resample_groups
+from boltzgen_diffclf.estimators.mbar import equal_overlap, mbar, replicate_shift, resample_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +22,7 @@ class Family:
         free_energies: of every state [kT], the first sampled one zero.
         replicates: the same of every bootstrap replicate.
         weights: of every sample in every state, each row summing to one.
-        overlap_matrix: ``[i, j]`` is ``sum_n W_i W_j / (W_i + W_j)``, what the MBAR overlap matrix of the two states
-            alone would hold at equal numbers of samples: one half where they are the same, rows not normalised.
+        overlap_matrix: :func:`~boltzgen_diffclf.estimators.mbar.equal_overlap` of each pair of states.
     """
 
     free_energies: Float[np.ndarray, " states"]
@@ -92,15 +91,5 @@ def mbar_family(
         scale = np.bincount(origin, weight, minlength=len(counts)) * np.exp(shift)
         reached = density @ (weight / (scale @ density[sampled]))
         replicates.append(free_energies - np.log(reached))
-    return Family(free_energies, np.array(replicates), density, _equal_overlap(density))
-
-
-def _equal_overlap(weights: Float[np.ndarray, "states samples"]) -> Float[np.ndarray, "states states"]:
-    n = len(weights)
-    matrix = np.zeros((n, n))
-    for i in range(n):
-        for j in range(n):
-            total = weights[i] + weights[j]
-            product = weights[i] * weights[j]
-            matrix[i, j] = np.divide(product, total, out=np.zeros_like(total), where=total > 0).sum()
-    return matrix
+    overlap = np.array([[equal_overlap(one, other) for other in density] for one in density])
+    return Family(free_energies, np.array(replicates), density, overlap)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -73,8 +74,8 @@ def mbar(
         n_bootstrap: number of bootstrap replicates.
 
     Returns:
-        ``estimate.overlap`` is the smallest neighbour element of the overlap matrix; ``estimate.n_effective`` the
-        number of independent samples that would give this standard error.
+        ``estimate.overlap`` is the smallest :func:`equal_overlap` of neighbours; ``estimate.n_effective`` the number of
+        independent samples that would give this standard error.
 
     Raises:
         InputError: on NaN, on a sample that is impossible in its own state, or counts that do not fit.
@@ -107,12 +108,18 @@ def mbar(
             grouped = _bootstrap_covariance(posterior / counts[:, None], origin, weights)
         n_effective = correlated_size(n_effective, np.sqrt(covariance[-1, -1]), np.sqrt(grouped[-1, -1]))
         covariance = grouped
-    overlap_matrix = shared / counts[:, None]
-    neighbours = min(np.diagonal(overlap_matrix, 1).min(), np.diagonal(overlap_matrix, -1).min())
-    estimate = Estimate(
-        float(free_energies[-1]), float(np.sqrt(covariance[-1, -1])), float(neighbours), n_effective, "MBAR"
-    )
-    return MbarResult(free_energies, covariance, overlap_matrix, estimate)
+    overlap = min(equal_overlap(*neighbours) for neighbours in pairwise(posterior / counts[:, None]))
+    estimate = Estimate(float(free_energies[-1]), float(np.sqrt(covariance[-1, -1])), overlap, n_effective, "MBAR")
+    return MbarResult(free_energies, covariance, shared / counts[:, None], estimate)
+
+
+def equal_overlap(one: Float[np.ndarray, " samples"], other: Float[np.ndarray, " samples"]) -> float:
+    """Return the overlap of two states whose weights of all samples sum to one each, ½ where they are the same.
+
+    ``sum_n W_i W_j / (W_i + W_j)``: what the MBAR overlap matrix of these two alone holds at equal numbers of samples.
+    """
+    total = one + other
+    return float(np.divide(one * other, total, out=np.zeros_like(total), where=total > 0).sum())
 
 
 def _check_energies(

@@ -18,8 +18,9 @@ _ONE_SIGMA = math.erf(math.sqrt(0.5))
 def combine_replicates(replicates: Sequence[Estimate], method: str) -> Estimate:
     """Return the mean of independent replicates, with the error that their scatter shows.
 
-    A replicate is a whole repetition: its own training seed and its own, disjoint group of walkers. The standard
-    error is ``sd / sqrt(S)`` times Student's factor, so that value +- stderr covers 68.27 % also for few
+    A replicate is a whole repetition: its own training seed, and its own, disjoint group of walkers to learn from.
+    Judged on the walkers that the next one learns from, replicates are not wholly independent, which the error does
+    not know. It is ``sd / sqrt(S)`` times Student's factor, so that value +- stderr covers 68.27 % also for few
     replicates (S = 3: 1.32; S = 2: 1.84). The replicates' own error bars do not enter: training is outside them.
 
     Returns:

@@ -16,6 +16,7 @@ from boltzgen_diffclf.coordinates import (
     torsion_cost,
 )
 from boltzgen_diffclf.energy import Ends, end_values
+from boltzgen_diffclf.free_energy.ceilings import ceiling_of
 from boltzgen_diffclf.free_energy.path_pool import PathSpace
 from boltzgen_diffclf.paths import StochasticInterpolant
 from boltzgen_diffclf.target import Target, TransformedTarget
@@ -25,12 +26,6 @@ TORSION_NOISE = 0.4
 
 ROTATABLE = 0.4
 """Circular standard deviation [rad] of both ends together above which a torsion is paired by transport."""
-
-
-CEILING_QUANTILE = 0.99
-"""Of the energies of a state's own frames: what lies above is softened between the ends."""
-
-_CHUNK = 8192
 
 
 class InternalSpace(PathSpace):
@@ -69,12 +64,10 @@ class InternalSpace(PathSpace):
         self.transported = self.scaled.is_periodic & (internal.symmetry == 1) & (_circular_spread(pooled) > ROTATABLE)
         self.target_a = TransformedTarget(target_a, self.scaled, self.dimension)
         self.target_b = TransformedTarget(target_b, self.scaled, self.dimension)
-        self.ceilings = self._ceiling(self.target_a, frames_a), self._ceiling(self.target_b, frames_b)
-
-    def _ceiling(self, target: Target, frames: Float[Tensor, "frames atoms 3"]) -> float:
-        with torch.no_grad():
-            energies = torch.cat([target.energy(self.encode(part)) for part in frames.split(_CHUNK)])
-        return float(energies.quantile(CEILING_QUANTILE))
+        self.ceilings = (
+            ceiling_of(self.target_a, self.encode(frames_a)),
+            ceiling_of(self.target_b, self.encode(frames_b)),
+        )
 
     def pair(
         self, x_0: Float[Tensor, "n atoms 3"], x_1: Float[Tensor, "n atoms 3"]

@@ -122,7 +122,7 @@ def _chosen_levels(data: PathData, settings: RelaxationSettings) -> Int[Tensor, 
             f"the pool holds {n_levels} levels of {pool} configurations, and {settings.levels} of "
             f"{settings.configurations} are wanted; use fewer, or a larger evaluation pool"
         )
-    return torch.linspace(0, n_levels - 1, settings.levels, dtype=torch.float64).round().long().to(data.y.device)
+    return torch.linspace(0, n_levels - 1, settings.levels, dtype=torch.float64).round().long()
 
 
 def _relax(

@@ -10,12 +10,10 @@ from torch import Tensor
 
 from boltzgen_diffclf.coordinates import pair_by_transport
 from boltzgen_diffclf.energy import Ends, end_values
+from boltzgen_diffclf.free_energy.ceilings import ceiling_of
 from boltzgen_diffclf.free_energy.path_pool import PathSpace
 from boltzgen_diffclf.paths import StochasticInterpolant
 from boltzgen_diffclf.target import Target
-
-CEILING_QUANTILE = 0.99
-"""Of the energies of a state's own samples: what lies above may be softened between the ends."""
 
 _CHUNK = 8192
 
@@ -57,7 +55,7 @@ class VectorSpace(PathSpace):
         self.path = StochasticInterpolant((noise * within).repeat(self.dimension), self.dimension)
         self.target_a, self.target_b = target_a, target_b
         self.transport, self.anchored = transport, anchored
-        self.ceilings = _ceiling(target_a, samples_a), _ceiling(target_b, samples_b)
+        self.ceilings = ceiling_of(target_a, samples_a), ceiling_of(target_b, samples_b)
 
     def pair(
         self, x_0: Float[Tensor, "n dim"], x_1: Float[Tensor, "n dim"]
@@ -92,9 +90,3 @@ class VectorSpace(PathSpace):
     def pair_forces(self, x_0: Float[Tensor, "n dim"], x_1: Float[Tensor, "n dim"]) -> Float[Tensor, "n 2 dim"]:
         """See :meth:`PathSpace.pair_forces`; zeros: no objective asks for them."""
         return x_0.new_zeros(1).expand(len(x_0), 2, self.dimension)
-
-
-def _ceiling(target: Target, samples: Float[Tensor, "samples dim"]) -> float:
-    with torch.no_grad():
-        energies = torch.cat([target.energy(part) for part in samples.split(_CHUNK)])
-    return float(energies.quantile(CEILING_QUANTILE))

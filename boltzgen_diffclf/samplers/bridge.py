@@ -166,7 +166,7 @@ class Bridge:
         return after, BridgeInfo(chosen.effective_sample_size, acceptance)
 
     def _between(self, progress: float) -> Ladder:
-        # At its ends the line would multiply an energy by zero that may be infinite.
+        # At its ends one of the two energies is not asked for.
         if progress in (0.0, 1.0):
             return SingleLevel(self.target if progress else self.origin)
         return LinearLadder(self.origin, self.target, [progress])

@@ -284,7 +284,8 @@ def tune_step_size(
 ) -> Float[Tensor, " levels"]:
     """Return step sizes nearer to the wanted acceptance; levels without walkers keep theirs.
 
-    Only for the burn-in: steps that follow the walkers no longer leave the target invariant.
+    Steps that follow the walkers they move no longer leave the target quite invariant: for the burn-in, or between the
+    levels of many particles, where they follow the level before.
 
     Args:
         step_size: one a level.

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boltzgen_diffclf.energy import TimeEnergy
+from boltzgen_diffclf.errors import InputError, NotTrustworthyError, TrainingDivergedError
 from boltzgen_diffclf.estimators.profile import chained_free_energies
 from boltzgen_diffclf.noised_energy import NoisedEnergyModel
 from boltzgen_diffclf.paths import accumulated_length, fisher_information
@@ -31,10 +32,18 @@ def profile_curve(
         setting: path and levels.
         pool: samples a level.
         generator: a CPU stream.
+
+    Raises:
+        TrainingDivergedError: the energies are no numbers, or neighbouring levels share nothing under them.
     """
     y = _pool_of_every_level(data, setting, pool, generator)
     with torch.no_grad():
-        curve = chained_free_energies(*neighbour_energies(model, y, setting.levels))
+        try:
+            curve = chained_free_energies(*neighbour_energies(model, y, setting.levels))
+        except (InputError, NotTrustworthyError) as error:
+            raise TrainingDivergedError(
+                f"training diverged: its energies have no level free energies ({error}); lower the learning rate"
+            ) from error
         model.curve.values.copy_(torch.as_tensor(curve))
 
 

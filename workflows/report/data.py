@@ -42,7 +42,7 @@ class LegFigures:
 
     Attributes:
         work: pairs of work distributions, one panel each.
-        overlap: MBAR overlap matrix, rows summing to one.
+        overlap: of each pair of states, ½ where both are the same.
         overlap_labels: names of its states.
         integrands: TI integrands, drawn into one panel.
     """

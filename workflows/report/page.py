@@ -30,8 +30,8 @@ CAPTIONS = {
     "and three standard errors of the classical yardstick.",
     "work": "Work in both directions. The two densities cross where the work equals F(B) − F(A); where they "
     "hardly touch, no error bar can be believed.",
-    "overlap": "MBAR overlap: the probability that a sample drawn in one state belongs to another. The smallest "
-    "element next to the diagonal is the overlap quoted in the table.",
+    "overlap": "What each pair of states shares: the MBAR overlap element of the two alone at equal numbers of "
+    "samples, ½ where they are the same. The table quotes the weakest link of the way from one end to the other.",
     "integrand": "The integrand of thermodynamic integration with a band of two standard errors; its area is "
     "F(B) − F(A).",
     "training": "Loss on training batches and on held-out frames, the single losses, and the learned difference "
