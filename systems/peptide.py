@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
+import mdtraj
+import numpy as np
 import openmm
 from jaxtyping import Float
 from openmm import app, unit
@@ -21,6 +24,11 @@ Torsions = Mapping[str, Mapping[int, float]]
 """Degrees by torsion (``phi``, ``psi``, ``omega``, ``chi1``, ``chi2``) and residue, counted from 1 with the caps."""
 
 _FrozenTorsions = tuple[tuple[str, tuple[tuple[int, float], ...]], ...]
+
+FAR_DEGREES = 30.0
+"""From a torsion that was asked for, beyond which a user is told where it went."""
+
+_log = logging.getLogger(__name__)
 
 
 def peptide(
@@ -50,6 +58,8 @@ def peptide(
     """
     require_force_field(forcefield, solvent)
     topology, positions, states = _minimised_peptide(sequence, forcefield, solvent, _frozen(torsions or {}))
+    for moved in _moved_torsions(topology, positions, torsions or {}):
+        _log.warning("%s", moved)
     named = backbone_torsions(topology)
     return solvation_system(
         name or peptide_name(sequence, forcefield, solvent),
@@ -84,6 +94,21 @@ def _minimised_peptide(
     states = parametrised_states(topology, forcefield, solvent)
     positions = minimised(states.get("implicit", states["vacuum"]), built)
     return topology, positions_from_quantity(positions), states
+
+
+def _moved_torsions(topology: app.Topology, positions: Float[Tensor, "atoms 3"], torsions: Torsions) -> Iterator[str]:
+    """Yield a sentence for every torsion that the minimisation has turned far from where it was asked for."""
+    frame = mdtraj.Trajectory(positions.numpy()[None], mdtraj.Topology.from_openmm(topology))
+    for torsion, wanted in torsions.items():
+        several, angles = getattr(mdtraj, f"compute_{torsion}")(frame)
+        for (_, second, _, _), angle in zip(several, np.degrees(angles[0]), strict=True):
+            residue = frame.topology.atom(second).residue
+            asked = wanted.get(residue.index + 1)
+            if asked is not None and abs((angle - asked + 180.0) % 360.0 - 180.0) > FAR_DEGREES:
+                yield (
+                    f"{torsion} of {residue} was asked for at {asked:g} degrees, where it does not stay: the first "
+                    f"configuration, its energy minimised, has it at {angle:.0f}"
+                )
 
 
 def _frozen(torsions: Torsions) -> _FrozenTorsions:

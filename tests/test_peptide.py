@@ -231,3 +231,12 @@ def test_chignolin_keeps_the_shape_of_the_crystal_when_it_is_minimised(name, cap
     assert (chain[alphas[0]] - chain[alphas[-1]]).norm() > 2.5
     for state in system.states:
         read_system(system.openmm_system(state))
+
+
+def test_torsions_that_do_not_stay_where_they_were_asked_for_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    peptide("ACE-ALA-NME", torsions={"phi": {2: 0.0}, "psi": {2: 150.0}})
+    (told,) = caplog.messages
+    assert told.startswith("phi of ALA2 was asked for at 0 degrees, where it does not stay")
+    caplog.clear()
+    peptide("ACE-VAL-NME", torsions={"omega": {1: 180.0, 2: 0.0}, "chi1": {2: 60.0}})
+    assert not caplog.messages
