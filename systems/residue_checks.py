@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import math
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ def require_peptides(path: Path, topology: app.Topology, positions: unit.Quantit
     _require_whole_disulfides(path, topology, called)
     require_possible_bonds(path, topology, positions, _LONGEST_BOND_NM)
     _tell_other_hands(path, topology, positions)
+    _tell_neutral_amines(path, topology)
 
 
 def told(residue: app.topology.Residue) -> str:
@@ -120,6 +122,26 @@ def _tell_other_hands(path: Path, topology: app.Topology, positions: unit.Quanti
                     path,
                     told(residue),
                 )
+
+
+def _tell_neutral_amines(path: Path, topology: app.Topology) -> None:
+    firsts = {next(chain.residues()) for chain in topology.chains()}
+    hydrogens = collections.Counter(
+        one.residue
+        for bond in topology.bonds()
+        for one, other in (bond, reversed(bond))
+        if one.name == "N" and other.element is app.element.hydrogen
+    )
+    for residue in topology.residues():
+        charged = 2 if residue.name == "PRO" else 3
+        if residue in firsts and residue.name != FIRST_CAP and 0 < hydrogens[residue] < charged:
+            _log.warning(
+                "%s: %s has %d hydrogens on its N; ends are charged here, and it gets %d (add ACE for one that is not)",
+                path,
+                told(residue),
+                hydrogens[residue],
+                charged,
+            )
 
 
 def require_possible_bonds(

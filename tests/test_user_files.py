@@ -112,6 +112,17 @@ def test_an_acid_end_that_is_not_charged_is_named(tmp_path):
         charge_of(path)
 
 
+def test_a_proton_that_an_amine_gets_is_told(tmp_path, caplog):
+    path = tmp_path / "a.pdb"
+    lines = written(path, "AG")
+    with caplog.at_level(logging.WARNING):
+        charged = charge_of(path)
+        assert not caplog.records
+        path.write_text("".join(line for line in lines if line[12:16].strip() != "H3"))
+        assert charge_of(path) == charged
+    assert "residue ALA 1 of chain A has 2 hydrogens on its N; ends are charged here, and it gets 3" in caplog.text
+
+
 def test_the_hand_of_a_residue_is_told_where_its_name_says_another(tmp_path, caplog):
     path = tmp_path / "a.pdb"
     lines = [line for line in written(path, "ACE-ALA-SER-NME") if line[:4] != "TER " and line[76:78] != " H"]
