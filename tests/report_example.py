@@ -94,7 +94,7 @@ def report(reasons: tuple[str, ...] = ()) -> ReportData:
             Integrand("no network", levels, mean + 3 * levels * (1 - levels), np.full(21, 0.15)),
         ),
     )
-    two = LegFigures((work,), np.array([[0.96, 0.04], [0.04, 0.96]]), ("nonpolar", "implicit"))
+    two = LegFigures((work,), np.array([[0.5, 0.04], [0.04, 0.5]]), ("nonpolar", "implicit"))
     return ReportData(
         result(reasons),
         {"total": figures, "polar": two},
@@ -105,8 +105,7 @@ def report(reasons: tuple[str, ...] = ()) -> ReportData:
 
 def _overlap(n_levels: int) -> np.ndarray:
     distance = np.abs(np.subtract.outer(np.arange(n_levels), np.arange(n_levels)))
-    overlap = np.exp(-0.9 * distance)
-    return overlap / overlap.sum(1, keepdims=True)
+    return 0.5 * np.exp(-0.9 * distance)
 
 
 def _curves(draws: np.random.Generator) -> TrainingCurves:

@@ -102,7 +102,7 @@ def test_a_killed_training_ends_in_the_same_model(
         patch.setattr(MoleculeModel, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             train.run(config)
-    (kept,) = (tmp_path / "killed").glob("*.seconds")
+    (kept,) = (tmp_path / "killed" / "stages").glob("*.seconds")
     before = float(kept.read_text())
     kept.write_text(repr(before + 1000))
     again = train.run(config)
@@ -546,7 +546,8 @@ def vars_of(config: RamachandranConfig) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "label", "metric"), [("smc_samples", "smc", "families"), ("langevin_samples", "langevin", "js")]
+    ("sampler", "label", "metric"),
+    [("reverse_samples", "iid", "js"), ("smc_samples", "smc", "families"), ("langevin_samples", "langevin", "js")],
 )
 def test_samples_that_all_fall_into_a_hole_are_a_row_and_not_the_end_of_the_table(
     reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, label: str, metric: str
@@ -567,13 +568,31 @@ def test_samples_that_all_fall_into_a_hole_are_a_row_and_not_the_end_of_the_tabl
     found = {row.metric: row.value for row in result.rows if row.seed == "0"}
     assert found[f"{label}_broken"] == 1
     assert f"{label}_js" not in found
-    assert "iid_js" in found
+    other = "langevin" if label == "iid" else "iid"
+    assert f"{other}_js" in found
     assert any(f"no samples of dsm-seed0, {label}: 40 of 40" in told for told in result.warnings)
     # The mean is that of the other seed, and says so.
     together = {row.metric: row for row in result.rows if row.seed == "all"}
-    assert (together[f"{label}_{metric}"].n_seeds, together["iid_js"].n_seeds) == (1, 2)
+    assert (together[f"{label}_{metric}"].n_seeds, together[f"{other}_js"].n_seeds) == (1, 2)
     (told,) = (told for told in result.warnings if told.startswith("not all of the 2 seeds of dsm have "))
     assert f" {label}_{metric}" in told
+
+
+def test_a_model_of_which_no_sample_is_left_has_a_page(
+    reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fall(*arguments: object, **options: object) -> object:
+        raise FallenApartError("all samples of the model have fallen apart: train for more steps")
+
+    for sampler in ("reverse_samples", "langevin_samples", "smc_samples"):
+        monkeypatch.setattr(molecule_sampling, sampler, fall)
+    result = ramachandran.run(
+        RamachandranConfig(reference=reference, out=tmp_path, objectives=("dsm",), seeds=(0,), **NETWORK, **SAMPLES)
+    )
+    assert sum("fallen apart" in told for told in result.warnings) == 3
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "no sample is left" in page
+    assert (tmp_path / "figures" / "maps-dsm.png").stat().st_size > 5_000
 
 
 def test_chains_that_begin_again_are_told_on_the_page(

@@ -15,6 +15,7 @@ import torch
 
 import systems
 from boltzgen_diffclf.errors import InputError, NotTrustworthyError
+from boltzgen_diffclf.estimators.replicates import student_factor
 from boltzgen_diffclf.estimators.reweighting import family_log_weights, normalised_weights
 from boltzgen_diffclf.observables import free_energy_surface, plane_free_energy, surface_agreement, unvisited_share
 from boltzgen_diffclf.training.checkpoint import load_checkpoint
@@ -210,7 +211,7 @@ def test_seeds_that_share_their_frames_do_not_lessen_the_error_of_these() -> Non
     same = mean([one, one, one])
     assert (same.value, same.error) == (4.0, pytest.approx(math.hypot(0.02 / math.sqrt(3), 0.2)))
     apart = mean([one, one._replace(value=5.0), one._replace(value=3.0)])
-    assert apart.error == pytest.approx(math.hypot(1 / math.sqrt(3), 0.2))
+    assert apart.error == pytest.approx(math.hypot(student_factor(3) / math.sqrt(3), 0.2))
     assert mean([Measured("training_seconds", 3.0)]).error is None
 
 

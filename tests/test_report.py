@@ -11,11 +11,12 @@ import pytest
 
 from boltzgen_diffclf.errors import NotTrustworthyError, RunFailedError
 from tests.report_example import report, result
-from workflows.report.advice import recommend
+from workflows.report.advice import recommend, yardstick_row
 from workflows.report.data import ReportData
 from workflows.report.page import write_report
-from workflows.report.rounding import with_error
+from workflows.report.rounding import count, with_error
 from workflows.report.summary import print_summary, table_rows
+from workflows.results import is_finite
 from workflows.solvation import SolvationConfig, run
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -91,9 +92,34 @@ def leaves(value):
 
 def test_every_number_of_the_json_is_on_the_page(written):
     _, page = written
+    told, _, whole = page.text.partition("All numbers, as in results.json")
     for leaf in leaves(json.loads(result().to_json())):
         if isinstance(leaf, int | float | str) and leaf != "":
-            assert " ".join(str(json.dumps(leaf) if isinstance(leaf, bool | float) else leaf).split()) in page.text
+            assert " ".join(str(json.dumps(leaf) if isinstance(leaf, bool | float) else leaf).split()) in whole
+    for leg in result().legs.values():
+        for name, row in leg.estimators.items():
+            assert name in told
+            if is_finite(row):
+                assert with_error(row.value_kT, row.stderr_kT) in told
+                assert count(row.energy_evaluations) in told
+
+
+def test_the_row_that_decides_is_the_yardstick_of_the_whole_page(tmp_path):
+    leg = result().legs["total"]
+    bar = leg.estimators["bar"]
+    decides = dataclasses.replace(bar, value_kT=-22.3900, stderr_kT=0.0150)
+    leg = dataclasses.replace(leg, estimators={"mbar": decides, **leg.estimators})
+    assert yardstick_row("total", leg) == "mbar"
+    page = Page(
+        write_report(ReportData(dataclasses.replace(result(), legs={"total": leg})), tmp_path).read_text("utf-8")
+    )
+    assert "Use the classical route, mbar" in page.text
+    apart = f"{bar.value_kT - decides.value_kT:+.3f}"
+    assert apart in page.text[: page.text.index("All numbers")]
+    # Without it, no row whose overlap does not let its error bar be believed.
+    alone = dataclasses.replace(leg, estimators={"bar": dataclasses.replace(bar, overlap=0.001, stderr_kT=1e-6)})
+    assert yardstick_row("total", alone) is None
+    assert yardstick_row("total", dataclasses.replace(leg, estimators=dict(result().legs["total"].estimators))) == "bar"
 
 
 def test_the_first_line_is_the_answer_with_its_sign_in_words(written):
@@ -143,7 +169,7 @@ def with_learned(**rows):
 
 
 def test_a_row_that_is_far_off_is_not_recommended_and_its_distance_is_told():
-    text = recommend(with_learned(learned_ais=(-22.3, 0.001), dsm_diffclf=(-22.41, 0.005)))
+    text = recommend("total", with_learned(learned_ais=(-22.3, 0.001), dsm_diffclf=(-22.41, 0.005)))
     assert text.startswith("Use the learned route, dsm_diffclf")
     assert "Not to be used, however small their error bars, because they are off bar: learned_ais (" in text
     assert "learned_ais (+0.106 kT, 11.6 combined errors)" in text
@@ -151,20 +177,20 @@ def test_a_row_that_is_far_off_is_not_recommended_and_its_distance_is_told():
 
 
 def test_no_learned_row_is_recommended_where_all_are_far_off():
-    text = recommend(with_learned(learned_ais=(-22.3, 0.001), dsm_diffclf=(-22.37, 0.005)))
+    text = recommend("total", with_learned(learned_ais=(-22.3, 0.001), dsm_diffclf=(-22.37, 0.005)))
     assert text.startswith("Use the classical route, bar: no learned row lies within 2 combined errors of it")
     assert "dsm_diffclf (+0.036 kT, 3.5 combined errors)" in text
 
 
 def test_an_untrusted_leg_names_rows_that_are_off_too():
     leg = dataclasses.replace(with_learned(dsm_diffclf=(-22.3, 0.001)), headline=None)
-    text = recommend(leg)
+    text = recommend("total", leg)
     assert text.startswith("Neither route")
     assert "dsm_diffclf (+0.106 kT" in text
 
 
 def test_a_near_row_comes_without_a_warning():
-    assert "Not to be used" not in recommend(with_learned(dsm_diffclf=(-22.41, 0.005)))
+    assert "Not to be used" not in recommend("total", with_learned(dsm_diffclf=(-22.41, 0.005)))
 
 
 def test_the_page_says_what_effective_samples_and_seconds_are(written):

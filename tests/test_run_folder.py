@@ -61,6 +61,28 @@ def test_seconds_of_stages_found_are_counted_once(tmp_path):
         assert folder.seconds_found == first.seconds
 
 
+def test_a_stage_that_was_killed_tells_the_time_of_both_starts(tmp_path):
+    def killed(folder):
+        with folder.progress.stage("reference", 2) as advance:
+            advance(1)
+            raise KeyboardInterrupt
+
+    def begun():
+        with open_run_folder(tmp_path, CONFIG) as folder:
+            folder.progress.plan({"reference": 1.0})
+            folder.stage("reference", lambda: killed(folder))
+
+    with pytest.raises(KeyboardInterrupt):
+        begun()
+    file = tmp_path / "stages" / "reference.seconds"
+    assert float(file.read_text()) > 0
+    file.write_text("1000.0")
+    with open_run_folder(tmp_path, CONFIG) as folder:
+        assert 1000 < folder.stage("reference", some_stage).seconds < 1010
+        assert folder.seconds_found == 1000
+    assert not file.exists()
+
+
 def test_further_files_of_a_stage_are_vouched_for(tmp_path):
     folder = the_folder(tmp_path)
     frames = tmp_path / "frames.h5"

@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas
 import pytest
 
+import systems
 from systems.temperature_ladder import ladder_for
+from workflows.solvation_stages import SolvationStages
 
 TINY = shlex.split(
     "--leg total --walkers 6 --frames-per-walker 12 --steps-per-frame 10 "
@@ -77,6 +80,29 @@ def test_the_ladder_is_that_of_the_size_of_the_molecule(whole: Path) -> None:
     with h5py.File(whole / "reference" / "implicit.h5") as file:
         settings = json.loads(file.attrs["provenance"])["settings"]
     assert settings["temperatures_kelvin"] == pytest.approx(ladder_for(22, 300.0, 800.0))
+
+
+def test_classical_rows_alone_train_nothing(tmp_path: Path) -> None:
+    code, _, errors = finish(tmp_path / "run", *shlex.split("--leg polar --estimators bar"))
+    assert code == 3, errors[-3000:]
+    result = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert set(result["legs"]["polar"]["estimators"]) == {"bar"}
+    assert "the full learned estimator was not run" in " ".join(result["reasons"])
+    assert {path.stem for path in (tmp_path / "run" / "stages").glob("*.json")} & {"reference-implicit"}
+    assert not list((tmp_path / "run" / "stages").glob("learned-*"))
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["fraction"] == 1.0
+
+
+def test_frames_that_stand_for_both_ends_are_counted_once() -> None:
+    frames = {"vacuum": 900.0, "nonpolar": 800.0, "implicit": 500.0}
+    stages = SimpleNamespace(
+        n_effective=frames.__getitem__,
+        source=lambda state: "vacuum" if state == "nonpolar" else state,
+        sources=lambda leg: tuple(sorted({stages.source(leg.state_a), stages.source(leg.state_b)})),
+    )
+    legs = systems.load("aldp").legs.values()
+    found = {leg.name: SolvationStages.independent_frames(stages, leg) for leg in legs}
+    assert found == {"total": 1400.0, "polar": 1300.0, "nonpolar": 800.0}
 
 
 def test_an_overfitted_network_is_found_out(tmp_path: Path) -> None:

@@ -39,7 +39,6 @@ from systems.molecular import MolecularSystem
 from workflows.hotter_frames import BeadEnsemble, Beyond, HotterFrames, hotter_frames
 from workflows.molecule_settings import MoleculeSettings
 from workflows.run_folder import RunFolder, StageResult
-from workflows.stopwatch import Stopwatch
 from workflows.system_settings import keep_system
 
 
@@ -135,7 +134,7 @@ class MoleculeStages:
         return hotter_frames(self.folder, ensemble, halves, seed, self.device)
 
     def _train(self, objective: str, seed: int, file: Path, hotter: HotterFrames) -> StageResult:
-        watch, settings = Stopwatch(file.with_name(f"{file.stem}-training.seconds")), self.settings
+        settings = self.settings
         model, statistics = self._begun(seed, self.positions(self.training))
         coordinates, origin = coordinates_of(model), self._origin(objective, seed)
         chosen = named_objective(objective)
@@ -150,7 +149,6 @@ class MoleculeStages:
                 nonlocal told
                 advance(step - told)
                 told = step
-                watch.keep()
 
             result, _ = train_noised(
                 model,
@@ -175,8 +173,8 @@ class MoleculeStages:
                 ),
             )
         MoleculeModel(result.model.cpu(), self.spec, statistics, origin).save(file)
-        facts = {"training_seconds": watch.done(), "network_evaluations": result.network_evaluations}
-        return StageResult(facts={**facts, "last": result.history[-1]}, files=[file])
+        facts = {"network_evaluations": result.network_evaluations, "last": result.history[-1]}
+        return StageResult(facts=facts, files=[file])
 
     def _begun(
         self, seed: int, training: Float[Tensor, "frames beads 3"]

@@ -130,6 +130,7 @@ class Progress:
         self._stage: str | None = None
         self._started = time.monotonic()
         self._last_status = self._last_line = -float("inf")
+        self._beat: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
         self._write_status("running")
@@ -168,10 +169,20 @@ class Progress:
                 self._paces[name].tell(time.monotonic(), self._done[name])
                 show(self._done[name])
                 self._tell(name)
+                self._beat()
 
             yield advance
             advance(total)
         _log.info("%s: done in %s", name, duration(time.monotonic() - begun))
+
+    @contextlib.contextmanager
+    def beating(self, beat: Callable[[], None]) -> Iterator[None]:
+        """Call ``beat`` whenever a stage of the block tells how far it is."""
+        before, self._beat = self._beat, beat
+        try:
+            yield
+        finally:
+            self._beat = before
 
     def skip(self, name: str) -> None:
         """Count a stage as done whose result was found in the run folder."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from boltzgen_diffclf.observables import Histogram, angle_triples, histogram, marginal_divergences, reference_edges
+from workflows.ramachandran import REFERENCE
 from workflows.ramachandran_measures import Judge
 from workflows.ramachandran_samples import Sample
 
@@ -43,21 +44,21 @@ class Distributions:
     histograms: Mapping[str, Histogram]
 
 
-def distributions(judge: Judge, samples: Mapping[str, Sample], chosen_by: str = "iid") -> list[Distributions]:
-    """Return the distribution of energies, of one bond, of one angle, and of one distance of CA beads.
+def distributions(judge: Judge, samples: Mapping[str, Sample]) -> list[Distributions]:
+    """Return the distribution of energies, and of the bond, the angle and the distance of CA beads that are worst.
 
     Args:
         judge: of the samples.
-        samples: by label.
-        chosen_by: label of the sample whose worst bond, angle and distance are shown.
+        samples: by label, the reference among them; the worst ones are those of the first other one there is.
     """
     values = {label: judge.geometry(sample) for label, sample in samples.items()}
     reference = judge.geometry(judge.reference)
+    first = next((several for label, several in values.items() if label != REFERENCE), reference)
     found = []
     for name, (axis, unit) in UNITS.items():
         if name not in reference or reference[name].shape[1] == 0:
             continue
-        worst = int(np.argmax(marginal_divergences(values[chosen_by][name], reference[name], bins=BINS)))
+        worst = int(np.argmax(marginal_divergences(first[name], reference[name], bins=BINS)))
         edges = reference_edges(unit * reference[name][:, worst], BINS)
         histograms = {
             label: histogram(unit * several[name][:, worst].astype(np.float64), edges, samples[label].log_w)

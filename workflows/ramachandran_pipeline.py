@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.estimators.replicates import student_factor
 from boltzgen_diffclf.files import atomic_path
 from boltzgen_diffclf.samplers.resampling import effective_sample_size
 from boltzgen_diffclf.streams import named_generator
@@ -260,13 +261,16 @@ def _partial(means: Sequence[RamachandranRow], n_seeds: int) -> Iterator[str]:
 
 
 def mean(seeds: Sequence[Measured]) -> Measured:
-    """Return the mean of a metric over the seeds, its own error what they tell of themselves or their scatter."""
+    """Return the mean of a metric over the seeds, its own error what they tell of themselves or their scatter.
+
+    The scatter has Student's factor; what the seeds share is not lessened by their number.
+    """
     floors = [one.noise_floor for one in seeds if one.noise_floor is not None]
     values = [one.value for one in seeds]
     told = [one.stderr for one in seeds if one.stderr is not None]
     errors = [math.sqrt(float(np.mean(np.square(told))) / len(seeds))] if told else []
     if len(values) > 1 and np.isfinite(values).all():
-        errors.append(float(np.std(values, ddof=1)) / math.sqrt(len(values)))
+        errors.append(student_factor(len(values)) * float(np.std(values, ddof=1)) / math.sqrt(len(values)))
     return Measured(
         seeds[0].metric,
         float(np.mean(values)),

@@ -114,7 +114,7 @@ class JudgedRun:
         """Train, sample and measure."""
         stages, folder = self.stages, self.stages.folder
         model, training = stages.trained(self.objective, self.seed, folder.path / "models" / f"{self.name}.safetensors")
-        metrics = [Measured("training_seconds", float(training.facts["training_seconds"]))]
+        metrics = [Measured("training_seconds", training.seconds)]
         reference = self._reference(model)
         learned_from = self._beads_of(stages.training, LEARNED_FROM)
         learned_from = dataclasses.replace(learned_from, log_w=self._unbiased(learned_from.frames))

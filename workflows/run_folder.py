@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from boltzgen_diffclf.errors import InputError, RunFailedError
 from boltzgen_diffclf.files import atomic_path
 from workflows.progress import Progress
+from workflows.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,7 @@ class StageResult:
         arrays: kept without loss in ``stages/NAME.npz``.
         facts: anything JSON can say, kept in ``stages/NAME.json``; floats survive exactly.
         files: further files of the stage, inside the run folder, that its record vouches for.
-        seconds: time the stage took when it was computed, kept so that a resumed run reports true costs.
+        seconds: time [s] that the stage took when it was computed, all starts together.
     """
 
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class RunFolder:
         self._stages = path / "stages"
         self._met: set[str] = set()
         self.seconds_found = 0.0
-        """Time [s] of the stages that this process found finished, as they took it when they were computed."""
+        """Time [s] that earlier starts spent on the stages that they finished or that this one went on with."""
 
     def stage_done(self, name: str) -> bool:
         """Return whether the stage was finished, in this process or in an earlier one."""
@@ -94,11 +94,14 @@ class RunFolder:
             return result
         self._met.add(name)
         if together or parallel.is_first():
-            begun = time.monotonic()
-            computed = compute()
-            result = StageResult(computed.arrays, computed.facts, computed.files, time.monotonic() - begun)
+            watch = Stopwatch(self._stages / f"{name}.seconds")
+            self.seconds_found += watch.earlier
+            with self.progress.beating(watch.keep):
+                computed = compute()
+            result = StageResult(computed.arrays, computed.facts, computed.files, watch.seconds)
             if parallel.is_first():
                 self.save_stage(name, result)
+                watch.done()
         parallel.wait()
         return result if together or parallel.is_first() else self.load_stage(name)
 

@@ -21,6 +21,7 @@ from workflows.results import EstimatorRow
 from workflows.solvation_rows import make_row
 
 if TYPE_CHECKING:
+    from workflows.solvation_settings import SolvationConfig
     from workflows.solvation_stages import SolvationStages
 
 MBAR_COLUMNS = 200_000
@@ -55,9 +56,14 @@ def classical(stages: SolvationStages, leg: Leg) -> Classical:
         _add_bar(stages, leg, found)
     else:
         _add_one_sided(stages, leg, found)
-    if leg.divides is None and stages.config.wants("ais"):
+    if takes_the_straight_line(stages.config, leg):
         _add_straight_line(stages, leg, found)
     return found
+
+
+def takes_the_straight_line(config: SolvationConfig, leg: Leg) -> bool:
+    """Return whether a leg is annealed along the straight line of its energies; parts of one state have none."""
+    return leg.divides is None and config.wants("ais")
 
 
 def _generator(stages: SolvationStages, leg: Leg, name: str) -> np.random.Generator:

@@ -22,10 +22,10 @@ from systems.legs import Leg
 from workflows import trust
 from workflows.processor import processor_settings
 from workflows.report.data import LegFigures, RamachandranPmf, ReportData, TrainingCurves, WorkValues
-from workflows.results import EstimatorRow, LegResult, Published, SolvationResult, judged
+from workflows.results import LegResult, Published, SolvationResult, judged
 from workflows.run_folder import RunFolder, StageResult
 from workflows.solvation_cartesian import cartesian, wants_cartesian
-from workflows.solvation_classical import classical
+from workflows.solvation_classical import classical, takes_the_straight_line
 from workflows.solvation_estimators import AFTER_TRAINING, FULL_LEARNED, yardstick
 from workflows.solvation_learned import OBJECTIVES, learned_replicate
 from workflows.solvation_rows import curves, integrands, learned_rows
@@ -98,11 +98,13 @@ def _shares(stages: SolvationStages, legs: list[Leg]) -> dict[str, float]:
         f"reference-{state}": stages.reference_share for state in sorted(states) if state not in config.trajectory_files
     }
     for leg in legs:
-        shares[f"annealed-{leg.name}"] = 10.0
-        for replicate in range(config.training_seeds):
-            n = max(1, len(_objectives(config, leg)))
-            shares[f"learned-{leg.name}-{replicate}"] = 5 + n * config.training_steps * 0.02
-            if wants_cartesian(config, leg):
+        if takes_the_straight_line(config, leg):
+            shares[f"annealed-{leg.name}"] = 10.0
+        objectives = _objectives(config, leg)
+        for replicate in _replicates(config, objectives):
+            shares[f"learned-{leg.name}-{replicate}"] = 5 + max(1, len(objectives)) * config.training_steps * 0.02
+        if wants_cartesian(config, leg):
+            for replicate in range(config.training_seeds):
                 shares[f"cartesian-{leg.name}-{replicate}"] = 120 + config.cartesian_steps * 0.2
     return shares
 
@@ -114,18 +116,23 @@ def _objectives(config: SolvationConfig, leg: Leg) -> tuple[str, ...]:
     return tuple(name for name in OBJECTIVES if name in wanted)
 
 
+def _replicates(config: SolvationConfig, objectives: tuple[str, ...]) -> range:
+    """Return the replicates of the learned path, none where no row rests on it."""
+    return range(config.training_seeds if objectives or config.wants("no_network") else 0)
+
+
 def _solve_leg(stages: SolvationStages, leg: Leg) -> tuple[LegResult, LegFigures, dict[str, TrainingCurves]]:
     found = classical(stages, leg)
+    objectives = _objectives(stages.config, leg)
     learned = [
-        learned_replicate(stages, leg, replicate, _objectives(stages.config, leg))
-        for replicate in range(stages.config.training_seeds)
+        learned_replicate(stages, leg, replicate, objectives) for replicate in _replicates(stages.config, objectives)
     ]
-    independent = sum(stages.n_effective(state) for state in (leg.state_a, leg.state_b))
+    independent = stages.independent_frames(leg)
     rows = found.rows | learned_rows(learned, independent)
     if wants_cartesian(stages.config, leg):
         rows |= learned_rows([cartesian(stages, leg, k) for k in range(stages.config.training_seeds)], independent)
     training = curves(learned, leg)
-    checks = _checks(stages, leg, found.rests_on, rows, training)
+    checks = _checks(stages, leg, found.rests_on, training)
     _, reasons = trust.decide(rows.get(yardstick(leg.name)), rows.get(FULL_LEARNED), checks)
     about = f"{leg.state_a} to {leg.state_b}: F({leg.state_b}) - F({leg.state_a})"
     result = LegResult(
@@ -140,7 +147,7 @@ def _solve_leg(stages: SolvationStages, leg: Leg) -> tuple[LegResult, LegFigures
     )
     _write_frames(stages, leg, learned)
     work = found.figures.work
-    if "learned_ais.forward" in learned[0].arrays:
+    if learned and "learned_ais.forward" in learned[0].arrays:
         directions = [
             np.concatenate([part.arrays[f"learned_ais.{way}"] for part in learned]) for way in ("forward", "reverse")
         ]
@@ -163,7 +170,7 @@ def _write_frames(stages: SolvationStages, leg: Leg, learned: list[StageResult])
     counts = np.array([part.shape[1] for part in ends])
     frames = {"u_nk": u_nk_frame(np.concatenate(ends, axis=1), counts, np.array([0.0, 1.0]), temperature)}
     key = f"{FULL_LEARNED}.derivatives"
-    if key in learned[0].arrays:
+    if learned and key in learned[0].arrays:
         samples = list(np.concatenate([part.arrays[key] for part in learned], axis=1))
         frames["dHdl"] = dhdl_frame(samples, learned[0].arrays[f"{FULL_LEARNED}.t"], temperature)
     for name, frame in frames.items() if parallel.is_first() else ():
@@ -179,11 +186,7 @@ def _about_frames(stages: SolvationStages, leg: Leg) -> str:
 
 
 def _checks(
-    stages: SolvationStages,
-    leg: Leg,
-    rests_on: tuple[str, ...],
-    rows: Mapping[str, EstimatorRow],
-    curves: Mapping[str, TrainingCurves],
+    stages: SolvationStages, leg: Leg, rests_on: tuple[str, ...], curves: Mapping[str, TrainingCurves]
 ) -> list[trust.Check]:
     """Return the gates of the ensembles, those of states between and of an undivided state too, and of the training."""
     checks = []
@@ -192,8 +195,6 @@ def _checks(
         if isinstance(r_hat, Mapping) and r_hat:
             checks.append(trust.check_walkers(source, r_hat))
         checks.append(trust.check_samples(source, stages.n_effective(source)))
-    if FULL_LEARNED in rows:
-        checks.append(trust.check_replicates(FULL_LEARNED, rows[FULL_LEARNED]))
     for name, curve in curves.items():
         if FULL_LEARNED in name:
             checks += [check(name, curve.heldout_loss.tolist()) for check in (trust.check_trained, trust.check_overfit)]

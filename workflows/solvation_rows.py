@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from boltzgen_diffclf.estimators import Estimate, combine_replicates
-from boltzgen_diffclf.estimators.replicates import widened_by_misfit
+from boltzgen_diffclf.estimators.replicates import student_factor, widened_by_misfit
 from systems.legs import Leg
 from workflows.report.data import Integrand, TrainingCurves
 from workflows.results import EstimatorRow, Role
@@ -69,7 +69,7 @@ def learned_rows(learned: list[StageResult], independent: float) -> dict[str, Es
         learned: one result a replicate.
         independent: frames of both ends; a path has any number of configurations, and no more information than they.
     """
-    combined = {name: _combine(learned, name) for name in learned[0].facts}
+    combined = {name: _combine(learned, name) for name in (learned[0].facts if learned else ())}
     if FULL_LEARNED in combined:
         integral, classes = combined[FULL_LEARNED], combined["exact_ends"]
         # Classes that give no value show no misfit: the error bar of the integral is not known.
@@ -114,12 +114,21 @@ def _combine(learned: list[StageResult], name: str) -> Estimate:
 
 
 def integrands(learned: list[StageResult]) -> tuple[Integrand, ...]:
-    """Return the mean integrand of each method over the replicates, with the error of their scatter."""
-    names = [key.removesuffix(".integrand") for key in learned[0].arrays if key.endswith(".integrand")]
+    """Return the mean integrand of each method over the replicates, with the error of their scatter.
+
+    As in the rows, few replicates that agree by chance do not undercut their own sampling errors.
+    """
+    names = [
+        key.removesuffix(".integrand") for key in (learned[0].arrays if learned else ()) if key.endswith(".integrand")
+    ]
     found = []
     for name in names:
-        values = np.stack([replicate.arrays[f"{name}.integrand"] for replicate in learned])
-        error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+        values, sampling = (
+            np.stack([replicate.arrays[f"{name}.{key}"] for replicate in learned])
+            for key in ("integrand", "integrand_stderr")
+        )
+        scatter = student_factor(len(values)) * values.std(axis=0, ddof=1)
+        error = np.maximum(scatter, np.sqrt(np.square(sampling).mean(axis=0))) / np.sqrt(len(values))
         found.append(Integrand(name, learned[0].arrays[f"{name}.t"], values.mean(axis=0), error))
     return tuple(found)
 

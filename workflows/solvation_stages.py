@@ -189,6 +189,14 @@ class SolvationStages:
         frames = self.ensemble(state).diagnostics.get("effective_frames", {})
         return float(min(frames.values())) if isinstance(frames, Mapping) and frames else float("nan")
 
+    def independent_frames(self, leg: Leg) -> float:
+        """Return the independent frames of both ends together, those that stand for both counted once."""
+        ends = leg.state_a, leg.state_b
+        return sum(
+            min(self.n_effective(state) for state in ends if self.source(state) == source)
+            for source in self.sources(leg)
+        )
+
     def target(self, state: str) -> Any:
         """Return the true energy of a state in float64."""
         return self.system.target(state, self.config.temperature_kelvin, torch.float64, self.device)
@@ -199,13 +207,15 @@ class SolvationStages:
         return internal_coordinates(self.system).to(self.device)
 
     def space(self, leg: Leg) -> InternalSpace:
-        """Return the internal-coordinate path of a leg, whitened by all frames of both ends."""
+        """Return the internal-coordinate path of a leg, whitened by as many frames of either end."""
         if leg.name not in self._spaces:
             a, b = (self.positions(self.ensemble(state)) for state in (leg.state_a, leg.state_b))
             size = min(len(a), len(b))
+            # In the order of time, of which the first would be the least like the rest.
+            a, b = (end[torch.linspace(0, len(end) - 1, size, dtype=torch.float64).long()] for end in (a, b))
             # On the path there are no walls: the energy model brings those that belong to each time.
             end_a, end_b = (self.target(self.system.unconfined(state)) for state in (leg.state_a, leg.state_b))
-            self._spaces[leg.name] = InternalSpace(self.internal, end_a, end_b, a[:size], b[:size])
+            self._spaces[leg.name] = InternalSpace(self.internal, end_a, end_b, a, b)
         return self._spaces[leg.name]
 
     @cached_property

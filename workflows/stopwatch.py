@@ -21,13 +21,14 @@ class Stopwatch:
 
     def __init__(self, file: Path) -> None:
         self._file, self._begun = file, time.monotonic()
-        self._before = float(file.read_text(encoding="utf-8")) if file.exists() else 0.0
+        self.earlier = float(file.read_text(encoding="utf-8")) if file.exists() else 0.0
+        """Time [s] of the starts before this one."""
         self._kept = -math.inf
 
     @property
     def seconds(self) -> float:
         """Time [s] so far; what passed between the last :meth:`keep` of an earlier start and its end is not in it."""
-        return self._before + time.monotonic() - self._begun
+        return self.earlier + time.monotonic() - self._begun
 
     def keep(self) -> None:
         """Keep the time for a later start, where :data:`INTERVAL` has passed since it was kept last."""

@@ -100,7 +100,7 @@ def run(config: TrainConfig) -> TrainResult:
             folder.progress.plan({stage_of_training(config.objective, config.seed): 1.0})
             file = folder.path / "model.safetensors"
             model, stage = stages.trained(config.objective, config.seed, file)
-    result = TrainResult(model, file, stage.facts["training_seconds"], stage.facts["last"])
+    result = TrainResult(model, file, stage.seconds, stage.facts["last"])
     print("\n".join(summary(result)))
     return result
 

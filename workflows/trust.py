@@ -26,7 +26,6 @@ LARGEST_RISE = 0.25
 """Of the held-out loss from its lowest value, as a share of its whole drop: the network learns its frames by heart."""
 LARGEST_STILL_FALLING = 0.1
 """Of the held-out loss in the last tenth of the steps, as a share of its whole drop: the training was too short."""
-LARGEST_REPLICATE_EXCESS = 3.0
 
 
 @dataclass(frozen=True)
@@ -172,20 +171,6 @@ def check_overfit(name: str, held_out: Sequence[float]) -> Check:
         rise <= LARGEST_RISE * drop,
         f"the network {name} is overfitted: its held-out loss has risen from its lowest value by {share} "
         f"(limit {100 * LARGEST_RISE:.0f} %): use more frames, or fewer --training-steps",
-    )
-
-
-def check_replicates(name: str, row: EstimatorRow) -> Check:
-    """Gate on the error bar covering the scatter of the row's own replicates."""
-    values = [value for value in row.replicates if math.isfinite(value)]
-    mean = sum(values) / max(len(values), 1)
-    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1))
-    expected = row.stderr_kT * math.sqrt(max(len(values), 1))
-    return Check(
-        f"replicates of {name}",
-        len(values) == len(row.replicates) and spread <= LARGEST_REPLICATE_EXCESS * expected,
-        f"the {len(row.replicates)} replicates of {name} scatter by {spread:.2g} kT, and their error bar of "
-        f"{row.stderr_kT:.2g} kT does not cover that: use more --training-seeds",
     )
 
 

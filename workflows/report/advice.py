@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from workflows.report.rounding import count, in_units, with_error
 from workflows.results import EstimatorRow, LegResult, SolvationResult, is_finite, most_precise
+from workflows.solvation_estimators import yardstick
+from workflows.trust import SMALLEST_OVERLAP
 
 WORTHWHILE = 0.8
 """Share of the yardstick's error below which a learned row is worth its cost."""
@@ -84,9 +86,23 @@ def answer(result: SolvationResult, leg_name: str) -> dict[str, str] | None:
     return in_units(headline.value_kT, headline.stderr_kT, result.temperature_kelvin)
 
 
-def recommend(leg: LegResult) -> str:
+def yardstick_row(name: str, leg: LegResult) -> str | None:
+    """Return the classical row that the others of a leg are held against: the one that decides, where it has a value.
+
+    Else the most precise one whose overlap, where it has any, allows its error bar to be believed; None without such.
+    """
+    decides = yardstick(name)
+    if decides in leg.estimators and is_finite(leg.estimators[decides]):
+        return decides
+    believed = {
+        key: row for key, row in leg.estimators.items() if row.overlap is None or row.overlap >= SMALLEST_OVERLAP
+    }
+    return most_precise(believed, "classical")
+
+
+def recommend(name: str, leg: LegResult) -> str:
     """Return which route a chemist should use for this leg, and why, in plain words."""
-    classical, learned = most_precise(leg.estimators, "classical"), most_precise(leg.estimators, "learned")
+    classical, learned = yardstick_row(name, leg), most_precise(leg.estimators, "learned")
     if classical is None and learned is None:
         return "No route gave a value with an error bar: see the reasons above."
     if learned is None or classical is None:

@@ -81,7 +81,7 @@ def _draw_work(axis: Axes, work: WorkValues, value_kT: float | None) -> None:
 
 @mpl.rc_context(STYLE)
 def overlap_matrix(overlap: Float[np.ndarray, "levels levels"], labels: Sequence[str]) -> Figure:
-    """Return the MBAR overlap matrix as a heat map, its elements written in while they can be read."""
+    """Return what each pair of states shares as a heat map, its elements written in while they can be read."""
     n_levels = len(overlap)
     side = min(6.2, 2.2 + 0.42 * n_levels)
     figure, (axis,) = _panels(1, 1, (side + 1.9, side))
@@ -90,7 +90,7 @@ def overlap_matrix(overlap: Float[np.ndarray, "levels levels"], labels: Sequence
     rotation = 90 if max(map(len, shown)) > 5 and n_levels > 4 else 0
     axis.set_xticks(range(n_levels), shown, rotation=rotation)
     axis.set_yticks(range(n_levels), shown)
-    axis.set(xlabel="evaluated at state", ylabel="sampled from state")
+    axis.set(xlabel="state", ylabel="state")
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     if n_levels <= 12:

@@ -18,7 +18,7 @@ from boltzgen_diffclf.units import thermal_energy_kj_per_mol
 from workflows.progress import duration
 from workflows.report import advice, figures, rounding
 from workflows.report.data import LegFigures, ReportData
-from workflows.results import LegResult, most_precise
+from workflows.results import LegResult
 from workflows.solvation_estimators import yardstick
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def render(data: ReportData, pictures: dict[str, list[Picture]]) -> str:
             conventions=advice.conventions(result),
             yardstick=yardstick(main),
             sign=advice.sign_in_words(result.legs[main]),
-            recommendations={name: advice.recommend(leg) for name, leg in result.legs.items()},
-            yardsticks={name: most_precise(leg.estimators, "classical") for name, leg in result.legs.items()},
+            recommendations={name: advice.recommend(name, leg) for name, leg in result.legs.items()},
+            yardsticks={name: advice.yardstick_row(name, leg) for name, leg in result.legs.items()},
             in_units=lambda value, stderr: rounding.in_units(value, stderr, result.temperature_kelvin),
             effective_samples=advice.EFFECTIVE_SAMPLES,
             finite=math.isfinite,
@@ -133,7 +133,7 @@ def _drawn(data: ReportData) -> dict[str, Iterator[Picture]]:
 
 
 def _leg_pictures(name: str, leg: LegResult, arrays: LegFigures) -> Iterator[Picture]:
-    yardstick = most_precise(leg.estimators, "classical")
+    yardstick = advice.yardstick_row(name, leg)
     if leg.estimators:
         drawn = figures.estimator_comparison(leg.estimators, yardstick, leg.published)
         yield picture(f"{name}-comparison", f"Estimates of the {name} leg", CAPTIONS["comparison"], drawn)

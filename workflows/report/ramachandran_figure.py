@@ -55,10 +55,11 @@ def maps_figure(surfaces: Mapping[str, FreeEnergySurface], titles: Mapping[str, 
     """Return the free energy of each surface on one scale, and below it its difference from the reference.
 
     Args:
-        surfaces: by label, that of the reference among them.
+        surfaces: by label, that of the reference among them, perhaps alone.
         titles: of the labels.
         frame: their axes.
     """
+    difference = sigmas = None
     figure = Figure(figsize=(3.1 * len(surfaces) + 1.0, 8.6), layout="constrained")
     grid = figure.subplots(3, len(surfaces), squeeze=False, sharex=True, sharey=True)
     reference = surfaces[REFERENCE]
@@ -80,11 +81,13 @@ def maps_figure(surfaces: Mapping[str, FreeEnergySurface], titles: Mapping[str, 
             sigmas = _draw(lower, found.value / found.stderr, frame, "PuOr_r", -MOST_SIGMAS, MOST_SIGMAS)
         lower.set_xlabel(frame.labels[0])
     for row, image, label in zip(grid, (shown, difference, sigmas), (SCALE, DIFFERENCE, DEVIATION), strict=True):
-        figure.colorbar(image, ax=list(row), label=label, shrink=0.9, pad=0.02)
         row[0].set_ylabel(frame.labels[1])
+        if image is not None:
+            figure.colorbar(image, ax=list(row), label=label, shrink=0.9, pad=0.02)
     # The first panel of the last row is not there.
-    grid[2, 1].set_ylabel(frame.labels[1])
-    grid[2, 1].tick_params(labelleft=True)
+    for axis in grid[2, 1:2]:
+        axis.set_ylabel(frame.labels[1])
+        axis.tick_params(labelleft=True)
     return figure
 
 
@@ -98,7 +101,7 @@ def residue_maps_figure(surfaces: Mapping[str, Mapping[str, FreeEnergySurface]],
     """
     labels = list(next(iter(surfaces.values())))
     others = [label for label in labels if label != REFERENCE]
-    columns = len(labels) + len(others)
+    columns, difference = len(labels) + len(others), None
     figure = Figure(figsize=(1.9 * columns + 0.9, 1.9 * len(surfaces) + 1.3), layout="constrained")
     grid = figure.subplots(len(surfaces), columns, squeeze=False, sharex=True, sharey=True)
     for row, (residue, several) in zip(grid, surfaces.items(), strict=True):
@@ -117,7 +120,8 @@ def residue_maps_figure(surfaces: Mapping[str, Mapping[str, FreeEnergySurface]],
         (shown, grid[:, : len(labels)], SCALE),
         (difference, grid[:, len(labels) :], DIFFERENCE),
     ):
-        figure.colorbar(image, ax=list(axes.flat), label=label, location="bottom", shrink=0.8, pad=0.01, aspect=30)
+        if image is not None:
+            figure.colorbar(image, ax=list(axes.flat), label=label, location="bottom", shrink=0.8, pad=0.01, aspect=30)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -231,7 +232,11 @@ def conformer_tables(
 
 
 def _value(row: RamachandranRow | None) -> str:
-    return "one of the two was never seen" if row is None else rounding.with_error(row.value, row.stderr)
+    return (
+        "none: one of the two was never seen, or no sample is left"
+        if row is None
+        else rounding.with_error(row.value, row.stderr)
+    )
 
 
 def _deviation(row: RamachandranRow | None, reference: RamachandranRow | None) -> str:
@@ -285,16 +290,19 @@ def _deviation_of(row: RamachandranRow | None) -> str:
 
 def molecule_table(numbers: Numbers) -> Table:
     """Return which configurations are no molecule, and how far bonds, angles and energies are from the reference."""
-    first = (numbers.objectives[0], numbers.labels[0])
-    distances = {name: about for name, about in MARGINALS.items() if numbers.get(first[0], f"{first[1]}_{name}")}
+    every = list(itertools.product(numbers.objectives, numbers.labels))
+    distances = {
+        name: about
+        for name, about in MARGINALS.items()
+        if any(numbers.get(objective, f"{label}_{name}") for objective, label in every)
+    }
     lines = [
         Line((NAMES[REFERENCE], "", *_shares(numbers, REFERENCE, REFERENCE), *("" for _ in distances)), "headline")
     ]
-    for objective in numbers.objectives:
-        for label in numbers.labels:
-            rows = (numbers.get(objective, f"{label}_{name}") for name in distances)
-            cells = (*_shares(numbers, objective, label), *map(_with_floor, rows))
-            lines.append(Line((NAMES[label], objective, *cells)))
+    for objective, label in every:
+        rows = (numbers.get(objective, f"{label}_{name}") for name in distances)
+        cells = (*_shares(numbers, objective, label), *map(_with_floor, rows))
+        lines.append(Line((NAMES[label], objective, *cells)))
     columns = ("from", "objective", *SHARES.values(), *(f"{about} JS (floor)" for about in distances.values()))
     return Table("Shares of configurations, weighted where they have weights; JS in nats", columns, lines, words=2)
 

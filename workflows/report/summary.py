@@ -22,7 +22,7 @@ def print_summary(result: SolvationResult, page: Path, stream: TextIO | None = N
         page: path of the HTML page, named at the end.
         stream: standard output where None; tables are drawn when it is a terminal, plain columns otherwise.
     """
-    out = stream or sys.stdout
+    out, main = stream or sys.stdout, main_leg(result)
     print("\n".join(verdict_lines(result)), file=out)
     for name, leg in result.legs.items():
         title = f"{name}: F({leg.states[1]}) - F({leg.states[0]})"
@@ -30,7 +30,7 @@ def print_summary(result: SolvationResult, page: Path, stream: TextIO | None = N
             _print_table(title, leg, out)
         else:
             _print_plain(title, leg, out)
-    advice = _ascii(recommend(result.legs[main_leg(result)]))
+    advice = _ascii(recommend(main, result.legs[main]))
     print(f"\n{advice}\n\n{time_in_words(result)}\n\n{page}", file=out)
 
 
