@@ -65,7 +65,10 @@ class BenchmarkConfig:
     ] = None
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
-        Field(description="Where to compute; in suites of one density: where noised energies are trained."),
+        Field(
+            description="Where to compute; in suites of one density: where noised energies are trained "
+            "(classifiers and interpolants stay on the processor)."
+        ),
     ] = "auto"
     threads: Threads = None
 

@@ -235,6 +235,7 @@ def _models(spec: RowSpec, context: RowContext, sizes: OneSidedSizes) -> tuple[l
             spec.objective,
             split_seed(spec.seed, f"member {name}"),
             sizes,
+            device=context.device,
             checkpoint=context.checkpoint(replace(spec, target=f"member_{name}")),
             progress=StepProgress(part).report,
         )

@@ -61,9 +61,12 @@ DISTANCES = (
 )
 PUBLISHED_CHAIN = (
     "Published numbers are of another data set: long trajectories in explicit water at 340 K, their own slow "
-    "coordinates and limits, and three seeds."
+    "coordinates and limits; their ± is the scatter of three seeds, no standard error."
 )
-PUBLISHED = "Published numbers are of the force field of aldp-ildn, of other and more frames, and of three seeds."
+PUBLISHED = (
+    "Published numbers are of the force field of aldp-ildn and of other and more frames; their ± is the scatter of three "
+    "seeds, no standard error."
+)
 WORTH = (
     "The reverse process is run as sequential Monte Carlo under the learned energies, whose particles stand for the "
     "learned energy at the least noise; at one stroke is importance sampling of the true energy from there, and the "
