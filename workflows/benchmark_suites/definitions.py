@@ -131,8 +131,8 @@ DEFINITIONS: Mapping[str, str] = {
     "network_evaluations": "Evaluations of the network in the steps of its training, energies and gradients alike; "
     "none of measuring.",
     "training_seconds": "Wall time [s] of the training, since it was last resumed.",
-    "seconds": "Wall time [s] of the row, its training and all that is measured, since it was last resumed. Members that several "
-    "rows compose are trained by the first of them.",
+    "seconds": "Wall time [s] of the row, its training and all that is measured, since it was last resumed; the first "
+    "of several rows trains what they compose.",
 }
 """By the name of the metric, of a curve before its ``@``; one that ends with a dot is of all names that begin so."""
 
