@@ -64,8 +64,8 @@ PUBLISHED_CHAIN = (
     "coordinates and limits; their ± is the scatter of three seeds, no standard error."
 )
 PUBLISHED = (
-    "Published numbers are of the force field of aldp-ildn and of other and more frames; their ± is the scatter of three "
-    "seeds, no standard error."
+    "Published numbers are of the force field of aldp-ildn and of other and more frames; their ± is the scatter of "
+    "three seeds, no standard error."
 )
 WORTH = (
     "The reverse process is run as sequential Monte Carlo under the learned energies, whose particles stand for the "
