@@ -207,7 +207,7 @@ def test_a_run_samples_the_states_it_lacks_and_finds_them_again(tmp_path: Path, 
         assert "2 states between were added" in found.rows["mbar"].note
         assert set(STATES) < set(found.figures.overlap_labels)
         assert len(found.figures.overlap_labels) == len(found.figures.overlap) == 5
-        gates = failures(_checks(stages, stages.system.require_leg("total"), found.rests_on, {}, {}))
+        gates = failures(_checks(stages, stages.system.require_leg("total"), found.rests_on, {}))
         assert [gate.split(" disagree")[0] for gate in gates] == [
             f"the walkers of {state}" for state in figures_between(found)
         ]
