@@ -21,7 +21,7 @@ from workflows.molecule_settings import (
     MoleculeSettings,
     known_objective,
 )
-from workflows.sampling_settings import BRIDGE_KEEPS, END_MOVES, SAMPLING_PRESETS, SamplingSettings
+from workflows.sampling_settings import SAMPLING_PRESETS, SamplingSettings
 from workflows.shared_settings import filled_from_preset
 
 OVERWEIGHT_FACTOR = 10.0
@@ -120,13 +120,9 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
         usual = PRESETS[self.preset]["particles"]
         if self.overweight is None and self.overweight_factor != OVERWEIGHT_FACTOR:
             raise ValueError(f"--overweight-factor {self.overweight_factor:g} is of a basin: name it with --overweight")
-        for option, value, default in (
-            ("--particles", self.particles, usual),
-            ("--bridge-keeps", self.bridge_keeps, BRIDGE_KEEPS),
-            ("--end-moves", self.end_moves, END_MOVES),
-        ):
-            if self.beads != "all" and value != default:
-                raise ValueError(f"{option} {value} is of all atoms: add --beads all, or leave it out")
+        particles = () if self.particles == usual else (f"--particles {self.particles}",)
+        for chosen in (*particles, *self.chosen_of_weighting) if self.beads != "all" else ():
+            raise ValueError(f"{chosen} is of all atoms: add --beads all, or leave it out")
         return self
 
     @property

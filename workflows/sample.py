@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from workflows.command_line import run_command
-from workflows.sampling_settings import BRIDGE_KEEPS, END_MOVES, SAMPLING_PRESETS, SamplingSettings
+from workflows.sampling_settings import SAMPLING_PRESETS, SamplingSettings
 from workflows.shared_settings import STATES, Threads, filled_from_preset
 
 if TYPE_CHECKING:
@@ -72,12 +72,8 @@ class SampleConfig(SamplingSettings):
 
     @model_validator(mode="after")
     def _every_setting_has_a_use(self) -> SampleConfig:
-        for option, value, default in (
-            ("--bridge-keeps", self.bridge_keeps, BRIDGE_KEEPS),
-            ("--end-moves", self.end_moves, END_MOVES),
-        ):
-            if REWEIGHTED not in self.samplers and value != default:
-                raise ValueError(f"{option} {value} is of --samplers {REWEIGHTED}: name it, or leave {option} out")
+        for chosen in self.chosen_of_weighting if REWEIGHTED not in self.samplers else ():
+            raise ValueError(f"{chosen} is of --samplers {REWEIGHTED}: name it, or leave the option out")
         return self
 
     @property

@@ -88,3 +88,12 @@ class SamplingSettings:
         ),
     ] = None
     friction_per_ps: Annotated[float, Field(gt=0, description="Langevin friction [1/ps].")] = 1.0
+
+    @property
+    def chosen_of_weighting(self) -> tuple[str, ...]:
+        """Options of carrying samples to the true energy that are not as usual, each with its value."""
+        several = (
+            ("--bridge-keeps", self.bridge_keeps, BRIDGE_KEEPS),
+            ("--end-moves", self.end_moves, END_MOVES),
+        )
+        return tuple(f"{option} {value}" for option, value, usual in several if value != usual)

@@ -12,6 +12,7 @@ from scipy.special import expit, log_expit, logsumexp
 from boltzgen_diffclf.errors import InputError, NotTrustworthyError
 from boltzgen_diffclf.estimators.estimate import Estimate
 from boltzgen_diffclf.estimators.groups import correlated_size, group_index, refuse_nan, resampled_multiplicities
+from boltzgen_diffclf.estimators.overlap import equal_overlap
 from boltzgen_diffclf.estimators.reweighting import free_energy_from_weights
 
 _CHUNK_ELEMENTS = 2_000_000
@@ -75,7 +76,12 @@ def bar(
         )
         grouped = float(np.std(replicates, ddof=1)) if np.isfinite(replicates).all() else float("inf")
         n_effective, stderr = correlated_size(n_effective, stderr, grouped), grouped
-    overlap = _equal_overlap((argument_forward, argument_reverse), (size_forward, size_reverse))
+    overlap = 0.0
+    for argument, own, other in (
+        (argument_forward, size_forward, size_reverse),
+        (argument_reverse, size_reverse, size_forward),
+    ):
+        overlap += own / len(argument) * equal_overlap(expit(argument) / own, expit(-argument) / other)
     return Estimate(value, stderr, overlap, n_effective, "BAR")
 
 
@@ -168,17 +174,6 @@ def _asymptotic_stderr(shared: float, size_forward: float, size_reverse: float) 
 
 def _mean_product(argument: Float[np.ndarray, " samples"]) -> float:
     return float(np.exp(log_expit(argument) + log_expit(-argument)).mean())
-
-
-def _equal_overlap(
-    arguments: tuple[Float[np.ndarray, " forward"], Float[np.ndarray, " reverse"]], sizes: tuple[float, float]
-) -> float:
-    """Return ``E_A[p_B / (p_A + p_B)]`` from the samples of both: their posteriors, the sizes taken out."""
-    found = 0.0
-    for argument, own, other in zip(arguments, sizes, sizes[::-1], strict=True):
-        of_own, of_other = expit(argument), expit(-argument)
-        found += own * float(np.mean(of_own * of_other / (of_own * other + of_other * own)))
-    return found
 
 
 def _bootstrap(

@@ -11,7 +11,8 @@ from scipy.special import logsumexp
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.estimate import Estimate
 from boltzgen_diffclf.estimators.groups import correlated_size
-from boltzgen_diffclf.estimators.mbar import equal_overlap, mbar, replicate_shift, resample_groups
+from boltzgen_diffclf.estimators.mbar import mbar, replicate_shift, resample_groups
+from boltzgen_diffclf.estimators.overlap import equal_overlap
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +23,7 @@ class Family:
         free_energies: of every state [kT], the first sampled one zero.
         replicates: the same of every bootstrap replicate.
         weights: of every sample in every state, each row summing to one.
-        overlap_matrix: :func:`~boltzgen_diffclf.estimators.mbar.equal_overlap` of each pair of states.
+        overlap_matrix: :func:`~boltzgen_diffclf.estimators.overlap.equal_overlap` of each pair of states.
     """
 
     free_energies: Float[np.ndarray, " states"]

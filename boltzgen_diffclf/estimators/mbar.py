@@ -23,6 +23,7 @@ from boltzgen_diffclf.estimators.groups import (
     refuse_nan,
     resampled_multiplicities,
 )
+from boltzgen_diffclf.estimators.overlap import equal_overlap
 
 _DISCONNECTED = 1e-9
 """Spectral gap of the overlap matrix below which the free energies between its parts are not determined."""
@@ -74,7 +75,7 @@ def mbar(
         n_bootstrap: number of bootstrap replicates.
 
     Returns:
-        ``estimate.overlap`` is the smallest :func:`equal_overlap` of neighbours; ``estimate.n_effective`` the number of
+        ``estimate.overlap`` is the smallest ``equal_overlap`` of neighbours; ``estimate.n_effective`` the number of
         independent samples that would give this standard error.
 
     Raises:
@@ -111,15 +112,6 @@ def mbar(
     overlap = min(equal_overlap(*neighbours) for neighbours in pairwise(posterior / counts[:, None]))
     estimate = Estimate(float(free_energies[-1]), float(np.sqrt(covariance[-1, -1])), overlap, n_effective, "MBAR")
     return MbarResult(free_energies, covariance, shared / counts[:, None], estimate)
-
-
-def equal_overlap(one: Float[np.ndarray, " samples"], other: Float[np.ndarray, " samples"]) -> float:
-    """Return the overlap of two states whose weights of all samples sum to one each, ½ where they are the same.
-
-    ``sum_n W_i W_j / (W_i + W_j)``: what the MBAR overlap matrix of these two alone holds at equal numbers of samples.
-    """
-    total = one + other
-    return float(np.divide(one * other, total, out=np.zeros_like(total), where=total > 0).sum())
 
 
 def _check_energies(
