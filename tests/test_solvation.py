@@ -14,9 +14,11 @@ from types import SimpleNamespace
 
 import pandas
 import pytest
+import torch
 
 import systems
 from systems.temperature_ladder import ladder_for
+from workflows import solvation_stages
 from workflows.solvation_stages import SolvationStages
 
 TINY = shlex.split(
@@ -103,6 +105,22 @@ def test_frames_that_stand_for_both_ends_are_counted_once() -> None:
     legs = systems.load("aldp").legs.values()
     found = {leg.name: SolvationStages.independent_frames(stages, leg) for leg in legs}
     assert found == {"total": 1400.0, "polar": 1300.0, "nonpolar": 800.0}
+
+
+def test_a_longer_end_is_seen_from_its_first_frame_to_its_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = {"vacuum": torch.arange(10.0), "implicit": torch.arange(4.0)}
+    stages = SimpleNamespace(
+        _spaces={},
+        internal=None,
+        positions=frames.__getitem__,
+        ensemble=lambda state: state,
+        target=lambda state: state,
+        system=SimpleNamespace(unconfined=lambda state: state),
+    )
+    monkeypatch.setattr(solvation_stages, "InternalSpace", lambda internal, a, b, *ends: ends)
+    leg = systems.load("aldp").require_leg("total")
+    a, b = SolvationStages.space(stages, leg)
+    assert (a.tolist(), b.tolist()) == ([0, 3, 6, 9], [0, 1, 2, 3])
 
 
 def test_an_overfitted_network_is_found_out(tmp_path: Path) -> None:
