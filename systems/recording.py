@@ -32,8 +32,8 @@ from systems.store import load_ensemble, read_ensemble, write_ensemble
 Advance = Callable[[float], None]
 """Told how many frames of each group have been done since the last call."""
 
-LENGTH = "frames_per_walker"
-"""The setting that says how long a run is: all before its end is the same in a longer one."""
+LENGTHS = frozenset({"frames_per_walker", "frames_per_chain"})
+"""The settings that say how long a run is: all before its end is the same in a longer one."""
 
 _log = logging.getLogger(__name__)
 _CONFIGURATIONS_PER_PART = 1024
@@ -159,11 +159,11 @@ def require_same_run(path: Path, found: Provenance, wanted: Provenance, *, longe
     """
     there, here = _flat(found), _flat(wanted)
     for key in sorted(there.keys() | here.keys()):
-        if longer and key == LENGTH and there[key] < here[key]:
+        if longer and key in LENGTHS and there[key] < here[key]:
             continue
         if there.get(key) != here.get(key):
             way_out = (
-                "ask for as many or more" if longer and key == LENGTH else "choose another file, or delete this one"
+                "ask for as many or more" if longer and key in LENGTHS else "choose another file, or delete this one"
             )
             raise OtherRunError(
                 f"{path} was made with {key} = {there.get(key)}, now {here.get(key)} is asked for: {way_out}"

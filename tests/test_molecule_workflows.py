@@ -30,6 +30,7 @@ from boltzgen_diffclf.training.molecule_model import MoleculeModel, coordinates_
 from boltzgen_diffclf.training.noised_training import NoisedTraining
 from systems import hot_frames, mean_forces
 from systems.beads import bead_atoms
+from systems.ensemble import ReferenceEnsemble
 from systems.hot_frames import HotWalk, Walked
 from systems.mean_forces import Felt, MeanForces
 from systems.molecular import MolecularSystem
@@ -353,6 +354,21 @@ def test_chains_begin_at_one_configuration_or_each_at_a_sample(trained: Path, tm
     assert (distances < 1e-4).all() == (begin == "one")
     assert (distances > 1e-3).all() == (begin == "samples")
     assert chains.provenance.settings["chains_begin"] == begin
+
+
+def test_longer_chains_go_on_from_those_that_are_there(trained: Path, tmp_path: Path) -> None:
+    """Frame by frame the same as chains that were as long from the beginning; shorter ones are refused."""
+
+    def chains(out: str, frames: int, *samplers: str) -> ReferenceEnsemble:
+        sizes = {**SAMPLES, "frames_per_chain": frames, "samplers": ("langevin", *samplers)}
+        return sample.drawn_of(SampleConfig(model=trained, out=tmp_path / out, threads=1, **sizes)).samples["langevin"]
+
+    short, long, whole = chains("longer", 3), chains("longer", 7, "reverse"), chains("whole", 7)
+    assert torch.equal(long.positions, whole.positions)
+    assert torch.equal(long.positions[: len(short)], short.positions)
+    assert len(long) == 7 * SAMPLES["chains"]
+    with pytest.raises(InputError, match=r"made with frames_per_chain = 7, now 3 is asked for: ask for as many or mor"):
+        chains("longer", 3)
 
 
 def test_particles_down_the_noise_have_families_and_go_on_where_they_were_killed(

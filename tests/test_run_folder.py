@@ -83,6 +83,21 @@ def test_a_stage_that_was_killed_tells_the_time_of_both_starts(tmp_path):
     assert not file.exists()
 
 
+def test_a_stage_of_which_more_is_wanted_goes_on_and_tells_the_time_of_both(tmp_path):
+    with open_run_folder(tmp_path, CONFIG) as folder:
+        folder.save_stage("chains", StageResult(facts={"frames": 3}, seconds=1000.0))
+    with open_run_folder(tmp_path, CONFIG) as folder:
+        assert folder.stage("chains", never, is_enough=lambda facts: facts["frames"] == 3).facts == {"frames": 3}
+    with open_run_folder(tmp_path, CONFIG) as folder:
+        more = folder.stage(
+            "chains", lambda: StageResult(facts={"frames": 5}), is_enough=lambda facts: facts["frames"] == 5
+        )
+        assert more.facts == {"frames": 5}
+        assert 1000 < more.seconds < 1010
+        assert folder.seconds_found == 1000
+        assert folder.load_stage("chains").facts == {"frames": 5}
+
+
 def test_further_files_of_a_stage_are_vouched_for(tmp_path):
     folder = the_folder(tmp_path)
     frames = tmp_path / "frames.h5"

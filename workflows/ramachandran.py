@@ -56,7 +56,8 @@ class RamachandranConfig(MoleculeSettings, SamplingSettings):
 
     With --beads all the samples are carried to the true energy and weighted; where the weights are not to be believed,
     the command says why and exits 3. The same command resumes a run that was stopped; other objectives or seeds are
-    added to the same folder. Leaves results.csv, report.html, the figures as PNG, the models and their samples.
+    added to the same folder, and with more --frames-per-chain its chains go on. Leaves results.csv, report.html, the
+    figures as PNG, the models and their samples.
     """
 
     objectives: Annotated[
@@ -224,7 +225,8 @@ def run(config: RamachandranConfig) -> RamachandranResult:
     from workflows.solvation_pipeline import choose_device
 
     check_training(config, config.objectives)
-    device, free = choose_device(config.device), FREE_SETTINGS | {"objectives", "seeds", "tica_lag_frames"}
+    device = choose_device(config.device)
+    free = FREE_SETTINGS | {"objectives", "seeds", "frames_per_chain", "tica_lag_frames"}
     check_run_folder(config.folder, config, free)
     frames, reference = frames_of(config)
     check_frames(config, frames, config.objectives)

@@ -185,13 +185,13 @@ def ensemble_of(
     """
     import torch
 
-    from systems.recording import LENGTH
+    from systems.recording import LENGTHS
     from workflows.processor import processor_settings
     from workflows.run_start import FREE_SETTINGS, open_run_folder
 
     system = config.source.load()
     system.require_state(config.state)
-    with open_run_folder(config.folder, config, FREE_SETTINGS | {LENGTH}) as folder:
+    with open_run_folder(config.folder, config, FREE_SETTINGS | LENGTHS) as folder:
         keep_system(folder, system)
         threads = folder.remember_threads(lambda: config.threads or torch.get_num_threads())
         path, stage = folder.path / f"{config.sampled_state}.h5", f"reference {config.sampled_state}"

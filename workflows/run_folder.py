@@ -71,13 +71,21 @@ class RunFolder:
         """Return the names of all finished stages, in alphabetical order."""
         return sorted(path.stem for path in self._stages.glob("*.json"))
 
-    def stage(self, name: str, compute: Callable[[], StageResult], *, together: bool = False) -> StageResult:
+    def stage(
+        self,
+        name: str,
+        compute: Callable[[], StageResult],
+        *,
+        together: bool = False,
+        is_enough: Callable[[Mapping[str, Any]], bool] = lambda facts: True,
+    ) -> StageResult:
         """Return the recorded result of a stage, or compute it, record it and return it.
 
         Args:
             name: of the stage.
             compute: does the work.
             together: under ``torchrun`` all processes compute; otherwise the first does and the others read.
+            is_enough: says of the recorded facts whether they are all that is wanted; else the stage goes on.
 
         Raises:
             InputError: a recorded file is damaged; the line names it.
@@ -85,7 +93,8 @@ class RunFolder:
         """
         from boltzgen_diffclf.training import parallel
 
-        if parallel.first_says(self.stage_done(name)):
+        record = self._read_record(name) if self.stage_done(name) else None
+        if parallel.first_says(record is not None and is_enough(record["facts"])):
             result = self.load_stage(name)
             if name not in self._met:
                 self.progress.skip(name)
@@ -94,11 +103,11 @@ class RunFolder:
             return result
         self._met.add(name)
         if together or parallel.is_first():
-            watch = Stopwatch(self._stages / f"{name}.seconds")
-            self.seconds_found += watch.earlier
+            watch, recorded = Stopwatch(self._stages / f"{name}.seconds"), record["seconds"] if record else 0.0
+            self.seconds_found += recorded + watch.earlier
             with self.progress.beating(watch.keep):
                 computed = compute()
-            result = StageResult(computed.arrays, computed.facts, computed.files, watch.seconds)
+            result = StageResult(computed.arrays, computed.facts, computed.files, recorded + watch.seconds)
             if parallel.is_first():
                 self.save_stage(name, result)
                 watch.done()

@@ -28,16 +28,17 @@ SMC = "smc"
 REWEIGHTED = "reweighted"
 """The sampler that carries particles to the true energy."""
 
-FREE_SETTINGS = frozenset({"out", "device", "model"})
-"""Settings that may be written otherwise when a run goes on: the folder keeps the model's fingerprint."""
+FREE_SETTINGS = frozenset({"out", "device", "model", "samplers", "frames_per_chain"})
+"""Settings that may be others when a run goes on: the folder keeps the model's fingerprint, and chains get longer."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class SampleConfig(SamplingSettings):
     """Sample a trained energy of a molecule: the noising reversed, Langevin dynamics at the least noise, particles.
 
-    The same command resumes a run that was stopped. Leaves reverse.h5, langevin.h5 and smc.h5, which mdtraj opens;
-    their energies are the learned ones. With --samplers reweighted a model of all atoms gives reweighted.h5, samples
+    The same command resumes a run that was stopped; other samplers are added to the same folder, and with more
+    --frames-per-chain its chains go on. Leaves reverse.h5, langevin.h5 and smc.h5, which mdtraj opens; their energies
+    are the learned ones. With --samplers reweighted a model of all atoms gives reweighted.h5, samples
     that were carried to the true energy of the state, and u_kn.npz, their weights as pymbar takes them.
     """
 
@@ -201,6 +202,7 @@ def sampled(
     from workflows.run_folder import StageResult
 
     where = torch.device(str(device))
+    asked = {"frames_per_chain": settings.frames_per_chain} if sampler == "langevin" else {}
 
     def make() -> StageResult:
         if sampler == "langevin":
@@ -234,9 +236,9 @@ def sampled(
                     )
             save_samples(file, model, ensemble)
             unfinished.unlink(missing_ok=True)
-        return StageResult(facts=plain_counts(ensemble.diagnostics), files=[file])
+        return StageResult(facts=plain_counts(ensemble.diagnostics) | asked, files=[file])
 
-    return folder.stage(stage, make)
+    return folder.stage(stage, make, is_enough=lambda facts: all(facts[name] == asked[name] for name in asked))
 
 
 def plain_counts(diagnostics: Mapping[str, object]) -> dict[str, int]:
