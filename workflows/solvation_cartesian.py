@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import torch
 from boltzgen_diffclf.energy import AnchoredEnergyModel, EnergyModel
 from boltzgen_diffclf.free_energy.cartesian import CartesianAnswers, answers
 from boltzgen_diffclf.free_energy.cartesian_space import AnchoredCartesianSpace
+from boltzgen_diffclf.free_energy.evaluation import Cost
 from boltzgen_diffclf.free_energy.learned import LearningSettings, MakeModel, train_replicate
 from boltzgen_diffclf.nets import DenseEnergyNet, EquivariantConfig, TorsionConfig, TorsionEnergyNet
 from boltzgen_diffclf.nets.atom_types import atom_types
@@ -57,7 +57,6 @@ def cartesian(stages: SolvationStages, leg: Leg, replicate: int) -> StageResult:
 
 
 def _learn(stages: SolvationStages, leg: Leg, replicate: int) -> StageResult:
-    begun = time.monotonic()
     seed = split_seed(stages.config.seed, f"cartesian/{leg.name}/{replicate}")
     settings, space = _settings(stages.config), _space(stages, leg)
     with stages.folder.progress.stage(f"cartesian-{leg.name}-{replicate}", settings.training.steps) as advance:
@@ -86,10 +85,10 @@ def _learn(stages: SolvationStages, leg: Leg, replicate: int) -> StageResult:
     for key in result.history[0]:
         arrays[f"cartesian.history.{key}"] = np.array([record[key] for record in result.history])
     total = pools.cost + cost + found.cost
-    return StageResult(arrays, {"cartesian": _facts(found, total.energy_evaluations, total.network_evaluations, begun)})
+    return StageResult(arrays, {"cartesian": _facts(found, total)})
 
 
-def _facts(found: CartesianAnswers, energy_evaluations: int, network_evaluations: int, begun: float) -> dict[str, Any]:
+def _facts(found: CartesianAnswers, cost: Cost) -> dict[str, Any]:
     estimate = found.exact_ends
     return {
         "value": estimate.value,
@@ -98,9 +97,9 @@ def _facts(found: CartesianAnswers, energy_evaluations: int, network_evaluations
         "n_effective": estimate.n_effective,
         "integral": found.integral.value,
         "end_spread": [correction.spread for correction in found.corrections],
-        "energy_evaluations": energy_evaluations,
-        "network_evaluations": network_evaluations,
-        "seconds": time.monotonic() - begun,
+        "energy_evaluations": cost.energy_evaluations,
+        "network_evaluations": cost.network_evaluations,
+        "seconds": cost.seconds,
     }
 
 

@@ -73,9 +73,9 @@ def answers(model: EnergyModel, data: PathData, space: CartesianSpace, stride: i
     true = space.true_energies(kept.y.reshape(-1, dim)).reshape(n_kept, pool, 2)
     corrections = end_correction(model, data, 0, true[0, :, 0]), end_correction(model, data, -1, true[-1, :, 1])
     # What the model says at the ends does not enter: its end energies may be anything.
-    energies = torch.cat([true[..., :1], level_energies(model, kept)[..., 1:-1], true[..., 1:]], dim=-1)
+    energies = torch.cat([true[..., :1], level_energies(model, kept, kept.levels[1:-1]), true[..., 1:]], dim=-1)
     exact_ends, overlap = mbar_over_levels(energies, kept.origin)
-    evaluations = data.y[..., 0].numel() + n_kept * n_kept * pool
+    evaluations = data.y[..., 0].numel() + n_kept * (n_kept - 2) * pool
     cost = Cost(2 * n_kept * pool, evaluations, time.monotonic() - begun)
     return CartesianAnswers(corrected_integral(model, data, corrections), exact_ends, corrections, overlap, cost)
 

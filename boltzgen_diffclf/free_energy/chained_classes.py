@@ -48,9 +48,12 @@ def chained_end_classes(model: EnergyModel, data: PathData, target_a: Target, ta
             return model.energy(y, data.levels[level].expand(len(y)), data.end_energy[at])
 
     steps, influence = [], np.zeros(data.y.shape[:2])
+    own = energies(0, 0)
     for level in range(last):
-        forward = _numpy(energies(level + 1, level) - energies(level, level))
-        reverse = _numpy(energies(level, level + 1) - energies(level + 1, level + 1))
+        own_next = energies(level + 1, level + 1)
+        forward = _numpy(energies(level + 1, level) - own)
+        reverse = _numpy(energies(level, level + 1) - own_next)
+        own = own_next
         steps.append(bar(forward, reverse))
         of_forward, of_reverse = bar_influence(forward, reverse, steps[-1].value)
         influence[level] += of_forward

@@ -57,16 +57,16 @@ def time_derivatives(model: EnergyModel, data: PathData) -> Float[Tensor, "level
     return torch.stack(rows)
 
 
-def level_energies(model: EnergyModel, data: PathData) -> Float[Tensor, "levels pool levels"]:
-    """Return ``U_theta(y_i, t_j)`` [kT] of every configuration at every level: the MBAR matrix of the path."""
+def level_energies(model: EnergyModel, data: PathData, levels: Float[Tensor, " at"]) -> Float[Tensor, "levels pool at"]:
+    """Return ``U_theta(y_i, t_j)`` [kT] of every configuration at some levels, of all: the MBAR matrix of the path."""
     n_levels, pool, dim = data.y.shape
     y, ends = data.y.reshape(-1, dim), data.end_energy.reshape(-1, 2)
     columns = []
     with torch.no_grad():
-        for t in data.levels:
+        for t in levels:
             parts = zip(y.split(_CHUNK), ends.split(_CHUNK), strict=True)
             columns.append(torch.cat([model.energy(part, t.expand(len(part)), end) for part, end in parts]))
-    return torch.stack(columns, dim=-1).reshape(n_levels, pool, n_levels)
+    return torch.stack(columns, dim=-1).reshape(n_levels, pool, len(levels))
 
 
 def cast(data: PathData, dtype: torch.dtype) -> PathData:

@@ -107,7 +107,6 @@ def train_replicate(
     progress: Progress | None = None,
 ) -> tuple[TrainingResult[EnergyModel], Cost]:
     """Train one network in float32 and return it in float64, with what it cost."""
-    begun = time.monotonic()
     model = untrained_model(make_model, pools.training, seed).float()
     result = train(
         model,
@@ -120,7 +119,7 @@ def train_replicate(
         progress=progress,
     )
     result = replace(result, model=result.model.double())
-    return result, Cost(0, result.network_evaluations, time.monotonic() - begun)
+    return result, Cost(0, result.network_evaluations, result.seconds)
 
 
 def integrate(model: EnergyModel, data: PathData) -> ThermodynamicIntegration:
@@ -150,7 +149,7 @@ def exact_end_classes(model: EnergyModel, data: PathData, stride: int) -> tuple[
         stride: every how many levels; the ends are kept.
     """
     kept = data.at_levels(strided(len(data.levels), stride))
-    return mbar_over_levels(level_energies(model, kept), kept.origin)
+    return mbar_over_levels(level_energies(model, kept, kept.levels), kept.origin)
 
 
 def strided(n_levels: int, stride: int) -> Int[Tensor, " kept"]:

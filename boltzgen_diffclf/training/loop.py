@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,11 +84,13 @@ class TrainingResult(Generic[Model]):
         history: a record every ``log_every`` steps: losses in training and on held-out data, gradient norm of
             each weighted loss, the largest change of F since the last record.
         network_evaluations: spent on the steps, energies and gradients alike.
+        seconds: time [s] of the steps, all starts together.
     """
 
     model: Model
     history: History
     network_evaluations: int
+    seconds: float
 
 
 def optimise(
@@ -124,7 +127,7 @@ def optimise(
         if progress is not None and trainer.history:
             progress(trainer.step, settings.steps, trainer.history[-1])
     averaged = trainer.averaged_model.eval().requires_grad_(False)
-    return TrainingResult(averaged, trainer.history, settings.steps * problem.evaluations(model))
+    return TrainingResult(averaged, trainer.history, settings.steps * problem.evaluations(model), trainer.seconds)
 
 
 class _Trainer(Generic[Model, Batch]):
@@ -150,6 +153,12 @@ class _Trainer(Generic[Model, Batch]):
         self.watched_curve = problem.free_energies(model).detach()
         self.step = 0
         self.history: History = []
+        self.begun, self.earlier_seconds = time.monotonic(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time [s] of the steps up to here, those of earlier starts up to their last checkpoint."""
+        return self.earlier_seconds + time.monotonic() - self.begun
 
     @property
     def averaged_model(self) -> Model:
@@ -191,7 +200,12 @@ class _Trainer(Generic[Model, Batch]):
         tensors |= optimiser_tensors(self.optimisers)
         tensors |= {f"problem.{name}": value for name, value in self.problem.state.items()}
         tensors |= {"generator": self.generator.get_state(), "watched_curve": self.watched_curve}
-        metadata = {"identity": self.identity, "step": self.step, "history": self.history}
+        metadata = {
+            "identity": self.identity,
+            "step": self.step,
+            "history": self.history,
+            "seconds": self.seconds,
+        }
         save_checkpoint(self.checkpoint, tensors, metadata)
 
     def resume(self) -> None:
@@ -206,6 +220,7 @@ class _Trainer(Generic[Model, Batch]):
         self.generator.set_state(tensors["generator"])
         self.watched_curve = tensors["watched_curve"].to(self.watched_curve)
         self.step, self.history = metadata["step"], metadata["history"]
+        self.begun, self.earlier_seconds = time.monotonic(), metadata.get("seconds", 0.0)
 
     def _gradient_norms(self, batch: Batch) -> dict[str, float]:
         """Return the norm of each weighted loss's gradient on the network: the balance of the objective."""
@@ -215,8 +230,8 @@ class _Trainer(Generic[Model, Batch]):
                 # A fused function can be differentiated once: each loss has an evaluation of its own.
                 loss = weight * self.problem.losses(self.model, batch)[index]
                 gradients = torch.autograd.grad(loss, self.net_parameters, allow_unused=True)
-                squares = [gradient.square().sum() for gradient in gradients if gradient is not None]
-                record[f"gradient_norm.{name}"] = float(torch.stack(squares).sum().sqrt())
+                flat = torch.cat([gradient.flatten() for gradient in gradients if gradient is not None])
+                record[f"gradient_norm.{name}"] = float(parallel.average(flat).norm())
         return record
 
     def _losses(self, losses: Tensor) -> dict[str, float]:

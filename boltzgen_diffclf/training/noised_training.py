@@ -112,20 +112,22 @@ def train_noised(
     objective = training.objective.balanced(training.dimension)
     steps = training.sizes.steps
     early = 0 if training.is_prepared else min(round(objective.pretraining * steps), steps - 1)
-    prepared = 0
+    prepared, seconds = 0, 0.0
     levels = model.curve.levels.double().cpu()
     model.set_levels(close_levels(levels, lambda times: gaussian_length(model, times), LARGEST_GAP))
     if early:
         denoising = replace(objective, weights=dict.fromkeys(DENOISING & set(objective.weights), 1.0))
         result = _phase(model, denoising, training, range(early))
-        model, prepared = result.model.requires_grad_(True).train(), result.network_evaluations
+        model = result.model.requires_grad_(True).train()
+        prepared, seconds = result.network_evaluations, result.seconds
     if early or training.is_prepared:
         _profile(model, training)
     result = _phase(model, objective, training, range(early, steps))
     model = result.model.double()
     learned = model.free_energy(model.curve.levels).detach()
     _profile(model, training)
-    return replace(result, model=model, network_evaluations=prepared + result.network_evaluations), learned
+    evaluations, seconds = prepared + result.network_evaluations, seconds + result.seconds
+    return replace(result, model=model, network_evaluations=evaluations, seconds=seconds), learned
 
 
 def _phase(

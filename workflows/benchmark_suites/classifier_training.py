@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,18 +159,16 @@ def train_levels(
     Raises:
         InputError: no such objective, or a checkpoint of another training.
     """
-    begun, run = time.monotonic(), _Run(target, seed, sizes, checkpoint, progress)
+    run = _Run(target, seed, sizes, checkpoint, progress)
     if objective == "exact_posterior":
         return TrainedLevels(target, exact_levels(target, sizes.levels), 0.0, 0)
     if objective == "dsm_diffclf_all":
-        model, evaluations = _train_energy(run)
-    elif objective == "plain_denoiser":
-        model, evaluations = _train_plain(run)
-    elif objective in WEIGHTS:
-        model, evaluations = _train_classifier(WEIGHTS[objective], run)
-    else:
-        raise InputError(f"suite classifier has no objective {objective!r}")
-    return TrainedLevels(target, model, time.monotonic() - begun, evaluations)
+        return _train_energy(run)
+    if objective == "plain_denoiser":
+        return _train_plain(run)
+    if objective in WEIGHTS:
+        return _train_classifier(WEIGHTS[objective], run)
+    raise InputError(f"suite classifier has no objective {objective!r}")
 
 
 class _Run(NamedTuple):
@@ -211,23 +208,23 @@ class _Run(NamedTuple):
         return FixedPool(_clean(training)), FixedPool(_clean(held_out))
 
 
-def _train_classifier(weights: ClassifierWeights, run: _Run) -> tuple[DiscreteLevels, int]:
+def _train_classifier(weights: ClassifierWeights, run: _Run) -> TrainedLevels:
     alpha_bar, stream = run.alpha_bar.float(), named_generator(run.seed, "weights")
     net = LevelClassifierNet(run.target.dimension, len(alpha_bar), stream, **run.size)
     problem = ClassifierProblem(weights, alpha_bar, *run.pools, run.settings)
     result = optimise(ClassificationDiffusion(net, alpha_bar), problem, run.settings, **run.state)
-    return result.model.double(), result.network_evaluations
+    return TrainedLevels(run.target, result.model.double(), result.seconds, result.network_evaluations)
 
 
-def _train_plain(run: _Run) -> tuple[DiscreteLevels, int]:
+def _train_plain(run: _Run) -> TrainedLevels:
     alpha_bar, stream = run.alpha_bar.float(), named_generator(run.seed, "weights")
     net = NoiseMlp(run.target.dimension, stream, **run.size)
     problem = NoisePredictionProblem(alpha_bar, *run.pools, run.settings)
     result = optimise(NoisePrediction(net, alpha_bar), problem, run.settings, **run.state)
-    return result.model.double(), result.network_evaluations
+    return TrainedLevels(run.target, result.model.double(), result.seconds, result.network_evaluations)
 
 
-def _train_energy(run: _Run) -> tuple[DiscreteLevels, int]:
+def _train_energy(run: _Run) -> TrainedLevels:
     """Return the energy as a classifier of the same levels; a step has as many noised samples."""
     sizes = OneSidedSizes(
         steps=run.sizes.steps,
@@ -250,7 +247,8 @@ def _train_energy(run: _Run) -> tuple[DiscreteLevels, int]:
     log_snr = (run.alpha_bar[1:-1] / (1 - run.alpha_bar[1:-1])).log()
     times = torch.cat([log_snr.new_tensor([ENERGY_PATH.t_min]), ENERGY_PATH.time_at_log_snr(log_snr)])
     posterior = EnergyPosterior(cast(NoisedEnergyModel, trained.model), times)
-    return ClassificationDiffusion(posterior, run.alpha_bar), trained.network_evaluations
+    levels = ClassificationDiffusion(posterior, run.alpha_bar)
+    return TrainedLevels(run.target, levels, trained.seconds, trained.network_evaluations)
 
 
 def _clean(x: Tensor) -> CleanSamples:

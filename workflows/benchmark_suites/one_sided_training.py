@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -153,7 +152,6 @@ def train_one_sided(
     Raises:
         InputError: no such objective, or a checkpoint of another training.
     """
-    begun = time.monotonic()
     chosen = named_objective(objective) if isinstance(objective, str) else objective
     training, held_out = training_pool(target, sizes.samples, seed), _pool(target, sizes.samples, seed, "held-out pool")
     x = training.samples.x
@@ -176,8 +174,7 @@ def train_one_sided(
         result, learned = _train_noised(chosen, path, run)
     else:
         result = _train_data_energy(chosen, run)
-    seconds = time.monotonic() - begun
-    return Trained(target, result.model, learned, seconds, result.network_evaluations, result.history)
+    return Trained(target, result.model, learned, result.seconds, result.network_evaluations, result.history)
 
 
 def training_pool(target: GaussianMixture, n: int, seed: int) -> FixedPool:
