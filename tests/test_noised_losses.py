@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 
 import pytest
@@ -166,6 +167,28 @@ def test_conditional_noise_finds_a_hole_that_opens_to_one_coordinate_alone(monke
     assert abs(slope(0.0)) < 0.1 * found
     monkeypatch.setattr(DataGaussian, "at_sites", lambda self, noise, chosen: noise)
     assert slope(3.0) < 0.2 * found
+
+
+def test_conditional_noise_moves_from_one_site_to_all_evenly_in_the_logarithm(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups, dim, stream = 20_000, 6, named_generator(3, "sites")
+    setting = Setting(SETTING.path, SETTING.levels.float())
+    clean = torch.randn(groups, dim, generator=stream)
+    samples = CleanSamples(clean, torch.zeros_like(clean))
+    given = noised_batch(samples, torch.zeros(groups, 1, dtype=torch.long), setting, stream)
+    moved: list[Tensor] = []
+
+    def at_sites(self: DataGaussian, noise: Tensor, chosen: Tensor) -> Tensor:
+        moved.append(chosen.sum(1))
+        return noise * chosen
+
+    monkeypatch.setattr(DataGaussian, "at_sites", at_sites)
+    data = DataGaussian(torch.zeros(dim), torch.ones(()))
+    NOISED_LOSSES["conditional_noise"].mean(
+        Case(NoisedEnergyModel(Hole(), SETTING.path, data, setting.levels), given, setting)
+    )
+    share = torch.bincount(moved[0], minlength=dim + 1)[1:] / groups
+    expected = (1 + 1 / torch.arange(1, dim + 1)).log() / math.log(dim + 1)
+    torch.testing.assert_close(share, expected, atol=0.015, rtol=0)
 
 
 def test_targets_by_force_have_the_same_mean_as_clean_samples_and_do_not_vary_in_a_gaussian() -> None:

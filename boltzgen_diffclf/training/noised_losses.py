@@ -203,8 +203,8 @@ def conditional_noise(case: Case) -> Float[Tensor, ""]:
     spread = torch.hypot(sigma, alpha * model.data.variance.mean().sqrt())
     length = 0.5 * finest * (4 * spread / finest) ** rows.uniform
     # The later digits of a uniform number are another one.
-    most = model.data.n_sites ** (4096 * rows.uniform).frac()
-    chosen = rows.spare[:, 1, : model.data.n_sites].argsort(1).argsort(1) < most[:, None]
+    number = ((model.data.n_sites + 1) ** (4096 * rows.uniform).frac()).floor()
+    chosen = rows.spare[:, 1, : model.data.n_sites].argsort(1).argsort(1) < number[:, None]
     perturbed = y + length[:, None] * model.data.at_sites(rows.spare[:, 0], chosen)
     return conditional_noise_contrastive_loss(model, y, perturbed, t, torch.zeros_like(t)).mean()
 
