@@ -15,7 +15,14 @@ from boltzgen_diffclf.coordinates import InternalCoordinates
 from boltzgen_diffclf.energy import AnchoredEnergyModel, EnergyModel
 from boltzgen_diffclf.estimators import free_energy_from_weights
 from boltzgen_diffclf.estimators.family import mbar_family
-from boltzgen_diffclf.free_energy.classical import SampledState, all_states_mbar, energies_in, one_sided, two_state_bar
+from boltzgen_diffclf.free_energy.classical import (
+    SampledState,
+    all_states_mbar,
+    energies_in,
+    one_sided,
+    subsample,
+    two_state_bar,
+)
 from boltzgen_diffclf.free_energy.internal_space import InternalSpace
 from boltzgen_diffclf.free_energy.learned import (
     LearningSettings,
@@ -192,3 +199,35 @@ def test_one_sampled_state_is_exponential_averaging() -> None:
     family = mbar_family(u, np.array([2000, 0]), np.repeat(np.arange(100), 20), rng)
     expected = -math.log(np.exp(-(u[1] - u[0])).mean())
     assert family.between(0, 1).value == pytest.approx(expected, abs=1e-9)
+
+
+def test_fewer_frames_are_of_all_walkers_and_all_times() -> None:
+    group = np.tile(np.arange(8), 100)
+    state = SampledState("vacuum", np.arange(800.0)[None], group, 500.0)
+    assert subsample(state, 800) is state
+    fewer = subsample(state, 200)
+    assert np.bincount(fewer.group).tolist() == [25] * 8
+    assert fewer.energies.shape == (1, 200)
+    assert fewer.n_effective == 200
+    times = fewer.energies[0, fewer.group == 3] // 8
+    assert np.diff(np.sort(times)).tolist() == [4.0] * 24
+
+
+@pytest.mark.parametrize("other", [None, 0.0, 1.0])
+def test_independent_samples_of_a_family_count_in_full(other: float | None) -> None:
+    """Two states that hardly overlap, and a third between them, sampled or not."""
+    generator, n = np.random.default_rng(4), 1500
+    centres = np.array([-2.0, 2.0] + ([] if other is None else [other]))
+    sampled = centres[: 2 if other != 1.0 else 3]
+    x = np.concatenate([generator.normal(centre, 1.0, n) for centre in sampled])
+    counts = np.array([n] * len(sampled) + [0] * (len(centres) - len(sampled)))
+    family = mbar_family(0.5 * (x - centres[:, None]) ** 2, counts, np.arange(len(x)), generator)
+    for a, b in ((0, 1), (0, len(centres) - 1)):
+        kish = float(1 / np.square(family.weights[[a, b]]).sum(1).max())
+        assert 0.75 * kish < family.between(a, b).n_effective <= kish
+    walkers = mbar_family(0.5 * (x - centres[:, None]) ** 2, counts, np.arange(len(x)) // 2, generator)
+    assert walkers.between(0, 1).n_effective > 0.7 * float(1 / np.square(family.weights[[0, 1]]).sum(1).max())
+    repeated = mbar_family(
+        np.repeat(0.5 * (x - centres[:, None]) ** 2, 4, axis=1), 4 * counts, np.repeat(np.arange(len(x)), 4), generator
+    )
+    assert repeated.between(0, 1).n_effective == pytest.approx(family.between(0, 1).n_effective, rel=0.3)

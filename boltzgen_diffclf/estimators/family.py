@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.estimate import Estimate
 from boltzgen_diffclf.estimators.groups import correlated_size
-from boltzgen_diffclf.estimators.mbar import mbar, replicate_shift, resample_groups
+from boltzgen_diffclf.estimators.mbar import mbar, mbar_influence, replicate_shift, resample_groups
 from boltzgen_diffclf.estimators.overlap import equal_overlap
 
 
@@ -23,24 +23,27 @@ class Family:
         free_energies: of every state [kT], the first sampled one zero.
         replicates: the same of every bootstrap replicate.
         weights: of every sample in every state, each row summing to one.
+        influence: change of every free energy by every sample [kT].
         overlap_matrix: :func:`~boltzgen_diffclf.estimators.overlap.equal_overlap` of each pair of states.
     """
 
     free_energies: Float[np.ndarray, " states"]
     replicates: Float[np.ndarray, "bootstrap states"]
     weights: Float[np.ndarray, "states samples"]
+    influence: Float[np.ndarray, "states samples"]
     overlap_matrix: Float[np.ndarray, "states states"]
 
     def between(self, a: int, b: int) -> Estimate:
         """Return ``F_b - F_a`` with the scatter of the bootstrap.
 
         ``n_effective`` is the smaller effective sample size of the two states' weights (Kish), divided by how much
-        larger the walkers make the variance. Where nothing joins the sampled states the error is infinite.
+        larger the variance is than that of independent samples. Where nothing joins the sampled states the error is
+        infinite.
         """
         values = self.replicates[:, b] - self.replicates[:, a]
         stderr = float(values.std(ddof=1)) if np.isfinite(values).all() else float("inf")
         size = float(1 / np.square(self.weights[[a, b]]).sum(axis=1).max())
-        independent = float(np.linalg.norm(self.weights[b] - self.weights[a]))
+        independent = float(np.linalg.norm(self.influence[b] - self.influence[a]))
         return Estimate(
             float(self.free_energies[b] - self.free_energies[a]),
             stderr,
@@ -80,7 +83,8 @@ def mbar_family(
             f"counts {n_k.tolist()} do not describe {u_kn.shape[1]} samples without NaN; check the ensembles"
         )
     counts = n_k[sampled].astype(np.float64)
-    own = mbar(u_kn[sampled], n_k[sampled]).free_energies if sampled.sum() > 1 else np.zeros(1)
+    solved = mbar(u_kn[sampled], n_k[sampled]) if len(counts) > 1 else None
+    own = np.zeros(1) if solved is None else solved.free_energies
     log_mixture = logsumexp((np.log(counts) + own)[:, None] - u_kn[sampled], axis=0)
     log_ratio = -u_kn - log_mixture
     free_energies = -logsumexp(log_ratio, axis=1)
@@ -93,4 +97,21 @@ def mbar_family(
         reached = density @ (weight / (scale @ density[sampled]))
         replicates.append(free_energies - np.log(reached))
     overlap = np.array([[equal_overlap(one, other) for other in density] for one in density])
-    return Family(free_energies, np.array(replicates), density, overlap)
+    # States that nothing joins have infinite errors, whatever each sample does.
+    joined = solved is not None and bool(np.isfinite(solved.covariance).all())
+    influence = _influence(density, density[sampled] * counts[:, None] * joined, origin, counts)
+    return Family(free_energies, np.array(replicates), density, influence, overlap)
+
+
+def _influence(
+    density: Float[np.ndarray, "states samples"],
+    posterior: Float[np.ndarray, "sampled samples"],
+    origin: Int[np.ndarray, " samples"],
+    counts: Float[np.ndarray, " sampled"],
+) -> Float[np.ndarray, "states samples"]:
+    """Return the change of every free energy by every sample: its own weight, and what it moves the sampled states."""
+    means = np.stack([np.bincount(origin, row, minlength=len(counts)) for row in density]) / counts
+    direct = means[:, origin] - density
+    if not posterior.any():
+        return direct
+    return direct + density @ posterior.T @ mbar_influence(posterior, origin, counts).T

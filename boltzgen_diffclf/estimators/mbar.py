@@ -101,7 +101,7 @@ def mbar(
     n_effective = float(counts.sum()) if connected else 0.0
     if groups is not None and connected:
         if groups.ndim == 2:
-            grouped = crossed_covariance(_influence(posterior, origin, counts), groups)
+            grouped = crossed_covariance(mbar_influence(posterior, origin, counts), groups)
         else:
             if generator is None:
                 raise ValueError("mbar with groups draws random numbers: give generator=np.random.default_rng(seed)")
@@ -206,12 +206,12 @@ def _asymptotic_covariance(
     return covariance
 
 
-def _influence(
+def mbar_influence(
     posterior: Float[np.ndarray, "states samples"],
     origin: Int[np.ndarray, " samples"],
     counts: Float[np.ndarray, " states"],
 ) -> Float[np.ndarray, "samples states"]:
-    """Return the change of the free energies by every sample.
+    """Return the change of the free energies by every sample, the first state's kept at zero.
 
     The equations say that the posteriors of every state sum to its count; a sample moves the free energies by the
     inverse of their derivative times how far its posteriors are from the mean of its state.

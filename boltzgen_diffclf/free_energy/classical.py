@@ -13,6 +13,7 @@ from torch import Tensor
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators import Estimate, bar, exponential_averaging
 from boltzgen_diffclf.estimators.family import Family, mbar_family
+from boltzgen_diffclf.free_energy.annealed import spread_over_groups
 from boltzgen_diffclf.target import Target
 
 _CHUNK = 1024
@@ -46,13 +47,15 @@ def energies_in(target: Target, x: Float[Tensor, "frames atoms 3"]) -> Float[np.
 
 
 def subsample(state: SampledState, limit: int) -> SampledState:
-    """Return at most ``limit`` frames, evenly spread, for what grows with the number of columns."""
-    stride = -(-len(state.group) // limit)
+    """Return at most ``limit`` frames, spread over the groups and along each, for what grows with their number."""
+    if len(state.group) <= limit:
+        return state
+    kept = spread_over_groups(torch.from_numpy(state.group), limit).numpy()
     return SampledState(
         state.name,
-        np.ascontiguousarray(state.energies[:, ::stride]),
-        state.group[::stride],
-        min(state.n_effective, float(len(state.group[::stride]))),
+        np.ascontiguousarray(state.energies[:, kept]),
+        state.group[kept],
+        min(state.n_effective, float(limit)),
     )
 
 
