@@ -16,7 +16,8 @@ import torch
 from boltzgen_diffclf.coordinates import InternalCoordinates
 from boltzgen_diffclf.energy import AnchoredEnergyModel, LearnedLadder, end_values
 from boltzgen_diffclf.errors import InputError
-from boltzgen_diffclf.estimators import Estimate
+from boltzgen_diffclf.estimators import Estimate, exponential_averaging
+from boltzgen_diffclf.estimators.replicates import student_factor
 from boltzgen_diffclf.free_energy.annealed import (
     AnnealedWorks,
     AnnealingSettings,
@@ -130,6 +131,9 @@ def test_sequential_monte_carlo_is_right_too(ladder: Any) -> None:
     assert np.unique(works.groups_forward, return_counts=True)[1].tolist() == [100] * 10
     assert_right(works, A.log_normaliser - B.log_normaliser)
     assert estimate_of(works).overlap is None
+    ends = (works.forward, "forward", works.groups_forward), (works.reverse, "reverse", works.groups_reverse)
+    one_sided = [exponential_averaging(work, direction=way, groups=groups).stderr for work, way, groups in ends]
+    assert estimate_of(works).stderr == pytest.approx(student_factor(10) * 0.5 * math.hypot(*one_sided))
 
 
 def test_populations_share_no_walker_and_need_enough_of_them() -> None:

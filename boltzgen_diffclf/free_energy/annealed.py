@@ -14,6 +14,7 @@ from torch import Tensor
 
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators import Estimate, bar, exponential_averaging
+from boltzgen_diffclf.estimators.replicates import student_factor
 from boltzgen_diffclf.free_energy.evaluation import Cost
 from boltzgen_diffclf.free_energy.step_sizes import (
     KernelFamily,
@@ -163,7 +164,8 @@ def annealed_estimate(works: AnnealedWorks, generator: np.random.Generator) -> t
 
     Without resampling this is Bennett's acceptance ratio of the works, the walkers bootstrapped whole. Resampled
     populations of the two directions are no time-reversed pairs, so there the answer is the mean of the two
-    one-sided ones, whose biases have opposite signs; the error is the scatter of the populations.
+    one-sided ones, whose biases have opposite signs; the error is the scatter of the populations, with Student's factor
+    for their number.
 
     Args:
         works: of :func:`annealed_works`.
@@ -184,9 +186,10 @@ def annealed_estimate(works: AnnealedWorks, generator: np.random.Generator) -> t
         return replace(estimate, method="AIS + BAR"), works.cost
     up = exponential_averaging(works.forward, direction="forward", groups=works.groups_forward)
     down = exponential_averaging(works.reverse, direction="reverse", groups=works.groups_reverse)
+    few_up, few_down = (student_factor(len(np.unique(one))) for one in (works.groups_forward, works.groups_reverse))
     estimate = Estimate(
         value=0.5 * (up.value + down.value),
-        stderr=0.5 * math.hypot(up.stderr, down.stderr),
+        stderr=0.5 * math.hypot(few_up * up.stderr, few_down * down.stderr),
         overlap=None,
         n_effective=up.n_effective + down.n_effective,
         method="SMC",
