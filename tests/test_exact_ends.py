@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from boltzgen_diffclf.training import (
     path_losses,
     train,
 )
+from boltzgen_diffclf.training.two_sided import TwoSidedProblem
 from systems.analytic import GaussianMixture, InterpolatedMarginals
 
 SETTINGS = TrainingSettings(steps=1, groups=100, group_size=5, neighbours=False)
@@ -141,3 +143,23 @@ def test_groups_without_a_level_between_and_paths_without_energies_are_refused()
     blind = replace(data, end_energy=torch.zeros_like(data.end_energy))
     with pytest.raises(InputError, match="this path holds none"):
         ExactEndsProblem(blind, blind, SETTINGS)
+
+
+def test_a_training_with_other_classes_does_not_go_on_from_this_one(tmp_path: Path) -> None:
+    _, data = path_data(100)
+    settings, checkpoint = replace(SETTINGS, steps=2), tmp_path / "model.safetensors"
+
+    def learn(problem: type[TwoSidedProblem]) -> None:
+        net = MlpEnergyNet(2, named_generator(0, "weights"), hidden=8, layers=1).double()
+        train(
+            UnanchoredEnergyModel(net, data.levels).double(),
+            data,
+            data,
+            settings,
+            problem=problem,
+            checkpoint=checkpoint,
+        )
+
+    learn(ExactEndsProblem)
+    with pytest.raises(InputError, match="its classes is exact ends, this one's is levels"):
+        learn(TwoSidedProblem)

@@ -189,6 +189,14 @@ def kill_late(step: int, steps: int, record: object) -> None:
         raise KilledError
 
 
+def test_groups_of_another_size_are_another_training(tmp_path: Path) -> None:
+    """Both have the same losses with the same weights, and settings that differ in nothing."""
+    settings, file = NoisedSettings(1, groups=4, group_size=4), tmp_path / "state.safetensors"
+    train_noised(named_objective("dsm_diffclf"), settings, noised_model(), checkpoint=file)
+    with pytest.raises(InputError, match="its levels of a group is 4, this one's is 2"):
+        train_noised(named_objective("dsm_diffclf_binary"), settings, noised_model(), checkpoint=file)
+
+
 def test_persistent_chains_are_part_of_the_checkpoint() -> None:
     settings = DataSettings(2, groups=16, chain_steps=2, chains=32)
     first = PersistentContrastiveDivergence(LEVELS, DATA, DATA, settings)

@@ -190,6 +190,7 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
             "objective": dict(self.objective.weights),
             "path": repr(self.setting.path),
             "level_sampler": self.level_sampler,
+            "levels of a group": self.group_size,
         }
 
     def _evaluate(self, model: NoisedEnergyModel, batch: NoisedBatch) -> Tensor:

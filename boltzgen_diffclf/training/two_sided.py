@@ -78,6 +78,11 @@ class TwoSidedProblem(Problem[EnergyModel, PathBatch]):
         """See :meth:`Problem.evaluations`: N energies, and one energy and gradient, a configuration."""
         return self.settings.groups * self.settings.group_size * (self.settings.group_size + 2)
 
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """See :attr:`Problem.identity`."""
+        return {"classes": "levels"}
+
     def _draw(self, data: PathData, generator: torch.Generator) -> PathBatch:
         size = self.settings.groups, self.settings.group_size
         return data.draw(*size, generator, neighbours=self.settings.neighbours)
