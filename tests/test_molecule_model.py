@@ -18,6 +18,7 @@ from boltzgen_diffclf.nets.invariants import (
     MODES,
     MOST_VOLUMES,
     NoisedInvariants,
+    all_triples,
     invariant_moments,
     mode_volumes,
     principal_modes,
@@ -139,8 +140,8 @@ def test_modes_of_a_large_molecule_say_what_hand_it_is_of_and_a_small_one_needs_
     assert float(modes.sum(1).abs().max()) < 1e-10
     # Most of the form is in the first of them.
     assert float((modes[:3] @ x).square().sum()) > 0.9 * float(x.square().sum())
-    volumes = mode_volumes(x, modes)
-    torch.testing.assert_close(mode_volumes(-x, modes), -volumes)
+    volumes = mode_volumes(x, modes, all_triples(len(modes)))
+    torch.testing.assert_close(mode_volumes(-x, modes, all_triples(len(modes))), -volumes)
     torch.testing.assert_close(volumes[:, 0], torch.linalg.det(modes[:3] @ x))
     chain = tuple((k, k + 1) for k in range(11))
     spec = MoleculeSpec(tuple(range(12)), chain, "vp", 16, "invariants", 16, 2)

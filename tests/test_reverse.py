@@ -124,3 +124,19 @@ def test_bad_times_and_churn_are_refused() -> None:
     for build in (lambda: MarginalStep(1.5), lambda: Heun(-0.1)):
         with pytest.raises(ValueError, match="churn"):
             build()
+
+
+@pytest.mark.parametrize("churn", [0.0, 1.0])
+def test_heuns_rule_takes_a_last_step_to_no_noise_at_all(churn: float) -> None:
+    path = VariancePreserving()
+    times = torch.cat([torch.zeros(1, dtype=torch.float64), log_snr_levels(PATHS["preserving"], 60)])
+    start = torch.randn(4000, 1, generator=named_generator(6, "start"), dtype=torch.float64)
+    denoiser = exact_denoiser(MixtureMarginals(MIXTURE, path))
+
+    def known(y: Tensor, t: Tensor) -> Tensor:
+        return denoiser(y, t.clamp(min=1e-3))
+
+    y = sample_reverse(known, path, times, start, named_generator(6, "r"), solver=Heun(churn))
+    exact = MIXTURE.sample(100_000, named_generator(6, "exact"))
+    assert float(y.mean()) == pytest.approx(float(exact.mean()), abs=0.1)
+    assert float(y.std()) == pytest.approx(float(exact.std()), rel=0.05)

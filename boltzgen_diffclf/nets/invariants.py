@@ -70,6 +70,7 @@ class NoisedInvariants(nn.Module):
     mode_volumes: Tensor
     quadruples: Tensor
     modes: Tensor
+    triples: Tensor
     log_snr: Tensor
 
     def __init__(
@@ -85,6 +86,7 @@ class NoisedInvariants(nn.Module):
         self.register_buffer("modes", modes.float(), persistent=False)
         self.register_buffer("mode_volumes", moments.mode_volumes.float(), persistent=False)
         self.register_buffer("quadruples", quadruples, persistent=False)
+        self.register_buffer("triples", all_triples(len(modes)), persistent=False)
         self.register_buffer("distances", moments.distances.float())
         self.register_buffer("volumes", moments.volumes.float())
         self.register_buffer("log_snr", torch.tensor(log_snr))
@@ -104,7 +106,7 @@ class NoisedInvariants(nn.Module):
         volumes = _standardised(signed_volumes(h, self.quadruples), self.volumes, kept, 24.0)
         if len(self.modes) == 0:
             return torch.cat([distances, volumes], dim=1)
-        of_modes = _standardised(mode_volumes(h, self.modes), self.mode_volumes, kept, 6.0)
+        of_modes = _standardised(mode_volumes(h, self.modes, self.triples), self.mode_volumes, kept, 6.0)
         return torch.cat([distances, volumes, of_modes], dim=1)
 
 
@@ -127,17 +129,22 @@ def principal_modes(x: Float[Tensor, "frames atoms 3"]) -> Float[Tensor, "modes 
     return torch.linalg.eigh(products)[1].T.flip(0)[:MODES]
 
 
+def all_triples(n: int) -> Int[Tensor, "3 triples"]:
+    """Return every three of ``n`` things, in the order of ``itertools.combinations``."""
+    return torch.tensor(list(combinations(range(n), 3)), dtype=torch.long).reshape(-1, 3).T
+
+
 def mode_volumes(
-    x: Float[Tensor, "batch atoms 3"], modes: Float[Tensor, "modes atoms"]
+    x: Float[Tensor, "batch atoms 3"], modes: Float[Tensor, "modes atoms"], triples: Int[Tensor, "3 triples"]
 ) -> Float[Tensor, "batch triples"]:
-    """Return the determinants of every three modes."""
-    a, b, c = _triples(x, modes)
+    """Return the determinants of three modes each."""
+    a, b, c = _of_modes(x, modes, triples)
     return _dot(a, torch.linalg.cross(b, c))
 
 
-def _triples(x: Tensor, modes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _of_modes(x: Tensor, modes: Tensor, triples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     among = (x.transpose(1, 2) @ modes.T).transpose(1, 2)
-    first, second, third = torch.tensor(list(combinations(range(len(modes)), 3)), device=x.device).T
+    first, second, third = triples
     return among[:, first], among[:, second], among[:, third]
 
 
@@ -168,7 +175,7 @@ def _mode_moments(x: Tensor, modes: Tensor) -> Tensor:
     """The same with ``G`` the identity."""
     if len(modes) == 0:
         return x.new_empty(4, 0)
-    a, b, c = _triples(x, modes)
+    a, b, c = _of_modes(x, modes, all_triples(len(modes)).to(x.device))
     p, q, r = (torch.linalg.cross(*pair) for pair in ((b, c), (c, a), (a, b)))
     volume = _dot(a, p)
     one, two = _dot(p, p) + _dot(q, q) + _dot(r, r), 2 * (_dot(a, a) + _dot(b, b) + _dot(c, c))

@@ -130,7 +130,8 @@ class Heun:
     r"""Heun's rule of second order for the probability flow, two denoisings a step, after some noise is put back.
 
     In ``x = y / alpha`` and ``noise = sigma / alpha`` the flow is ``dx = (x - D) d(log noise)``. Before it steps, the
-    noise goes up to ``noise_t (noise_t / noise_s)^churn``, though not beyond that of ``t_max``.
+    noise goes up to ``noise_t (noise_t / noise_s)^churn``, though not beyond that of ``t_max``. A step to no noise at
+    all is Euler's, without churn.
 
     Args:
         churn: 0 is deterministic; 1 puts as much noise in as the reverse SDE in the limit of short steps.
@@ -154,7 +155,8 @@ class Heun:
     ) -> Tensor:
         """See :meth:`ReverseSolver.step`; nothing is drawn when there is no churn."""
         if self.churn > 0:
-            log_snr = path.log_snr(t) + self.churn * (path.log_snr(t) - path.log_snr(s))
+            step = path.log_snr(t) - path.log_snr(s)
+            log_snr = path.log_snr(t) + self.churn * torch.where(step.isfinite(), step, 0.0)
             raised = path.time_at_log_snr(log_snr).clamp(t, t.new_full((1,), path.t_max).maximum(t))
             scale, spread = forward_kernel(path, t, raised)
             y, t = scale * y + spread * _normal_like(y, generator), raised
@@ -163,6 +165,7 @@ class Heun:
         slope = (x - denoiser(y, t.expand(len(y)))) / noise_t
         end = x + step * slope
         slope_there = (end - denoiser(path.alpha(s) * end, s.expand(len(y)))) / noise_s
+        slope_there = torch.where(noise_s > 0, slope_there, slope)
         return path.alpha(s) * (x + 0.5 * step * (slope + slope_there))
 
 
