@@ -52,7 +52,7 @@ def conformer_pair(system: MolecularSystem, state: str, conformer: str | None = 
     about = f"B is {basin.torsion} in ({basin.low:g}, {basin.high:g}) rad, A all the rest of {state}"
     published = basin.published.get(state, ())
     leg = Leg(CONFORMER_LEG, f"{state}-rest", f"{state}-basin", published, Division(state, name), about)
-    return replace(whole, legs={leg.name: leg})
+    return whole.with_legs({leg.name: leg})
 
 
 def _basin(system: MolecularSystem, conformer: str | None) -> tuple[str, Basin]:

@@ -210,6 +210,12 @@ class MolecularSystem:
         more._targets.update(self._targets)
         return more
 
+    def with_legs(self, legs: Mapping[str, Leg]) -> MolecularSystem:
+        """Return the same with other legs; it shares what was compiled."""
+        same = replace(self, legs=legs)
+        same._targets.update(self._targets)
+        return same
+
     def target(
         self,
         state: str,

@@ -14,8 +14,10 @@ import torch
 from openmm import app, unit
 
 import systems
+from boltzgen_diffclf.coordinates import Arc
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators import Estimate
+from boltzgen_diffclf.observables.basins import in_basin
 from boltzgen_diffclf.streams import named_generator
 from systems.conformer_pair import conformer_pair
 from systems.conformers import basin_free_energy
@@ -251,3 +253,9 @@ def test_the_exact_ends_have_a_sampling_error_and_a_cost_of_their_own(monkeypatc
     assert (found["value"], found["sampling_stderr"]) == (1.0, math.inf)
     assert (found["energy_evaluations"], found["network_evaluations"]) == (5, 7 + 3 * 3 * 50)
     assert found["seconds"] >= 2.0
+
+
+@pytest.mark.parametrize("ends", [(2.0, 4.0), (3.5, 5.0), (-4.0, -2.0), (2.0, -2.0), (0.0, 2.15), (0.0, math.pi)])
+def test_a_basin_is_the_arc_that_its_state_is_confined_to(ends: tuple[float, float]) -> None:
+    angles = torch.linspace(-3.13, 3.13, 64, dtype=torch.float64)
+    assert in_basin(angles.numpy(), *ends).tolist() == Arc(*ends).contains(angles).tolist()

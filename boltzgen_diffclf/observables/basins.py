@@ -15,11 +15,15 @@ from boltzgen_diffclf.observables.torsions import wrap
 def in_basin(angle: Float[np.ndarray, "*shape"], low: float, high: float) -> Bool[np.ndarray, "*shape"]:
     """Return which angles [rad] lie in the open arc from ``low`` up to ``high``, through pi where low > high.
 
+    All are taken modulo a turn.
+
     >>> in_basin(np.array([1.0, 3.0, -3.0]), 2.0, -2.0).tolist()
+    [False, True, True]
+    >>> in_basin(np.array([1.0, 3.0, -3.0]), 2.0, 4.0).tolist()
     [False, True, True]
     """
     refuse_nan(angle, "angle")
-    inside = wrap(angle)
+    inside, low, high = wrap(angle), *wrap(np.array([low, high]))
     if low < high:
         return (inside > low) & (inside < high)
     return (inside > low) | (inside < high)
