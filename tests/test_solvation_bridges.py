@@ -24,8 +24,9 @@ from workflows.run_start import open_run_folder
 from workflows.solvation import SolvationConfig
 from workflows.solvation_bridges import MOST_BRIDGES, SOLVATION, Bridged, Way, bridged
 from workflows.solvation_classical import Classical, classical
+from workflows.solvation_estimators import what_is_missing
 from workflows.solvation_pipeline import _checks
-from workflows.solvation_stages import SolvationStages
+from workflows.solvation_stages import SolvationStages, way_of
 from workflows.trust import SMALLEST_OVERLAP, failures
 
 STATES = ("vacuum", "nonpolar", "implicit")
@@ -227,3 +228,20 @@ def test_frames_of_the_user_stand_for_their_own_state(tmp_path: Path) -> None:
         with open_run_folder(config.folder, config) as folder:
             stages = SolvationStages(config, folder, config.source.load(), "cpu")
             assert stages.sources(stages.system.require_leg("polar")) == sources
+
+
+def test_frames_without_charges_are_where_the_line_of_charges_begins(tmp_path: Path) -> None:
+    system = systems.load("aldp")
+    for sampled, first, before in (
+        ({"vacuum", "implicit"}, "vacuum", "vacuum"),
+        ({"nonpolar", "implicit"}, "nonpolar", None),
+    ):
+        way = way_of(system.require_leg("polar"), sampled)
+        assert way is not None
+        assert (way.first, way.before, way.high, way.name) == (first, before, "implicit", SOLVATION.name)
+    assert way_of(system.require_leg("nonpolar"), {"vacuum", "nonpolar"}) is None
+    mine = tmp_path / "mine.dcd"
+    mine.touch()
+    config = SolvationConfig(leg="nonpolar", trajectory=(f"nonpolar={mine}",), out=tmp_path)
+    assert what_is_missing("bar", config) is None
+    assert what_is_missing("fep", config) == "the nonpolar leg has frames of both ends: name bar in its place"

@@ -60,6 +60,7 @@ def what_is_missing(name: str, config: SolvationConfig) -> str | None:
     'the Cartesian network has no steps: add --cartesian-steps 600'
     """
     legs, ablation_legs = set(config.legs), set(config.ablation_legs)
+    one_sided = set(ONE_SIDED_LEGS) if "nonpolar" not in config.trajectory_files else set()
     asked = " ".join(config.legs)
     if name in ABLATIONS and not legs & ablation_legs:
         return f"it is trained on --ablation-legs alone ({_listed(config.ablation_legs)}): add --ablation-legs {asked}"
@@ -67,10 +68,11 @@ def what_is_missing(name: str, config: SolvationConfig) -> str | None:
         return f"the ends of the {asked} leg share no configuration: name population in its place, or add another --leg"
     if name == "population" and not legs & set(DISJOINT_LEGS):
         return f"the {asked} leg divides no state: name mbar in its place, or add --leg {DISJOINT_LEGS[0]}"
-    if name == "bar" and legs <= set(ONE_SIDED_LEGS):
+    if name == "bar" and legs <= one_sided:
         return f"the {asked} leg has frames of one end alone: name fep in its place, or add another --leg"
-    if name == "fep" and not legs & set(ONE_SIDED_LEGS):
-        return f"the {asked} leg has frames of both ends: name bar in its place, or add --leg {ONE_SIDED_LEGS[0]}"
+    if name == "fep" and not legs & one_sided:
+        another = f", or add --leg {ONE_SIDED_LEGS[0]}" if one_sided else ""
+        return f"the {asked} leg has frames of both ends: name bar in its place{another}"
     if name == "relaxed_mbar" and config.relaxation_steps == 0:
         return "nothing is relaxed: add --relaxation-steps 30"
     if name == "cartesian" and not legs & set(CARTESIAN_LEGS):

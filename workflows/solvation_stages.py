@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from boltzgen_diffclf.free_energy.classical import SampledState, energies_in
 from boltzgen_diffclf.free_energy.internal_space import InternalSpace
 from boltzgen_diffclf.free_energy.step_sizes import hmc_family
 from boltzgen_diffclf.streams import named_generator, split_seed
-from systems.bridges import with_polar_state
+from systems.bridges import polar_state, with_polar_state
 from systems.ensemble import ReferenceEnsemble, resample
 from systems.force_field_pair import FORCE_FIELD_LEG, mixed_state, with_mixed_state
 from systems.internal import internal_coordinates
@@ -144,8 +144,8 @@ class SolvationStages:
 
         A leg with frames of one state alone has no way to walk, and stays as it is.
         """
-        way = way_of(leg)
-        if way is None or set(sampled) != {way.first, way.high}:
+        way = way_of(leg, sampled)
+        if way is None:
             rungs = tuple(Rung(None, frames) for frames in sampled.values())
             return Bridged(None, self.system.states, self.system.states, rungs, 1.0)
         ends = sampled[way.first], sampled[way.high]
@@ -156,7 +156,7 @@ class SolvationStages:
         state = way.name(fraction)
         if state not in self._ensembles:
             self.folder.progress.add(f"reference-{state}", self.reference_share)
-            extend = with_polar_state if way is SOLVATION else with_mixed_state
+            extend = with_polar_state if way.name is polar_state else with_mixed_state
             self._ensembles[state] = self._generated(extend(self.system, fraction), state)
         return self.sampled(state)
 
@@ -271,13 +271,16 @@ class SolvationStages:
         }
 
 
-def way_of(leg: Leg) -> Way | None:
-    """Return the line of states that joins the ends of a leg, None where none does."""
+def way_of(leg: Leg, sampled: Collection[str]) -> Way | None:
+    """Return the line of states that joins the two sampled states of a leg, None where none does."""
     if leg.divides is not None:
         return None
+    way = SOLVATION
     if leg.name == FORCE_FIELD_LEG:
-        return Way(leg.state_a, leg.state_b, None, f"the energy of {leg.state_b}", mixed_state)
-    return SOLVATION
+        way = Way(leg.state_a, leg.state_b, None, f"the energy of {leg.state_b}", mixed_state)
+    if set(sampled) == {way.low, way.high}:  # frames of where the line itself begins
+        return dataclasses.replace(way, before=None)
+    return way if set(sampled) == {way.first, way.high} else None
 
 
 def _fingerprint(file: Path) -> str:
