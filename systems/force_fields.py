@@ -15,6 +15,7 @@ from openmm import app, unit
 
 from boltzgen_diffclf.errors import InputError, first_line, nearest_name
 from systems.charmm import CHARMM36, charmm_force_field, with_types_in_order
+from systems.residue_checks import told
 from systems.solvation_states import solvation_states
 
 FORCE_FIELDS: Mapping[str, str] = MappingProxyType(
@@ -98,7 +99,7 @@ def parametrised_states(topology: app.Topology, name: str, solvent: str) -> dict
 
 
 def _create_system(topology: app.Topology, name: str, solvent: str) -> openmm.System:
-    with one_line_of(name):
+    with one_line_of(name, topology):
         system = force_field(name, solvent).createSystem(topology, nonbondedMethod=app.NoCutoff, constraints=None)
     return with_types_in_order(system)
 
@@ -121,13 +122,13 @@ def with_hydrogens(
         is_end = residue.index in _ends(topology)
         if is_end and variant in INSIDE and name != "charmm36":
             raise InputError(
-                f"force field {name} has {variant} inside of a chain alone, and residue {residue.index + 1} is a "
+                f"force field {name} has {variant} inside of a chain alone, and {told(residue)} is a "
                 "charged end: cap that end, or take charmm36"
             )
     modeller = app.Modeller(topology, positions)
     # One thread in double precision: the same molecule every time.
     platform = openmm.Platform.getPlatformByName("Reference")
-    with one_line_of(name), _repeatable_choices():
+    with one_line_of(name, topology), _repeatable_choices():
         modeller.addHydrogens(force_field(name), pH=_PH, variants=variants, platform=platform)
     return modeller.topology, modeller.positions
 
@@ -170,14 +171,15 @@ def minimised(
 
 
 @contextmanager
-def one_line_of(name: str) -> Iterator[None]:
-    """Turn what OpenMM says of a residue that it does not know, or of its place, into one line; residues from 1."""
+def one_line_of(name: str, topology: app.Topology) -> Iterator[None]:
+    """Turn what OpenMM says of a residue that it does not know into one line, which calls it as its file does."""
     try:
         yield
     except (ValueError, KeyError, openmm.OpenMMException) as error:
         said = str(error).split("For more information")[0].replace("You may be able to add it", "It can be added")
-        counted = re.sub(r"residue (\d+) \(", lambda found: f"residue {int(found[1]) + 1} (", said)
-        raise InputError(f"force field {name}: {' '.join(counted.split())}") from error
+        residues = list(topology.residues())
+        called = re.sub(r"residue (\d+) \(\w+\)", lambda found: told(residues[int(found[1])]), said)
+        raise InputError(f"force field {name}: {' '.join(called.split())}") from error
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def require_peptides(path: Path, topology: app.Topology, positions: unit.Quantit
 
 def told(residue: app.topology.Residue) -> str:
     """Return a residue in words."""
-    return f"residue {residue.name} {residue.id} of chain {residue.chain.id}"
+    return f"residue {residue.name} {residue.id}{residue.insertionCode.strip()} of chain {residue.chain.id}"
 
 
 def _require_known_residues(path: Path, topology: app.Topology) -> None:

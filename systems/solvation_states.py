@@ -131,16 +131,25 @@ def backbone_torsions(topology: app.Topology) -> dict[str, Quadruple]:
     """Return phi and psi of every residue that has them, by names like ``phi-ALA2``.
 
     The torsions of the only residue that has both are ``phi`` and ``psi``, as in a dipeptide. Residues are known by
-    their atoms N, CA and C and by the bonds between them, and numbered as in the topology.
+    their atoms N, CA and C and by the bonds between them, and numbered as in the topology; chains by their names, or
+    from 1 where two have the same.
+
+    Raises:
+        InputError: two residues that have the same name.
     """
     found = {residue: dict(_torsions_of(residue, neighbours)) for residue, neighbours in _neighbours(topology).items()}
     whole = [residue for residue, torsions in found.items() if torsions.keys() == {"phi", "psi"}]
-    several_chains = topology.getNumChains() > 1
+    chains = [chain.id for chain in topology.chains()]
+    are_apart = len(set(chains)) == len(chains)
     named: dict[str, Quadruple] = {}
     for residue, torsions in found.items():
-        label = f"{residue.chain.id}-" if several_chains else ""
+        chain = residue.chain.id if are_apart else residue.chain.index + 1
+        label = f"{chain}-" if len(chains) > 1 else ""
+        place = f"{residue.id}{residue.insertionCode.strip()}"
         for torsion, quadruple in torsions.items():
-            name = torsion if whole == [residue] else f"{torsion}-{label}{residue.name}{residue.id}"
+            name = torsion if whole == [residue] else f"{torsion}-{label}{residue.name}{place}"
+            if name in named:
+                raise InputError(f"there are two residues {residue.name} {place} in one chain: number them apart")
             named[name] = quadruple
     return named
 

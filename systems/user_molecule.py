@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
+from functools import lru_cache
 from pathlib import Path
 
+import networkx as nx
 import openmm
 from openmm import app, unit
 
@@ -25,7 +28,8 @@ from systems.protonation import (
     usual_names,
     usual_names_in_cif,
 )
-from systems.residue_checks import require_peptides
+from systems.residue_checks import require_peptides, told
+from systems.rotatable import rotatable_torsions
 from systems.solvation_states import (
     BORN_FORCES,
     backbone_basins,
@@ -53,6 +57,12 @@ def from_pdb(path: Path, forcefield: str, solvent: str, name: str) -> MolecularS
         InputError: no such file or force field, a residue that is not known, atoms that are missing.
     """
     require_force_field(forcefield, solvent)
+    return _peptide(path, forcefield, solvent, name, _content(path))
+
+
+@lru_cache(maxsize=4)
+def _peptide(path: Path, forcefield: str, solvent: str, name: str, content: bytes) -> MolecularSystem:
+    # Kept as long as the file says the same: a workflow asks for its molecule several times.
     topology, positions, called = _read_topology(path)
     variants = protonation(called, topology)
     require_peptides(path, topology, positions, called)
@@ -75,12 +85,27 @@ def from_openmm(system_path: Path, topology_path: Path, name: str) -> MolecularS
     Raises:
         InputError: files that cannot be read or do not describe the same atoms; the line names the first that differs.
     """
+    return _of_openmm(system_path, topology_path, name, _content(system_path), _content(topology_path))
+
+
+@lru_cache(maxsize=4)
+def _of_openmm(
+    system_path: Path, topology_path: Path, name: str, system_content: bytes, topology_content: bytes
+) -> MolecularSystem:
     system = _read_system(system_path)
     topology, positions, _ = _read_topology(topology_path)
     require_system(system_path, system, topology_path, topology, positions)
     is_solvated = any(isinstance(force, BORN_FORCES) for force in system.getForces())
     states = solvation_states(without_solvent(system), system if is_solvated else None)
     return _solvated(name, topology, positions, states)
+
+
+def _content(path: Path) -> bytes:
+    """Return what is in a file, nothing where it cannot be read, which its reader explains."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _solvated(
@@ -90,10 +115,25 @@ def _solvated(
     states: dict[str, openmm.System],
     solvent: str | None = None,
 ) -> MolecularSystem:
-    torsions = backbone_torsions(topology)
+    _require_one_molecule(topology)
     start = positions_from_quantity(minimised(states.get("implicit", states["vacuum"]), positions))
+    torsions = backbone_torsions(topology)
     basins = backbone_basins(topology, torsions)
+    torsions = torsions or rotatable_torsions(topology, start)
     return solvation_system(name, topology, start, states, torsions, basins, solvent=solvent)
+
+
+def _require_one_molecule(topology: app.Topology) -> None:
+    """Refuse molecules that nothing holds together: without a box they part, and have no equilibrium."""
+    graph = nx.Graph((bond[0].index, bond[1].index) for bond in topology.bonds())
+    graph.add_nodes_from(range(topology.getNumAtoms()))
+    first = nx.node_connected_component(graph, 0)
+    if len(first) < len(graph):
+        apart = next(atom for atom in topology.atoms() if atom.index not in first)
+        raise InputError(
+            f"no bond joins atom {apart.name} of {told(apart.residue)} to {told(next(topology.residues()))}: give one "
+            "molecule, as several in no box drift apart, or add the bond"
+        )
 
 
 def _read_topology(path: Path) -> tuple[app.Topology, unit.Quantity, list[str]]:
@@ -107,6 +147,8 @@ def _read_topology(path: Path) -> tuple[app.Topology, unit.Quantity, list[str]]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # of atoms that are there twice, for one
             text, is_pdb = path.read_text(encoding="utf-8"), path.suffix.lower() != ".cif"
+            if is_pdb:  # frames without MODEL records end in END, which the reader passes over
+                text = re.split(r"^END\s*$", text, maxsplit=1, flags=re.MULTILINE)[0]
             usual = usual_names(text) if is_pdb else usual_names_in_cif(text)
             file = readers[path.suffix.lower()](io.StringIO(usual))
             if not file.topology.getNumAtoms():

@@ -29,6 +29,9 @@ from systems.store import holds_ensemble, read_ensemble
 _LOSSLESS = (".h5", ".hdf5", ".dcd", ".nc", ".netcdf", ".ncdf", ".trr", ".dtr")
 _ROUNDED = (".xtc", ".gro", ".pdb", ".cif", ".mdcrd", ".crd", ".lh5", ".xyz")
 _log = logging.getLogger(__name__)
+WEIGHTS = "weights"
+"""Setting that names the file with the weights of samples, which are no frames of their state without."""
+
 _BLOCKS = 20
 """Contiguous pieces that a plain trajectory is cut into."""
 
@@ -59,7 +62,7 @@ def read_user_trajectory(
     """
     temperature = _admit(path, system, state, temperature_kelvin, rounded)
     if holds_ensemble(path):
-        return read_ensemble(path, system, state, temperature)
+        return _own_ensemble(path, system, state, temperature)
     positions = _load_positions(path, system, blocks)
     # Blocks of one length, from the end: what is left over is the least equilibrated.
     positions = positions[len(positions) % blocks :]
@@ -109,8 +112,6 @@ def read_frames(
         return read_user_trajectory(path, system, state, temperature_kelvin)
     alone = bead_system(system, beads)
     frames = read_user_trajectory(path, alone, state, temperature_kelvin, rounded=(".xtc",))
-    if "model_hash" in frames.provenance.settings:
-        raise InputError(f"{path} holds samples of a learned energy, which nothing can be judged by: give frames")
     _require_hands(path, alone, frames.positions, bead_stereocentres(system, beads))
     return frames
 
@@ -125,9 +126,24 @@ def judge_user_trajectory(
     """
     temperature = _admit(path, system, state, temperature_kelvin)
     if holds_ensemble(path):
-        return read_ensemble(path, system, state, temperature).n_groups
+        return _own_ensemble(path, system, state, temperature).n_groups
     _load_positions(path, system, blocks)
     return blocks
+
+
+def _own_ensemble(path: Path, system: MolecularSystem, state: str, temperature: float) -> ReferenceEnsemble:
+    """Return the frames of a file of this package, which have to be those of a simulation of this very molecule."""
+    frames = read_ensemble(path, system, state, temperature)
+    settings = frames.provenance.settings
+    if "model_hash" in settings:
+        raise InputError(f"{path} holds samples of a learned energy, which nothing can be judged by: give frames")
+    if WEIGHTS in settings:
+        raise InputError(
+            f"{path} holds samples whose weights are in {settings[WEIGHTS]}, and as they stand no frames of the state: "
+            "give frames of a simulation"
+        )
+    _require_hands(path, system, frames.positions[:1], stereocentres(system.elements, system.bonds))
+    return frames
 
 
 def _admit(

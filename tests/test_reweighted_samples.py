@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 import systems
-from boltzgen_diffclf.errors import NotTrustworthyError
+from boltzgen_diffclf.errors import InputError, NotTrustworthyError
 from boltzgen_diffclf.samplers.resampling import multinomial
 from systems.store import load_ensemble
+from systems.user_trajectory import read_user_trajectory
 from tests.small_reference import small_reference
 from workflows import sample, train, weighted_sampling
 from workflows.command_line import run_command
@@ -80,6 +81,8 @@ def test_samples_of_a_model_are_carried_to_the_true_energy_with_their_weights(tr
         assert file["N_k"].tolist() == [len(kept), 0]
         np.testing.assert_allclose(file["u_kn"][1], kept.energies.numpy())
         assert file["families"].tolist() == kept.group.tolist()
+    with pytest.raises(InputError, match=r"samples whose weights are in u_kn\.npz"):
+        read_user_trajectory(config.folder / "reweighted.h5", systems.load("aldp"), "vacuum")
     # The same command finds what is done, and says again what to think of it.
     with pytest.raises(NotTrustworthyError, match="the weights of the 24 samples of reweighted cannot be believed"):
         sample.run(config)

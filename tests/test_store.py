@@ -231,6 +231,23 @@ def test_our_own_file_as_a_users_trajectory_keeps_its_groups(aldp, ensemble, fil
         read_user_trajectory(file, aldp, "vacuum", 310.0)
 
 
+def test_samples_and_mirror_images_in_a_file_of_ours_are_no_frames_of_the_state(tmp_path, aldp, ensemble):
+    """The energies of a mirror image are the same, and so is all that its file says of the molecule."""
+    path, made = tmp_path / "mine.h5", ensemble.provenance
+    for settings, words in (
+        ({"model_hash": "some"}, "holds samples of a learned energy"),
+        ({"weights": "u_kn.npz"}, r"whose weights are in u_kn\.npz"),
+    ):
+        told = dataclasses.replace(ensemble, provenance=dataclasses.replace(made, settings=settings))
+        write_ensemble(path, told, aldp.topology)
+        for read in (read_user_trajectory, judge_user_trajectory):
+            with pytest.raises(InputError, match=words):
+                read(path, aldp, made.state)
+    write_ensemble(path, dataclasses.replace(ensemble, positions=-ensemble.positions), aldp.topology)
+    with pytest.raises(InputError, match="frame 0: atom 8 has the other chirality than in 'aldp'"):
+        read_user_trajectory(path, aldp, made.state)
+
+
 def test_trajectories_that_cannot_be_used_are_refused(tmp_path, aldp, ensemble):
     topology = mdtraj.Topology.from_openmm(aldp.topology)
     good = mdtraj.Trajectory(ensemble.positions.numpy(), topology)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 
 import numpy as np
 import openmm
 import pytest
+import torch
 from openmm import app, unit
 
 from boltzgen_diffclf.errors import InputError
 from systems.loading import SystemSource
 from systems.peptide import built_peptide, peptide
+from systems.protonation import names_in_pdb, protonation, usual_names
+from systems.rotatable import rotatable_torsions
 from systems.sequence import VARIANTS, parse_sequence
+from systems.solvation_states import backbone_torsions
 from systems.system_checks import require_system
 from systems.user_molecule import from_openmm
 
@@ -62,8 +67,82 @@ def test_chains_that_have_no_name_keep_their_own_side_chains(tmp_path):
             elif line[76:78] != " H":
                 moved = f"{float(line[30:38]) + (30 if far else 0):8.3f}"
                 both.append(line[:21] + " " + line[22:30] + moved + line[38:])
+    topology = app.PDBFile(io.StringIO(usual_names("".join(both)))).topology
+    found = protonation(names_in_pdb("".join(both)), topology)
+    assert [variant for variant in found if variant is not None] == ["HIP", "HID"]
+    assert [list(backbone_torsions(topology))[k] for k in (0, 3)] == ["phi-1-HIS2", "psi-2-HIS2"]
     path.write_text("".join(both))
-    assert charge_of(path) == pytest.approx(1.0, abs=1e-6)
+    with pytest.raises(InputError, match=r"no bond joins atom \w+ of residue ACE 1 of chain .* to residue ACE 1 of"):
+        charge_of(path)
+
+
+def test_residues_that_insertion_codes_tell_apart_have_torsions_of_their_own():
+    topology, _ = built_peptide("ACE-GLY-GLY-NME", "ff14sb")
+    residues = list(topology.residues())
+    residues[2].id, residues[2].insertionCode = residues[1].id, "A"
+    assert list(backbone_torsions(topology)) == ["phi-GLY2", "psi-GLY2", "phi-GLY2A", "psi-GLY2A"]
+    residues[2].insertionCode = " "
+    with pytest.raises(InputError, match="there are two residues GLY 2 in one chain: number them apart"):
+        backbone_torsions(topology)
+
+
+def test_the_first_of_several_frames_counts(tmp_path):
+    path, lines = tmp_path / "a.pdb", "".join(written(tmp_path / "one.pdb", "ACE-ASH-NME"))
+    path.write_text(f"{lines}END\n{lines}END\n")
+    assert charge_of(path) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_charged_end_that_a_force_field_lacks_is_called_as_in_the_file(tmp_path):
+    path = tmp_path / "a.pdb"
+    lines = [line for line in renamed(written(path, "AK"), 2, "LYN") if line[12:16].strip() != "HZ1"]
+    path.write_text("".join(line[:22] + f"{int(line[22:26]) + 100:4d}" + line[26:] for line in lines))
+    with pytest.raises(InputError, match=r"LYN inside of a chain .* residue LYS 102 of chain A is a charged end"):
+        charge_of(path)
+
+
+def butane(folder: Path) -> tuple[Path, Path]:
+    """Write butane without hydrogens, as a System and a PDB file."""
+    system = openmm.System()
+    bonds, angles, torsion = openmm.HarmonicBondForce(), openmm.HarmonicAngleForce(), openmm.PeriodicTorsionForce()
+    for _ in range(4):
+        system.addParticle(12.011)
+    for k in range(3):
+        bonds.addBond(k, k + 1, 0.153, 2e5)
+    for k in range(2):
+        angles.addAngle(k, k + 1, k + 2, 1.95, 500.0)
+    torsion.addTorsion(0, 1, 2, 3, 3, 0.0, 6.0)
+    for force in (bonds, angles, torsion):
+        system.addForce(force)
+    (folder / "b.xml").write_text(openmm.XmlSerializer.serialize(system))
+    places = [(0.0, 1.5, 0.3), (0.0, 0.0, 0.0), (1.5, 0.0, 0.0), (1.8, -1.4, 0.4)]
+    atoms = [
+        f"HETATM{k:5d}  C{k}  BUT A   1    {x:8.3f}{y:8.3f}{z:8.3f}  1.00  0.00           C\n"
+        for k, (x, y, z) in enumerate(places, 1)
+    ]
+    joined = "".join(f"CONECT{k:5d}{k + 1:5d}\n" for k in range(1, 4))
+    (folder / "b.pdb").write_text("".join(atoms) + joined + "END\n")
+    return folder / "b.xml", folder / "b.pdb"
+
+
+def test_a_molecule_without_residues_is_watched_by_its_rotatable_bonds(tmp_path):
+    molecule = from_openmm(*butane(tmp_path), "b")
+    assert molecule.torsions == {"C1-C2-C3-C4": (0, 1, 2, 3)}
+    assert molecule.states == ("vacuum",)
+    assert from_openmm(*butane(tmp_path), "b") is molecule  # its files are as they were
+
+
+def test_torsions_of_bonds_that_turn_nothing_visible_are_left_out():
+    """Benzyl alcohol beside a nitrile: neither the phenyl ring, nor a methyl, nor what is straight."""
+    names = ["C1", "C2", "C3", "C4", "C5", "C6", "C7", "O", "HO", "H71", "C8", "N"]
+    topology = app.Topology()
+    residue = topology.addResidue("BNZ", topology.addChain())
+    atoms = [topology.addAtom(name, app.element.Element.getBySymbol(name[0]), residue) for name in names]
+    ring = [(k, (k + 1) % 6) for k in range(6)]
+    for first, second in [*ring, (0, 6), (6, 7), (7, 8), (6, 9), (6, 10), (10, 11)]:
+        topology.addBond(atoms[first], atoms[second])
+    positions = torch.randn(12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    positions[11] = positions[10] + 0.7 * (positions[10] - positions[6])
+    assert rotatable_torsions(topology, positions) == {"C1-C7-O-HO": (0, 6, 7, 8)}
 
 
 def test_amber_calls_the_hydrogens_of_a_neutral_lysine_otherwise(tmp_path):
@@ -142,7 +221,9 @@ def test_the_hand_of_a_residue_is_told_where_its_name_says_another(tmp_path, cap
 
 @pytest.mark.parametrize("sequence", ["ASH-ALA", "ALA-GLH", "LYN-GLY", "ALA-HIP-LYN"])
 def test_variants_that_have_no_charged_end_are_named(sequence):
-    with pytest.raises(InputError, match=r"inside of a chain alone, and residue \d is a charged end: cap that end"):
+    with pytest.raises(
+        InputError, match=r"of a chain alone, and residue \w+ \d of chain \w is a charged end: cap that"
+    ):
         peptide(sequence, "ff14sb", "vacuum")
     assert peptide(sequence, "charmm36", "vacuum").n_atoms > 20
 

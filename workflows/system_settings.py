@@ -107,8 +107,12 @@ def keep_system(folder: RunFolder, system: MolecularSystem) -> None:
     Raises:
         InputError: the run was begun with another one, under the same options.
     """
+    from boltzgen_diffclf.observables.chirality import handedness, stereocentres
+
     content = {state: system.system_hash(state) for state in system.states}
-    if folder.remember("molecule", lambda: content) != content:
+    # The energies of a mirror image are the same.
+    hands = handedness(system.positions.numpy()[None], stereocentres(system.elements, system.bonds))[0].tolist()
+    if folder.remember("molecule", lambda: content) != content or folder.remember("hands", lambda: hands) != hands:
         raise InputError(
             f"{folder.path} was begun with another molecule than the {system.name} that is given now (its file has "
             "changed): choose another --out"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from boltzgen_diffclf.estimators.reweighting import WeightDiagnostics, diagnose_
 from systems.ensemble import ReferenceEnsemble
 from systems.molecular import MolecularSystem
 from systems.store import write_ensemble
+from systems.user_trajectory import WEIGHTS
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,8 @@ class WeightedEnsemble:
         if not counted.any():
             return
         frames, made = self.frames.select(torch.from_numpy(np.flatnonzero(counted))), self.frames.provenance
-        write_ensemble(frames_file, frames, system.topology)
+        told = replace(made, settings={**made.settings, WEIGHTS: u_kn_file.name})
+        write_ensemble(frames_file, replace(frames, provenance=told), system.topology)
         u_kn, n_k = generated_u_kn(self.log_w[counted], frames.energies.numpy())
         states = ["unweighted samples", made.state]
         write_u_kn(u_kn_file, u_kn, n_k, states, made.temperature_kelvin, frames.group.numpy())

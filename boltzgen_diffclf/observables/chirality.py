@@ -35,7 +35,7 @@ def stereocentres(elements: Sequence[str], bonds: Sequence[tuple[int, int]]) -> 
     for first, second in bonds:
         neighbours[first].append(second)
         neighbours[second].append(first)
-    colours = _refined_colours(elements, neighbours)
+    colours = refined_colours(elements, neighbours)
     centres = []
     for atom, around in enumerate(neighbours):
         if elements[atom] == "C" and len(around) == 4 and len({colours[other] for other in around}) == 4:
@@ -89,7 +89,7 @@ def _direction(vector: Float[np.ndarray, "frames centres 3"]) -> Float[np.ndarra
     return vector / np.maximum(np.linalg.norm(vector, axis=-1, keepdims=True), np.finfo(np.float64).tiny)
 
 
-def _refined_colours(elements: Sequence[str], neighbours: Sequence[Sequence[int]]) -> list[int]:
+def refined_colours(elements: Sequence[str], neighbours: Sequence[Sequence[int]]) -> list[int]:
     """Return the class of each atom: equal where elements and, to any depth, surroundings are."""
     colours = _ranks([(element,) for element in elements])
     while True:
