@@ -238,7 +238,7 @@ def sampled(
             unfinished.unlink(missing_ok=True)
         return StageResult(facts=plain_counts(ensemble.diagnostics) | asked, files=[file])
 
-    return folder.stage(stage, make, is_enough=lambda facts: all(facts[name] == asked[name] for name in asked))
+    return folder.stage(stage, make, is_enough=lambda facts: all(facts.get(name) == asked[name] for name in asked))
 
 
 def plain_counts(diagnostics: Mapping[str, object]) -> dict[str, int]:
