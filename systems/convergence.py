@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import numpy as np
@@ -14,7 +15,7 @@ from boltzgen_diffclf.observables.basins import in_basin
 from boltzgen_diffclf.observables.torsions import torsion_angles
 from systems.ensemble import ReferenceEnsemble
 from systems.folds import is_folded
-from systems.legs import Basin
+from systems.legs import Basin, Quadruple
 from systems.molecular import MolecularSystem
 
 FOLDED = "folded"
@@ -26,27 +27,30 @@ FRAMES_FOR_R_HAT = 4
 
 def torsions_of(ensemble: ReferenceEnsemble, system: MolecularSystem) -> dict[str, torch.Tensor]:
     """Return every named torsion of every frame [rad]."""
-    if not system.torsions:
+    return _angles(ensemble, system.torsions)
+
+
+def _angles(ensemble: ReferenceEnsemble, torsions: Mapping[str, Quadruple]) -> dict[str, torch.Tensor]:
+    if not torsions:
         return {}
-    quadruples = np.array(list(system.torsions.values()))
-    angles = torsion_angles(ensemble.positions.numpy(), quadruples).astype(np.float64)
-    return {name: torch.from_numpy(angles[:, column]) for column, name in enumerate(system.torsions)}
+    angles = torsion_angles(ensemble.positions.numpy(), np.array(list(torsions.values()))).astype(np.float64)
+    return {name: torch.from_numpy(angles[:, column]) for column, name in enumerate(torsions)}
 
 
 def measure_convergence(ensemble: ReferenceEnsemble, system: MolecularSystem) -> dict[str, object]:
     """Return plain values that say how far the groups agree; empty where there are too few of them.
 
     Keys: ``populations`` of the system's basins with their scatter between groups, and ``relaxation_frames``, how long
-    each is remembered; ``split_r_hat`` and ``effective_frames`` of the reduced energy, of each torsion's sine and
-    cosine, of who is folded, and of each basin, but for one that the state is confined to or kept out of: there is
-    nothing that its walkers could agree about.
+    each is remembered; ``split_r_hat`` and ``effective_frames`` of the reduced energy, of the sine and cosine of each
+    torsion, those of side chains too, of who is folded, and of each basin, but for one that the state is confined to
+    or kept out of: there is nothing that its walkers could agree about.
     """
     if ensemble.n_groups < 2 or len(ensemble) < FRAMES_FOR_R_HAT * ensemble.n_groups:
         return {}
     torsions = torsions_of(ensemble, system)
     # Frames of beads alone have no energies.
     series = {"reduced_energy": ensemble.energies} if bool(ensemble.energies.any()) else {}
-    for name, angle in torsions.items():
+    for name, angle in (torsions | _angles(ensemble, system.side_torsions)).items():
         series |= {f"cos_{name}": angle.cos(), f"sin_{name}": angle.sin()}
     visits: dict[str, torch.Tensor] = {}
     for name, basin in system.basins.items():

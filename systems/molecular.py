@@ -58,6 +58,7 @@ class MolecularSystem:
         reweighted: states whose ensemble is that of another state, named here, reweighted: the two overlap well.
         derived: states made of the energies of others, by name.
         solvent: name of the solvent model of ``implicit``, where :mod:`systems.force_fields` has it.
+        side_torsions: of side chains, about which walkers have to agree as well.
 
     Raises:
         InputError: states, positions and topology do not describe the same atoms.
@@ -75,6 +76,7 @@ class MolecularSystem:
     other_starts: Float[Tensor, "starts atoms 3"] | None = None
     derived: Mapping[str, DerivedState] = field(default_factory=dict)
     solvent: str | None = None
+    side_torsions: Mapping[str, Quadruple] = field(default_factory=dict)
     _targets: dict[tuple[str, float, torch.dtype, str], Target] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:

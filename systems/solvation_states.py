@@ -14,6 +14,7 @@ from torch import Tensor
 from boltzgen_diffclf.errors import InputError
 from systems.legs import Basin, Leg, PublishedValue, Quadruple
 from systems.molecular import MolecularSystem
+from systems.rotatable import side_torsions
 
 BORN_FORCES = (openmm.CustomGBForce, openmm.GBSAOBCForce)
 """Forces that are an implicit solvent."""
@@ -69,6 +70,7 @@ def solvation_system(
         positions=positions,
         openmm_systems=states,
         torsions=torsions,
+        side_torsions=side_torsions(topology, positions, torsions.values()),
         legs={leg.name: leg for leg in legs} if is_solvated else {},
         basins=basins,
         reweighted={"nonpolar": "vacuum"} if is_solvated else {},

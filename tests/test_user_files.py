@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 import openmm
 import pytest
-import torch
 from openmm import app, unit
 
 from boltzgen_diffclf.errors import InputError
 from systems.loading import SystemSource
 from systems.peptide import built_peptide, peptide
 from systems.protonation import names_in_pdb, protonation, usual_names
-from systems.rotatable import rotatable_torsions
 from systems.sequence import VARIANTS, parse_sequence
 from systems.solvation_states import backbone_torsions
 from systems.system_checks import require_system
@@ -129,20 +127,6 @@ def test_a_molecule_without_residues_is_watched_by_its_rotatable_bonds(tmp_path)
     assert molecule.torsions == {"C1-C2-C3-C4": (0, 1, 2, 3)}
     assert molecule.states == ("vacuum",)
     assert from_openmm(*butane(tmp_path), "b") is molecule  # its files are as they were
-
-
-def test_torsions_of_bonds_that_turn_nothing_visible_are_left_out():
-    """Benzyl alcohol beside a nitrile: neither the phenyl ring, nor a methyl, nor what is straight."""
-    names = ["C1", "C2", "C3", "C4", "C5", "C6", "C7", "O", "HO", "H71", "C8", "N"]
-    topology = app.Topology()
-    residue = topology.addResidue("BNZ", topology.addChain())
-    atoms = [topology.addAtom(name, app.element.Element.getBySymbol(name[0]), residue) for name in names]
-    ring = [(k, (k + 1) % 6) for k in range(6)]
-    for first, second in [*ring, (0, 6), (6, 7), (7, 8), (6, 9), (6, 10), (10, 11)]:
-        topology.addBond(atoms[first], atoms[second])
-    positions = torch.randn(12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    positions[11] = positions[10] + 0.7 * (positions[10] - positions[6])
-    assert rotatable_torsions(topology, positions) == {"C1-C7-O-HO": (0, 6, 7, 8)}
 
 
 def test_amber_calls_the_hydrogens_of_a_neutral_lysine_otherwise(tmp_path):
