@@ -49,7 +49,7 @@ def bead_atoms(system: MolecularSystem, beads: str) -> tuple[int, ...]:
     chosen = {
         "all": range(system.n_atoms),
         "heavy": [atom for atom, element in enumerate(system.elements) if element != "H"],
-        "backbone": sorted(in_torsions),
+        "backbone": sorted(atom for atom in in_torsions if system.elements[atom] != "H"),
         "ca": [atom.index for atom in system.topology.atoms() if _is_alpha_carbon(atom)],
     }[beads]
     if len(chosen) < 2:

@@ -19,6 +19,7 @@ from openmm.app import Topology
 
 from boltzgen_diffclf.errors import InputError, first_line
 from boltzgen_diffclf.files import atomic_path
+from systems.convergence import measure_convergence
 from systems.ensemble import Provenance, ReferenceEnsemble
 from systems.molecular import MolecularSystem, require_temperature
 
@@ -99,6 +100,12 @@ def read_ensemble(
             f"{path} was sampled at {found.temperature_kelvin:g} K, not {temperature:g} K: "
             "give a file of this temperature or generate one"
         )
+    measured = ensemble.diagnostics
+    if "split_r_hat" in measured and not {f"cos_{name}" for name in system.side_torsions} <= set(
+        measured["split_r_hat"]
+    ):
+        # Of a time when side chains were not watched.
+        return ensemble.with_diagnostics({**measured, **measure_convergence(ensemble, system)})
     return ensemble
 
 

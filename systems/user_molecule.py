@@ -57,6 +57,9 @@ def from_pdb(path: Path, forcefield: str, solvent: str, name: str) -> MolecularS
         InputError: no such file or force field, a residue that is not known, atoms that are missing.
     """
     require_force_field(forcefield, solvent)
+    topology, positions, called = _read_topology(path)
+    protonation(called, topology)
+    require_peptides(path, topology, positions, called)
     return _peptide(path, forcefield, solvent, name, _content(path))
 
 
@@ -65,7 +68,6 @@ def _peptide(path: Path, forcefield: str, solvent: str, name: str, content: byte
     # Kept as long as the file says the same: a workflow asks for its molecule several times.
     topology, positions, called = _read_topology(path)
     variants = protonation(called, topology)
-    require_peptides(path, topology, positions, called)
     name_amines_as_they_are_built(topology, variants)
     topology, positions = with_hydrogens(topology, positions, forcefield, variants)
     return _solvated(name, topology, positions, parametrised_states(topology, forcefield, solvent), solvent)
@@ -131,8 +133,8 @@ def _require_one_molecule(topology: app.Topology) -> None:
     if len(first) < len(graph):
         apart = next(atom for atom in topology.atoms() if atom.index not in first)
         raise InputError(
-            f"no bond joins atom {apart.name} of {told(apart.residue)} to {told(next(topology.residues()))}: give one "
-            "molecule, as several in no box drift apart, or add the bond"
+            f"no bond joins atom {apart.name} of {told(apart.residue)} to the first: give one molecule, as several "
+            "in no box drift apart, and the bonds of residues that are no amino acids in CONECT records"
         )
 
 

@@ -48,6 +48,7 @@ class Springs(Target):
 
 def test_beads_are_the_atoms_that_their_name_says(aldp: MolecularSystem) -> None:
     assert bead_atoms(aldp, "backbone") == (4, 6, 8, 14, 16)
+    assert bead_atoms(replace(aldp, torsions={"methyl": (0, 1, 4, 6)}, basins={}), "backbone") == (1, 4, 6)
     assert len(bead_atoms(aldp, "heavy")) == 10
     assert bead_atoms(aldp, "all") == tuple(range(22))
     with pytest.raises(InputError, match=r"there are no beads 'heavi'.*did you mean 'heavy'"):

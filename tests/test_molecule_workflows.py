@@ -48,9 +48,10 @@ from workflows import (
     train,
 )
 from workflows.command_line import run_command
+from workflows.progress import SilentProgress
 from workflows.ramachandran import RamachandranConfig
 from workflows.reference import ReferenceConfig
-from workflows.run_folder import StageResult
+from workflows.run_folder import RunFolder, StageResult
 from workflows.run_start import open_run_folder
 from workflows.sample import SampleConfig
 from workflows.sampling_settings import SAMPLING_PRESETS, SamplingSettings
@@ -367,6 +368,14 @@ def test_longer_chains_go_on_from_those_that_are_there(trained: Path, tmp_path: 
     assert torch.equal(long.positions, whole.positions)
     assert torch.equal(long.positions[: len(short)], short.positions)
     assert len(long) == 7 * SAMPLES["chains"]
+    record = tmp_path / "longer" / "stages" / "langevin.json"
+    content = json.loads(record.read_text())["content"]
+    del content["facts"]["frames_per_chain"]
+    folder = RunFolder(tmp_path / "longer", SilentProgress(tmp_path / "status.json"))
+    folder.save_stage("langevin", StageResult(facts=content["facts"], files=[tmp_path / "longer" / "langevin.h5"]))
+    before = record.stat().st_mtime_ns
+    assert torch.equal(chains("longer", 7).positions, long.positions)  # its file tells how long it is
+    assert record.stat().st_mtime_ns == before
     with pytest.raises(InputError, match=r"made with frames_per_chain = 7, now 3 is asked for: ask for as many or mor"):
         chains("longer", 3)
 

@@ -87,6 +87,8 @@ def test_samples_of_a_model_are_carried_to_the_true_energy_with_their_weights(tr
     with pytest.raises(NotTrustworthyError, match="the weights of the 24 samples of reweighted cannot be believed"):
         sample.run(config)
     assert torch.equal(sample.drawn_of(config).samples["reweighted"].positions, frames.positions)
+    with pytest.raises(InputError, match=r"was reweighted with end_moves = .*, and now end_moves = 0"):
+        sample.run(replace(config, end_moves=0))
     # Without the moves at the end copies lie on each other, with the same weights.
     still = replace(config, out=tmp_path / "still", end_moves=0)
     others = sample.drawn_of(still).samples["reweighted"]

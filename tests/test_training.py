@@ -17,6 +17,7 @@ from boltzgen_diffclf.errors import InputError, RunFailedError
 from boltzgen_diffclf.nets import TorsionConfig, TorsionEnergyNet
 from boltzgen_diffclf.paths import StochasticInterpolant, arcsine_levels
 from boltzgen_diffclf.training import ObjectiveWeights, PathData, TrainingResult, TrainingSettings, train
+from boltzgen_diffclf.training.checkpoint import load_checkpoint, save_checkpoint
 
 DIM, LEVELS = 3, 9
 SCALE, SHIFT = 0.6, 0.4
@@ -195,6 +196,18 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     run(checkpoint=tmp_path / "named.safetensors", identity={"system": "aldp"})
     with pytest.raises(InputError, match="its system is aldp, this one's is other"):
         run(checkpoint=tmp_path / "named.safetensors", identity={"system": "other"})
+
+
+@pytest.mark.parametrize(("asked", "goes_on"), [("levels", True), ("exact ends", False)])
+def test_a_checkpoint_that_does_not_tell_its_classes_is_of_levels(tmp_path: Path, asked: str, goes_on: bool) -> None:
+    path = tmp_path / "old.safetensors"
+    save_checkpoint(path, {"w": torch.zeros(1)}, {"identity": {"path": "straight"}})
+    identity = {"path": "straight", "classes": asked, "levels of a group": 4}
+    if goes_on:
+        assert load_checkpoint(path, identity)[1] == {"identity": {"path": "straight"}}
+        return
+    with pytest.raises(InputError, match="its classes is levels, this one's is exact ends"):
+        load_checkpoint(path, identity)
 
 
 def test_a_truncated_checkpoint_is_refused_and_kept(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_chains_that_have_no_name_keep_their_own_side_chains(tmp_path):
     assert [variant for variant in found if variant is not None] == ["HIP", "HID"]
     assert [list(backbone_torsions(topology))[k] for k in (0, 3)] == ["phi-1-HIS2", "psi-2-HIS2"]
     path.write_text("".join(both))
-    with pytest.raises(InputError, match=r"no bond joins atom \w+ of residue ACE 1 of chain .* to residue ACE 1 of"):
+    with pytest.raises(InputError, match=r"no bond joins atom \w+ of residue ACE 1 of chain .* to the first"):
         charge_of(path)
 
 

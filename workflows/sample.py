@@ -28,8 +28,12 @@ SMC = "smc"
 REWEIGHTED = "reweighted"
 """The sampler that carries particles to the true energy."""
 
-FREE_SETTINGS = frozenset({"out", "device", "model", "samplers", "frames_per_chain"})
-"""Settings that may be others when a run goes on: the folder keeps the model's fingerprint, and chains get longer."""
+LENGTH = "frames_per_chain"
+"""What says how long chains are."""
+
+FREE_SETTINGS = frozenset({"out", "device", "model", "samplers", "bridge_keeps", "end_moves", LENGTH})
+"""Settings that may be others when a run goes on: the folder keeps the model's fingerprint and how it was reweighted,
+and chains get longer."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -198,11 +202,11 @@ def sampled(
     """Return the record of a stage that leaves the samples of one sampler in a file."""
     import torch
 
+    from systems.store import load_ensemble
     from workflows.molecule_sampling import langevin_samples, reverse_samples, save_samples, smc_samples
     from workflows.run_folder import StageResult
 
     where = torch.device(str(device))
-    asked = {"frames_per_chain": settings.frames_per_chain} if sampler == "langevin" else {}
 
     def make() -> StageResult:
         if sampler == "langevin":
@@ -236,9 +240,17 @@ def sampled(
                     )
             save_samples(file, model, ensemble)
             unfinished.unlink(missing_ok=True)
-        return StageResult(facts=plain_counts(ensemble.diagnostics) | asked, files=[file])
+        length = {LENGTH: settings.frames_per_chain} if sampler == "langevin" else {}
+        return StageResult(facts=plain_counts(ensemble.diagnostics) | length, files=[file])
 
-    return folder.stage(stage, make, is_enough=lambda facts: all(facts.get(name) == asked[name] for name in asked))
+    def is_enough(facts: Mapping[str, Any]) -> bool:
+        if sampler != "langevin":
+            return True
+        # Older records do not tell the length of their chains, whose file does.
+        there = facts[LENGTH] if LENGTH in facts else load_ensemble(file).provenance.settings[LENGTH]
+        return bool(there == settings.frames_per_chain)
+
+    return folder.stage(stage, make, is_enough=is_enough)
 
 
 def plain_counts(diagnostics: Mapping[str, object]) -> dict[str, int]:

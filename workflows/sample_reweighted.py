@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 
-from boltzgen_diffclf.errors import NotTrustworthyError
+from boltzgen_diffclf.errors import NotTrustworthyError, OtherRunError
 from boltzgen_diffclf.training.molecule_model import MoleculeModel
 from systems.conformers import basin_free_energy
 from systems.ensemble import ReferenceEnsemble
@@ -34,6 +36,7 @@ def reweighted(
         device: where they are made.
 
     Raises:
+        OtherRunError: the folder was reweighted with other settings.
         RunFailedError: the sampler cannot go on, or the disk refuses.
     """
     system, levels = molecule_of(model), settings.reverse_levels
@@ -45,6 +48,13 @@ def reweighted(
         settings.resampling,
         settings.resample_below,
     )
+    kept = folder.remember(name, lambda: asdict(sizes))
+    for option, value in asdict(sizes).items():
+        if kept[option] != value:
+            raise OtherRunError(
+                f"{folder.path} was reweighted with {option} = {kept[option]}, and now {option} = {value}: repeat the "
+                "first command to resume it, or choose another --out"
+            )
     where = plausible_positions(model, levels, seed, device)
     found = WeightedSampling(model, system, where, sizes, seed, device).run(folder, name)
     file = folder.path / f"{name}.h5"

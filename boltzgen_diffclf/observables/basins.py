@@ -23,7 +23,7 @@ def in_basin(angle: Float[np.ndarray, "*shape"], low: float, high: float) -> Boo
     [False, True, True]
     """
     refuse_nan(angle, "angle")
-    inside, low, high = wrap(angle), *wrap(np.array([low, high]))
+    inside, low, high = wrap(angle), *wrap(np.array([low, high], dtype=np.float64))
     if low < high:
         return (inside > low) & (inside < high)
     return (inside > low) | (inside < high)

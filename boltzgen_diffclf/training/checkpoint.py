@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from boltzgen_diffclf.errors import InputError, UnreadableError
 from boltzgen_diffclf.files import atomic_path
 
 FORMAT = "boltzgen-diffclf checkpoint 2"
+
+_NOT_TOLD_ONCE: Mapping[str, Any] = MappingProxyType({"classes": "levels", "levels of a group": None})
+"""What older checkpoints do not say of their training, and what it was; None where it was what is asked for."""
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -60,6 +64,8 @@ def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> tuple[dict[str, 
     expected = json.loads(json.dumps(dict(identity)))
     for key, value in expected.items():
         found = metadata["identity"].get(key)
+        if found is None and key in _NOT_TOLD_ONCE:
+            found = _NOT_TOLD_ONCE[key] or value
         if found != value:
             name, stored, wanted = _first_difference(key, found, value)
             raise InputError(

@@ -130,9 +130,9 @@ DEFINITIONS: Mapping[str, str] = {
     "configuration of its pools, needed or not.",
     "network_evaluations": "Evaluations of the network in the steps of its training, energies and gradients alike; "
     "none of measuring.",
-    "training_seconds": "Wall time [s] of the training, since it was last resumed.",
-    "seconds": "Wall time [s] of the row, its training and all that is measured, since it was last resumed; the first "
-    "of several rows trains what they compose.",
+    "training_seconds": "Wall time [s] of the steps of the training, all its starts together.",
+    "seconds": "Wall time [s] of the row, its training and all that is measured, all its starts together; the first of "
+    "several rows trains what they compose.",
 }
 """By the name of the metric, of a curve before its ``@``; one that ends with a dot is of all names that begin so."""
 

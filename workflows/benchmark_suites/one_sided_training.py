@@ -108,7 +108,7 @@ class Trained:
         model: of the noised data, or of the data alone.
         learned_curve: the level free energies [kT] at the levels of the model's curve as they were learned; the model
             has the profiled ones. Empty for a model of the data alone.
-        seconds: of training and profiling.
+        seconds: of the steps of training.
         network_evaluations: of the optimiser's steps.
         history: of the training.
     """
