@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from boltzgen_diffclf.compilation import fuse
 from boltzgen_diffclf.coordinates import TorsionArc
 from boltzgen_diffclf.target import Target
 
@@ -54,19 +55,36 @@ def sum_of(biases: Sequence[ArcBias], x: Float[Tensor, "batch atoms 3"]) -> Floa
     return torch.stack([bias.energy(x) for bias in biases]).sum(0)
 
 
-class BiasTarget(Target):
-    """``u(x)`` of an :class:`ArcBias`.
+class FavouredTarget(Target):
+    """The reduced energy of a target and of biases together.
 
     Args:
-        bias: see there.
-        space: a target on the same positions, whose shape, precision and device it takes.
+        source: on positions of a molecule.
+        biases: in units of kT, like it.
     """
 
-    def __init__(self, bias: ArcBias, space: Target) -> None:
-        self.bias = bias
-        self.event_shape, self.dimension = space.event_shape, space.dimension
-        self.dtype, self.device = space.dtype, space.device
+    def __init__(self, source: Target, biases: Sequence[ArcBias]) -> None:
+        self.source, self.biases = source, tuple(biases)
+        self.event_shape, self.dimension = source.event_shape, source.dimension
+        self.dtype, self.device = source.dtype, source.device
+        # A bias is a few numbers a molecule, and dozens of kernels where they are not fused.
+        self._of_biases = fuse(self._bias_and_gradient, source.device, dynamic=True)
 
     def energy(self, x: Float[Tensor, "batch atoms 3"]) -> Float[Tensor, " batch"]:
         """See :meth:`Target.energy`."""
-        return self.bias.energy(x)
+        return self.source.energy(x) + sum_of(self.biases, x)
+
+    def energy_and_force(
+        self, x: Float[Tensor, "batch atoms 3"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch atoms 3"]]:
+        """See :meth:`Target.energy_and_force`."""
+        energy, force = self.source.energy_and_force(x)
+        bias, gradient = self._of_biases(x.detach())
+        return energy + bias, force - gradient
+
+    def _bias_and_gradient(
+        self, x: Float[Tensor, "batch atoms 3"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch atoms 3"]]:
+        bias, pull_back = torch.func.vjp(lambda position: sum_of(self.biases, position), x)[:2]
+        (gradient,) = pull_back(torch.ones_like(bias))
+        return bias, gradient

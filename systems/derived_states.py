@@ -14,7 +14,7 @@ from boltzgen_diffclf.composition import ComposedTarget, Product
 from boltzgen_diffclf.confinement import ConfinedTarget, Region
 from boltzgen_diffclf.coordinates import TorsionArc
 from boltzgen_diffclf.coordinates.arc import EDGE
-from boltzgen_diffclf.favouring import EDGE_WIDTH, ArcBias, BiasTarget, sum_of
+from boltzgen_diffclf.favouring import EDGE_WIDTH, ArcBias, FavouredTarget, sum_of
 from boltzgen_diffclf.target import Target
 
 
@@ -102,9 +102,7 @@ class FavouredState(DerivedState):
 
     def target(self, sources: Sequence[Target]) -> Target:
         """See :meth:`DerivedState.target`."""
-        parts = [sources[0], *(BiasTarget(bias, sources[0]) for bias in self.biases)]
-        ones = torch.ones(len(parts), dtype=sources[0].dtype, device=sources[0].device)
-        return ComposedTarget(parts, Product(ones))
+        return FavouredTarget(sources[0], self.biases)
 
     def log_weights_without(self, x: Float[Tensor, "frames atoms 3"]) -> Float[Tensor, " frames"]:
         """Return the log weights that make frames of this state, in any unit of length, frames without the bias."""

@@ -15,7 +15,7 @@ import torch
 import systems
 from boltzgen_diffclf.coordinates import Arc, TorsionArc
 from boltzgen_diffclf.errors import InputError, NotTrustworthyError, RunFailedError
-from boltzgen_diffclf.favouring import EDGE_WIDTH, BiasTarget, share_of_arc, sum_of
+from boltzgen_diffclf.favouring import EDGE_WIDTH, share_of_arc, sum_of
 from systems.ensemble import evaluate
 from systems.favoured import Favour, bias_of, biases_of, favoured, region_of
 from systems.loading import SystemSource
@@ -78,8 +78,11 @@ def test_a_favoured_state_is_the_state_and_the_bias(molecule: MolecularSystem) -
     (bias,) = biases_of(molecule, [HELICAL])
     without = sum_of([bias], x)
     torch.testing.assert_close(biased.energy(x) - plain.energy(x), without)
-    difference = biased.energy_and_force(x)[1] - plain.energy_and_force(x)[1]
-    torch.testing.assert_close(difference, BiasTarget(bias, plain).energy_and_force(x)[1], atol=1e-7, rtol=1e-7)
+    (energy, force), (of_plain, from_plain) = biased.energy_and_force(x), plain.energy_and_force(x)
+    torch.testing.assert_close(energy - of_plain, without)
+    y = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(bias.energy(y).sum(), y)
+    torch.testing.assert_close(force - from_plain, -gradient, atol=1e-7, rtol=1e-7)
 
 
 def test_several_biases_add_up(molecule: MolecularSystem) -> None:
