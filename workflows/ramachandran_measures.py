@@ -22,6 +22,7 @@ from boltzgen_diffclf.observables import (
     distance_features,
     distances,
     divergence_above_floor,
+    half_of_walkers,
     integrity,
     marginal_divergences,
     surface_agreement,
@@ -38,6 +39,9 @@ from workflows.ramachandran_folding import Folding, folding_of
 from workflows.ramachandran_planes import Plane, Points, TorsionPlane
 from workflows.ramachandran_samples import Sample
 from workflows.ramachandran_slow import SlowPlane
+
+HALVINGS = 8
+"""Of the reference, to see in how many bins its halves agree."""
 
 SUNKEN_KT = 10.0
 """How far [kT] below every frame of the reference a learned energy has to be to lie in a hole, where no frame is."""
@@ -162,6 +166,27 @@ class Judge:
         told += [] if folding is None else folding_metrics("", folding)
         return {one.metric.removeprefix("_"): one for one in told}
 
+    @cached_property
+    def _agreement_of_halves(self) -> list[tuple[float, float, float] | tuple[()]]:
+        """The noise floor of the share of bins that agree, and its errors, by plane; nothing where groups are too few.
+
+        Bins of one basin are right or wrong together, so that the share of two halves scatters from halving to halving.
+        """
+        groups, generator = self.reference.frames.group.numpy(), self._generator("agreement of halves")
+        if self.reference.frames.n_groups < 4:
+            return [() for _ in self.planes]
+        floors: list[tuple[float, float, float] | tuple[()]] = []
+        for plane, points in zip(self.planes, self.findings.points, strict=True):
+            shares = []
+            for _ in range(HALVINGS):
+                half = half_of_walkers(groups, len(points), generator)
+                here, there = (
+                    plane.surface(self.reference.select(np.flatnonzero(side)), points[side]) for side in (half, ~half)
+                )
+                shares.append(surface_agreement(here, there).within)
+            floors.append((float(np.mean(shares)), 0.0, float(np.std(shares, ddof=1))))
+        return floors
+
     def _as_learned(self, sample: Sample, told: Measured) -> Measured:
         """Return what a sample says; a network knows no more of a conformer than the frames that it learned from."""
         if not sample.of_a_network or self.learned_from is None or told.stderr is None:
@@ -198,7 +223,11 @@ class Judge:
             points = findings.points[index], self.findings.points[index]
             yield self._above_floor(sample, plane.metric(name), divergence, *points)
         agreement = surface_agreement(self.findings.surfaces[index], findings.surfaces[index])
-        yield Measured(f"{sample.label}_{plane.metric('bins_within_2_stderr')}", agreement.within)
+        yield Measured(
+            f"{sample.label}_{plane.metric('bins_within_2_stderr')}",
+            agreement.within,
+            *self._agreement_of_halves[index],
+        )
         yield Measured(f"{sample.label}_{plane.metric('largest_deviation')}", agreement.largest)
 
     def _above_floor(

@@ -28,6 +28,7 @@ from boltzgen_diffclf.observables.distributions import (
 from boltzgen_diffclf.observables.divergences import (
     AboveFloor,
     divergence_above_floor,
+    half_of_walkers,
     noise_floor,
     pooled_range_jensen_shannon,
     ramachandran_jensen_shannon,
@@ -105,6 +106,7 @@ __all__ = [
     "fractions_by_start",
     "free_energy_profile",
     "free_energy_surface",
+    "half_of_walkers",
     "handedness",
     "histogram",
     "histogram_divergence",

@@ -108,7 +108,7 @@ def noise_floor(
         groups: walker of every sample; a walker is never split.
         generator: chooses the halves.
     """
-    first = _half_of_walkers(groups, len(torsions), generator)
+    first = half_of_walkers(groups, len(torsions), generator)
     return divergence(torsions[first], torsions[~first])
 
 
@@ -165,7 +165,7 @@ def divergence_above_floor(
         raise InputError(f"{n_splits} split shows no scatter; use at least two")
     pairs = []
     for _ in range(n_splits):
-        half = _half_of_walkers(groups, len(reference), generator)
+        half = half_of_walkers(groups, len(reference), generator)
         here, there = reference[half], reference[~half]
         n = min(len(sample), len(here), len(there))
         chosen, one, other = (generator.permutation(size)[:n] for size in map(len, (sample, here, there)))
@@ -177,9 +177,10 @@ def divergence_above_floor(
     return AboveFloor(float(values.mean()), float(floors.mean()), scatter, int(sizes.min()))
 
 
-def _half_of_walkers(
+def half_of_walkers(
     groups: Shaped[np.ndarray, " samples"], n_samples: int, generator: np.random.Generator
 ) -> Bool[np.ndarray, " samples"]:
+    """Return which samples are of a random half of the walkers."""
     index, n_groups = group_index(groups, n_samples)
     first = np.zeros(n_groups, dtype=np.bool_)
     first[generator.permutation(n_groups)[: n_groups // 2]] = True

@@ -271,15 +271,26 @@ def agreement_table(numbers: Numbers) -> Table:
             (
                 objective,
                 NAMES[label],
-                _percent(numbers.get(objective, f"{label}_bins_within_2_stderr")),
+                _percent(row := numbers.get(objective, f"{label}_bins_within_2_stderr")),
+                _of_halves(row),
                 _deviation_of(numbers.get(objective, f"{label}_largest_deviation")),
             )
         )
         for objective in numbers.objectives
         for label in numbers.labels
     ]
-    columns = ("objective", "from", "bins within two standard errors", "largest deviation [standard errors]")
+    columns = (
+        "objective", "from", "bins within two standard errors", "of two halves of the reference",
+        "largest deviation [standard errors]",
+    )  # fmt: skip
     return Table("Bins of the map that hold 0.1 % of the reference or more", columns, lines, words=2)
+
+
+def _of_halves(row: RamachandranRow | None) -> str:
+    """Return in what share of the bins halves of the reference agree, with its scatter from halving to halving."""
+    if row is None or row.noise_floor is None or row.stderr is None:
+        return rounding.UNKNOWN
+    return f"{rounding.with_error(100 * row.noise_floor, 100 * row.stderr)} %"
 
 
 def _deviation_of(row: RamachandranRow | None) -> str:
