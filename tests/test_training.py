@@ -186,6 +186,15 @@ def test_a_killed_training_ends_in_the_same_numbers(tmp_path: Path) -> None:
     assert_same(run(checkpoint=tmp_path / "killed.safetensors"), whole)
 
 
+def test_the_time_of_a_training_is_that_of_all_its_starts(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    first = run(checkpoint=file)
+    tensors, metadata = load_checkpoint(file, {})
+    assert 0 < metadata["seconds"] <= first.seconds
+    save_checkpoint(file, tensors, {**metadata, "seconds": 1000.0})
+    assert 1000 <= run(checkpoint=file).seconds < 1010
+
+
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     run(checkpoint=path)
