@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openmm
@@ -208,15 +208,16 @@ class MolecularSystem:
 
     def with_derived(self, name: str, state: DerivedState) -> MolecularSystem:
         """Return a molecule that has one more state, and shares what was compiled for the others."""
-        more = replace(self, derived={**self.derived, name: state})
-        more._targets.update(self._targets)
-        return more
+        return self._changed(derived={**self.derived, name: state})
 
     def with_legs(self, legs: Mapping[str, Leg]) -> MolecularSystem:
         """Return the same with other legs; it shares what was compiled."""
-        same = replace(self, legs=legs)
-        same._targets.update(self._targets)
-        return same
+        return self._changed(legs=legs)
+
+    def _changed(self, **changes: Any) -> MolecularSystem:
+        changed = replace(self, **changes)
+        changed._targets.update(self._targets)
+        return changed
 
     def target(
         self,
