@@ -26,7 +26,8 @@ from tests.small_reference import small_reference
 from workflows import ramachandran, sample, train, trust_generators
 from workflows.command_line import run_command
 from workflows.ramachandran import RamachandranConfig
-from workflows.ramachandran_measures import Findings, Judge
+from workflows.ramachandran_measures import Judge
+from workflows.ramachandran_metrics import Findings
 from workflows.ramachandran_samples import Sample
 from workflows.reference import ReferenceConfig, ensemble_of
 from workflows.run_start import open_run_folder

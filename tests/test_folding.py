@@ -27,7 +27,8 @@ from systems.molecular import Fold, MolecularSystem
 from systems.peptide import peptide
 from workflows import trust_generators
 from workflows.ramachandran_folding import FoldedStarts, folded_starts, folding_of
-from workflows.ramachandran_measures import Judge, own_metrics
+from workflows.ramachandran_measures import Judge
+from workflows.ramachandran_metrics import own_metrics
 from workflows.ramachandran_samples import Sample
 from workflows.ramachandran_slow import features_of, slow_plane
 

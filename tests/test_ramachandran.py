@@ -26,7 +26,8 @@ from systems.store import load_ensemble, write_ensemble
 from tests.small_reference import small_reference
 from workflows import ramachandran
 from workflows.ramachandran import RamachandranConfig
-from workflows.ramachandran_measures import Judge, Measured
+from workflows.ramachandran_measures import Judge
+from workflows.ramachandran_metrics import Measured
 from workflows.ramachandran_pipeline import judging, mean, unlearned
 from workflows.ramachandran_planes import torsion_planes
 from workflows.ramachandran_run import Drawn, JudgedRun, Shown

@@ -6,8 +6,9 @@ import math
 
 import systems
 from workflows.ramachandran import ALL_SEEDS, REFERENCE, RamachandranRow
+from workflows.report import molecule_tables
 from workflows.report import ramachandran_tables as tables
-from workflows.report.ramachandran_tables import Numbers
+from workflows.report.ramachandran_numbers import Numbers
 from workflows.report.tables import Table
 
 
@@ -73,14 +74,16 @@ def test_conformers_are_held_against_the_reference_and_what_is_published_at_thei
             ("dsm", f"iid_{metric}"): (5.5, None, 0.4),
         }
     )
-    table = next(one for one in tables.conformer_tables(numbers, aldp, "nonpolar", 300.0) if "'phi > 0'" in one.caption)
+    table = next(
+        one for one in molecule_tables.conformer_tables(numbers, aldp, "nonpolar", 300.0) if "'phi > 0'" in one.caption
+    )
     found = cells(table)
     assert found["headline", "reference", ""]["kT"] == "4.50 ± 0.30"
     assert found["", "generated", "dsm"]["kT"] == "5.50 ± 0.40"
     assert found["", "generated", "dsm"]["minus the reference, in standard errors"] == "+2.0"
     assert found["", "Langevin", "dsm"]["kT"] == "none: one of the two was never seen, or no sample is left"
     assert found["published", "published", "reference"]["kT"] == "4.250 ± 0.050"
-    hotter = next(iter(tables.conformer_tables(numbers, aldp, "nonpolar", 350.0)))
+    hotter = next(iter(molecule_tables.conformer_tables(numbers, aldp, "nonpolar", 350.0)))
     assert not [line for line in hotter.lines if line.kind == "published"]
 
 
@@ -98,12 +101,12 @@ def test_weights_before_and_after_the_bridge_and_what_is_no_molecule() -> None:
             ("dsm", "langevin_largest_deviation"): (math.inf, None, None),
         }
     )
-    weights = cells(tables.weight_table(numbers))
+    weights = cells(molecule_tables.weight_table(numbers))
     assert weights["", "dsm", "at one stroke"]["effective fraction"] == "0.01"
     after = weights["", "dsm", "after the bridge"]
     assert (after["effective fraction"], after["Pareto k̂"], after["to be clipped"]) == ("0.04", "0.53", "2")
     assert after["share of mirror images"] == "0.3 %"
-    molecules = cells(tables.molecule_table(numbers))
+    molecules = cells(molecule_tables.molecule_table(numbers))
     assert molecules["", "generated", "dsm"]["in a hole"] == "2 %"
     assert molecules["", "Langevin", "dsm"]["lost"] == "44 %"
     agreement = cells(tables.agreement_table(numbers))["", "dsm", "Langevin"]

@@ -32,7 +32,7 @@ from workflows.ramachandran import (
     RamachandranRow,
 )
 from workflows.ramachandran_folding import folded_starts
-from workflows.ramachandran_measures import Measured, own_metrics
+from workflows.ramachandran_metrics import Measured, own_metrics
 from workflows.ramachandran_planes import Plane, torsion_planes
 from workflows.ramachandran_published import published_value
 from workflows.ramachandran_run import JudgedRun, Shown

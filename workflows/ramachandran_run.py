@@ -22,7 +22,8 @@ from workflows.learned_molecule import learned_target
 from workflows.molecule_stages import MoleculeStages, stage_of_training
 from workflows.ramachandran import LEARNED_FROM, REFERENCE, RamachandranConfig
 from workflows.ramachandran_folding import FoldedStarts
-from workflows.ramachandran_measures import Findings, Judge, Measured, chain_metrics, weight_metrics
+from workflows.ramachandran_measures import Judge
+from workflows.ramachandran_metrics import Findings, Measured, chain_metrics, weight_metrics
 from workflows.ramachandran_planes import Plane
 from workflows.ramachandran_samples import Sample
 from workflows.sample import SMC, lost_of, sampled

@@ -16,9 +16,9 @@ from workflows.ramachandran_distributions import distributions
 from workflows.ramachandran_published import are_of
 from workflows.ramachandran_run import Shown
 from workflows.ramachandran_slow import SlowPlane
-from workflows.report import ramachandran_tables as tables
+from workflows.report import molecule_tables, rounding
+from workflows.report import ramachandran_tables as map_tables
 from workflows.report import ramachandran_texts as texts
-from workflows.report import rounding
 from workflows.report.folding_figure import contacts_figure, starts_figure
 from workflows.report.page import Picture, environment, picture, save_pictures
 from workflows.report.ramachandran_figure import (
@@ -29,10 +29,11 @@ from workflows.report.ramachandran_figure import (
     residue_maps_figure,
     weights_figure,
 )
+from workflows.report.ramachandran_numbers import NAMES, Numbers, numbers_of
 from workflows.report.tables import Table
 from workflows.report.viewer import Viewer, conformations, viewer
 
-TITLES = {**tables.NAMES, "reference": "reference", "langevin": "Langevin on $U_\\theta$", "smc": "$\\exp(-U_\\theta)$"}
+TITLES = {**NAMES, "reference": "reference", "langevin": "Langevin on $U_\\theta$", "smc": "$\\exp(-U_\\theta)$"}
 """Of the maps."""
 
 
@@ -105,13 +106,15 @@ def _notes(result: RamachandranResult) -> Iterator[str]:
 
 
 def _sections(result: RamachandranResult, shown: Mapping[str, Shown]) -> Iterator[Section]:
-    numbers, config = tables.numbers_of(result), result.config
+    numbers, config = numbers_of(result), result.config
     first = next(iter(shown.values()))
     yield from _map_sections(result, shown, numbers)
     yield from _chain_sections(result, shown, numbers)
-    conformers = list(tables.conformer_tables(numbers, first.judge.beads, config.state, config.temperature_kelvin))
+    conformers = list(
+        molecule_tables.conformer_tables(numbers, first.judge.beads, config.state, config.temperature_kelvin)
+    )
     if len(first.judge.residues) > 1:
-        conformers = [tables.conformer_overview(numbers, first.judge.beads)]
+        conformers = [molecule_tables.conformer_overview(numbers, first.judge.beads)]
     if conformers:
         yield Section("Conformers", tables=conformers)
     weighted = {name: one.weighted for name, one in shown.items() if one.weighted is not None}
@@ -121,7 +124,7 @@ def _sections(result: RamachandranResult, shown: Mapping[str, Shown]) -> Iterato
         yield Section(
             "Weights",
             [picture("weights", "Weights of families", texts.WEIGHTS, drawn)],
-            [tables.weight_table(numbers)],
+            [molecule_tables.weight_table(numbers)],
             [texts.WORTH.format(limit=limit)],
         )
     pictures = [
@@ -129,15 +132,15 @@ def _sections(result: RamachandranResult, shown: Mapping[str, Shown]) -> Iterato
             f"distributions-{name}",
             f"Energies, a bond and an angle of {name}",
             texts.DISTRIBUTIONS.format(about=OBJECTIVES[name]),
-            distributions_figure(distributions(one.judge, one.samples), tables.NAMES),
+            distributions_figure(distributions(one.judge, one.samples), NAMES),
         )
         for name, one in shown.items()
     ]
-    yield Section("Energies, bonds and angles", pictures, [tables.molecule_table(numbers)], [texts.WHOLE])
+    yield Section("Energies, bonds and angles", pictures, [molecule_tables.molecule_table(numbers)], [texts.WHOLE])
     yield Section("Configurations", viewer=_viewer(shown))
 
 
-def _map_sections(result: RamachandranResult, shown: Mapping[str, Shown], numbers: tables.Numbers) -> Iterator[Section]:
+def _map_sections(result: RamachandranResult, shown: Mapping[str, Shown], numbers: Numbers) -> Iterator[Section]:
     """Yield the maps of phi and psi: one in full, or a row for each of several residues."""
     judge = next(iter(shown.values())).judge
     residues = [plane.residue for plane in judge.residues]
@@ -145,21 +148,19 @@ def _map_sections(result: RamachandranResult, shown: Mapping[str, Shown], number
         config = result.config
         published = are_of(judge.system, config.state, config.beads, config.temperature_kelvin)
         pictures = list(map(_maps, shown, shown.values()))
-        yield Section("Maps", pictures, [tables.agreement_table(numbers)], [texts.ERRORS])
+        yield Section("Maps", pictures, [map_tables.agreement_table(numbers)], [texts.ERRORS])
         yield Section(
             "Distances from the reference",
-            tables=[tables.distance_table(numbers, published)],
+            tables=[map_tables.distance_table(numbers, published)],
             paragraphs=[texts.DISTANCES, *([texts.PUBLISHED] if published else [])],
         )
     elif residues:
         pictures = list(map(_residue_maps, shown, shown.values()))
-        made = [*tables.residue_tables(numbers, residues), tables.training_table(numbers)]
+        made = [*map_tables.residue_tables(numbers, residues), map_tables.training_table(numbers)]
         yield Section("Maps", pictures, made, [texts.ERRORS, texts.DISTANCES])
 
 
-def _chain_sections(
-    result: RamachandranResult, shown: Mapping[str, Shown], numbers: tables.Numbers
-) -> Iterator[Section]:
+def _chain_sections(result: RamachandranResult, shown: Mapping[str, Shown], numbers: Numbers) -> Iterator[Section]:
     """Yield the slow coordinates, where there are any, and who is folded, where that means something."""
     first = next(iter(shown.values()))
     slow, fold = first.judge.slow, first.judge.beads.fold
@@ -172,11 +173,11 @@ def _chain_sections(
             *([texts.PUBLISHED_CHAIN] if theirs else []),
             *([texts.ERRORS] if alone else []),
         ]
-        made = [tables.slow_table(numbers), *([tables.training_table(numbers)] if alone else [])]
+        made = [map_tables.slow_table(numbers), *([map_tables.training_table(numbers)] if alone else [])]
         yield Section("Slow coordinates", [_slow_maps(name, one, slow) for name, one in shown.items()], made, said)
     if fold is not None:
         pictures = [*_starts(first), *(_contacts(name, one, len(fold.atoms)) for name, one in shown.items())]
-        yield Section("Folding", pictures, [tables.folding_table(numbers, fold.folded_nm)], [texts.FOLDING])
+        yield Section("Folding", pictures, [molecule_tables.folding_table(numbers, fold.folded_nm)], [texts.FOLDING])
 
 
 def _maps(name: str, one: Shown) -> Picture:
@@ -197,10 +198,10 @@ def _residue_maps(name: str, one: Shown) -> Picture:
 
 def _viewer(shown: Mapping[str, Shown]) -> Viewer:
     first = next(iter(shown.values()))
-    samples = {tables.NAMES[REFERENCE]: first.samples[REFERENCE]}
+    samples = {NAMES[REFERENCE]: first.samples[REFERENCE]}
     for name, one in shown.items():
         several = {label: sample for label, sample in one.samples.items() if label != REFERENCE}
-        samples |= {f"{tables.NAMES[label]}, {name}": sample for label, sample in several.items()}
+        samples |= {f"{NAMES[label]}, {name}": sample for label, sample in several.items()}
     drawn = conformations(first.judge.beads, samples, by_residue=first.judge.selection == "ca")
     return viewer("configurations", texts.CONFIGURATIONS, drawn)
 
