@@ -91,10 +91,15 @@ class FreeEnergyCurve(nn.Module):
 
     def forward(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Return ``F_theta(t)``."""
-        values = self.values - self.values[self.gauge]
-        upper = torch.searchsorted(self.levels, t.contiguous()).clamp(1, len(self.levels) - 1)
-        left, right = self.levels[upper - 1], self.levels[upper]
-        return torch.lerp(values[upper - 1], values[upper], (t - left) / (right - left))
+        values, last = self.values - self.values[self.gauge], len(self.levels) - 1
+        # At a level the slope is that of both sides: one alone is that of a time half a spacing away.
+        lines, gaps = [], []
+        for is_right in (False, True):
+            upper = torch.searchsorted(self.levels, t.contiguous(), right=is_right).clamp(1, last)
+            left, right = self.levels[upper - 1], self.levels[upper]
+            lines.append(torch.lerp(values[upper - 1], values[upper], (t - left) / (right - left)))
+            gaps.append(right - left)
+        return torch.lerp(lines[0], lines[1], gaps[0] / (gaps[0] + gaps[1]))
 
 
 class EnergyModel(nn.Module, ABC):
@@ -134,7 +139,8 @@ class EnergyModel(nn.Module, ABC):
         """Return the gradient of what the ends alone give [kT per unit], network left out."""
         energy, pullback = torch.func.vjp(lambda end_energy: self.prior_energy(t, end_energy), ends.energy)[:2]
         (slope,) = pullback(torch.ones_like(energy))
-        return (slope[:, :, None] * ends.gradient).sum(1)
+        # Where an end counts nothing neither does its gradient, also where that is infinite.
+        return torch.where(slope[:, :, None] == 0, 0.0, slope[:, :, None] * ends.gradient).sum(1)
 
     def energy_and_gradient(
         self, y: Float[Tensor, "batch dim"], t: Float[Tensor, " batch"], ends: Ends
@@ -201,8 +207,9 @@ class AnchoredEnergyModel(EnergyModel):
         excess = (straight - ceiling).clamp_min(0)
         strength = 4 * t * (1 - t) / self.SOFTNESS
         bent = torch.log1p(strength * excess) / strength.clamp_min(1e-9)
-        # Close to the ends by its expansion: the derivative in t is not zero there.
-        above = torch.where(strength > 1e-9, bent, excess - 0.5 * strength * excess.square())
+        # Close to the ends by its expansion: the derivative in t is not zero there. Elsewhere it has none, of infinity.
+        near = torch.where(strength > 1e-9, 0.0, excess)
+        above = torch.where(strength > 1e-9, bent, near - 0.5 * strength * near.square())
         return torch.where(excess > 0, ceiling + above, straight)
 
     def net_weight(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from boltzgen_diffclf.confinement import Region
 from boltzgen_diffclf.errors import InputError, nearest_name
+from boltzgen_diffclf.observables.chirality import handedness, stereocentres
 from boltzgen_diffclf.target import Target
 from systems.legs import Basin, Leg, Quadruple
 
@@ -282,6 +283,21 @@ class MolecularSystem:
             parts = [made.fingerprint, *(self.system_hash(source) for source in made.sources)]
             return hashlib.sha256("\n".join(parts).encode()).hexdigest()
         return hash_system(self.openmm_systems[state])
+
+    @cached_property
+    def topology_hash(self) -> str:
+        """A fingerprint of the names of all atoms and residues, and of the bonds."""
+        atoms = [
+            (atom.name, atom.residue.name, atom.residue.id, atom.residue.insertionCode, atom.residue.chain.index)
+            for atom in self.topology.atoms()
+        ]
+        return hashlib.sha256(repr((atoms, self.elements, self.bonds)).encode()).hexdigest()
+
+    @cached_property
+    def hands(self) -> tuple[int, ...]:
+        """The handedness of every stereocentre, 1 or -1; a mirror image has the same energies, and other hands."""
+        centres = stereocentres(self.elements, self.bonds)
+        return tuple(handedness(self.positions.numpy()[None], centres)[0].tolist())
 
 
 def require_temperature(temperature_kelvin: float) -> float:

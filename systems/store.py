@@ -48,7 +48,12 @@ def write_ensemble(path: Path | str, ensemble: ReferenceEnsemble, topology: Topo
 
     Raises:
         RunFailedError: the disk refuses.
+        ValueError: the ensemble is of other atoms than the topology.
     """
+    if ensemble.positions.shape[1] != topology.getNumAtoms():
+        raise ValueError(
+            f"an ensemble of {ensemble.positions.shape[1]} atoms has no topology of {topology.getNumAtoms()}"
+        )
     arrays: dict[str, np.ndarray] = {
         "coordinates": ensemble.positions.numpy().astype(np.float32, copy=False),
         "time": (ensemble.frame.numpy() * ensemble.frame_interval_ps).astype(np.float32),

@@ -89,28 +89,26 @@ def _require_energy_alone(path: Path, system: openmm.System) -> None:
 
 def _require_free_molecule(path: Path, system: openmm.System, positions: unit.Quantity) -> None:
     """Refuse a force whose energy changes when the whole molecule is moved or turned: frames are kept centred."""
-    free = copy.deepcopy(system)
-    for index in reversed(range(free.getNumForces())):
-        if _is_of_a_mesh(free.getForce(index)):  # which stands still
-            free.removeForce(index)
     points = np.array(positions.value_in_unit(unit.nanometer))
-    try:
-        if not _changes(free, points):
-            return
-        changes = {}
-        for index, force in enumerate(free.getForces()):
-            alone = copy.deepcopy(free)
-            for other in reversed(range(free.getNumForces())):
-                if other != index:
-                    alone.removeForce(other)
-            changes[type(force).__name__] = _changes(alone, points)
-    except openmm.OpenMMException as error:
-        raise InputError(f"OpenMM cannot compute the System of {path} ({first_line(error)}): mend its file") from error
-    worst = max(changes, key=lambda name: changes[name])
-    raise InputError(
-        f"{path}: the energy of its {worst} changes by {changes[worst]:.3g} kJ/mol when the whole molecule is moved or "
-        "turned, and frames here are of a molecule that is free to: take that force out"
-    )
+    for index, force in enumerate(system.getForces()):
+        if _is_of_a_mesh(force):  # which stands still
+            continue
+        alone = copy.deepcopy(system)
+        for other in reversed(range(alone.getNumForces())):
+            if other != index:
+                alone.removeForce(other)
+        try:
+            change = _changes(alone, points)
+        except openmm.OpenMMException as error:
+            raise InputError(
+                f"OpenMM cannot compute the System of {path} ({first_line(error)}): mend its file"
+            ) from error
+        if change:
+            raise InputError(
+                f"{path}: the energy of its {type(force).__name__} (force {index}) changes by {change:.3g} kJ/mol when "
+                "the whole molecule is moved or turned, and frames here are of a molecule that is free to: take that "
+                "force out"
+            )
 
 
 def _is_of_a_mesh(force: openmm.Force) -> bool:
@@ -143,10 +141,15 @@ def _is_mass_of(element: app.Element, mass_amu: float, hydrogens_are_usual: bool
 
 
 def _require_bonds(system_path: Path, system: openmm.System, path: Path, topology: app.Topology) -> None:
-    held = {frozenset(system.getConstraintParameters(index)[:2]) for index in range(system.getNumConstraints())}
-    for force in system.getForces():
-        if isinstance(force, openmm.HarmonicBondForce):
-            held |= {frozenset(force.getBondParameters(index)[:2]) for index in range(force.getNumBonds())}
+    """Refuse bonds that either has alone.
+
+    Atoms two bonds apart may have a harmonic term of their own (Urey & Bradley).
+    """
+    springs = _springs(system)
+    held = springs | {
+        frozenset(system.getConstraintParameters(index)[:2]) for index in range(system.getNumConstraints())
+    }
+    neighbours: dict[int, set[int]] = {atom.index: set() for atom in topology.atoms()}
     for first, second in topology.bonds():
         if held and frozenset((first.index, second.index)) not in held:
             raise InputError(
@@ -154,3 +157,26 @@ def _require_bonds(system_path: Path, system: openmm.System, path: Path, topolog
                 f"{second.index}), and {system_path} has no such bond: give the topology of this System, atoms in its "
                 "order"
             )
+        neighbours[first.index].add(second.index)
+        neighbours[second.index].add(first.index)
+    atoms = list(topology.atoms())
+    for one, other in sorted(map(sorted, springs)):
+        if other not in neighbours[one] and neighbours[one].isdisjoint(neighbours[other]):
+            first, second = atoms[one], atoms[other]
+            raise InputError(
+                f"{system_path} bonds atoms {one} and {other}, {first.name} in {told(first.residue)} and {second.name} "
+                f"in {told(second.residue)}, and {path} has no such bond: add it there (CONECT), or take it out of the "
+                "System"
+            )
+
+
+def _springs(system: openmm.System) -> set[frozenset[int]]:
+    """Return the pairs of atoms with a harmonic bond that pulls."""
+    found = set()
+    for force in system.getForces():
+        if isinstance(force, openmm.HarmonicBondForce):
+            for index in range(force.getNumBonds()):
+                first, second, _, strength = force.getBondParameters(index)
+                if strength.value_in_unit_system(unit.md_unit_system) > 0:
+                    found.add(frozenset((first, second)))
+    return found

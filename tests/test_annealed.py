@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from boltzgen_diffclf.coordinates import InternalCoordinates
-from boltzgen_diffclf.energy import AnchoredEnergyModel, LearnedLadder, end_values
+from boltzgen_diffclf.energy import AnchoredEnergyModel, Ends, FreeEnergyCurve, LearnedLadder, end_values
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators import Estimate, exponential_averaging
 from boltzgen_diffclf.estimators.replicates import student_factor
@@ -35,6 +36,7 @@ from boltzgen_diffclf.free_energy.step_sizes import (
     mala_family,
     march_from_both_ends,
 )
+from boltzgen_diffclf.losses.score_matching import denoising_score_matching_loss
 from boltzgen_diffclf.nets import MlpEnergyNet, TorsionConfig, TorsionEnergyNet
 from boltzgen_diffclf.paths import arcsine_levels
 from boltzgen_diffclf.streams import named_generator
@@ -62,6 +64,30 @@ def _eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     can_fuse.cache_clear()
     yield
     can_fuse.cache_clear()
+
+
+def test_free_energies_rise_at_a_level_as_they_do_on_both_sides() -> None:
+    """Slopes of a parabola are fitted at the levels, where alone training looks."""
+    levels = torch.tensor([0.0, 0.2, 0.5, 0.7, 1.0], dtype=torch.float64)
+    curve = FreeEnergyCurve(levels)
+    curve.values.data = levels**2
+    rate = torch.func.jvp(curve, (levels,), (torch.ones_like(levels),))[1]
+    torch.testing.assert_close(rate[1:-1], 2 * levels[1:-1])
+    torch.testing.assert_close(curve(levels), levels**2)
+    between = torch.tensor([0.1, 0.6], dtype=torch.float64)
+    torch.testing.assert_close(curve(between), torch.tensor([0.02, 0.37], dtype=torch.float64))
+
+
+def test_an_end_that_counts_nothing_may_be_infinite() -> None:
+    model = AnchoredEnergyModel(nn.Identity(), arcsine_levels(5), ceilings=(2.0, 2.0))
+    energy = torch.tensor([[1.0, math.inf], [math.inf, 1.0]]).double()
+    gradient = torch.tensor([[[3.0], [math.inf]], [[0.5], [2.0]]]).double()
+    t = torch.tensor([0.0, 0.5]).double()
+    found = model.double().prior_gradient(t, Ends(energy, gradient))
+    assert found[0].item() == 3.0
+    assert not bool(found.isnan().any())
+    loss = denoising_score_matching_loss(found[:1] * math.inf, torch.ones(1, 1).double(), torch.zeros(1, 1).double(), 1)
+    assert loss.item() == 0.0
 
 
 def network(seed: int = 0, size: float = 0.5) -> AnchoredEnergyModel:

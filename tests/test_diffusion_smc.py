@@ -109,6 +109,27 @@ def test_weights_and_normalisers_are_right_with_some_of_them_put_aside(largest_g
     assert log_normaliser == pytest.approx(-0.1 * span, abs=0.15)
 
 
+@pytest.mark.parametrize("broken", [math.inf, math.nan])
+def test_an_energy_that_is_none_costs_its_particle_alone(broken: float) -> None:
+    path = PATHS["preserving"]
+    marginals, times = MixtureMarginals(MIXTURE, path), log_snr_levels(path, 60)
+    generator = named_generator(0, "broken")
+
+    def energy_and_gradient(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        # At one level in the midst of the way, and never again.
+        forbidden = (t == times[30]) & (y[:, 0] < 0)
+        return torch.where(forbidden, broken, marginals.energy(y, t)), marginals.gradient(y, t)
+
+    start = marginals.at(float(times[-1])).sample(200, generator)
+    for resample_below in (None, 0.5):
+        found = sample_reverse_weighted(
+            energy_and_gradient, path, times, start, generator, resample_below=resample_below
+        )
+        assert int(found.log_weights.isfinite().sum()) > 0
+        assert bool(found.log_normaliser.isfinite())
+        assert not bool(found.log_weights.isnan().any())
+
+
 @pytest.mark.parametrize("largest_gain", [None, 3.0])
 def test_particles_without_any_weight_stay_without_it(largest_gain: float | None) -> None:
     path = PATHS["preserving"]

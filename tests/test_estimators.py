@@ -84,7 +84,7 @@ def by_bar(a, b, walkers, frames, rng, grouped):
     xa, xb = a.sample(walkers, frames, rng), b.sample(walkers, frames, rng)
     options = {"generator": rng, "n_bootstrap": 60} if grouped else {}
     if grouped:
-        options |= {"groups_forward": walkers_of(xa, walkers), "groups_reverse": walkers_of(xb, walkers)}
+        options |= {"groups_forward": walkers_of(xa, walkers), "groups_reverse": walkers_of(xb, walkers) + walkers}
     return bar(b.energy(xa) - a.energy(xa), a.energy(xb) - b.energy(xb), **options)
 
 
@@ -243,6 +243,23 @@ def test_grouped_bar_and_mbar_give_the_same_error():
     assert one.stderr == pytest.approx(two.estimate.stderr, rel=0.1)
 
 
+def test_walkers_that_stand_for_both_states_are_resampled_once():
+    """Two states of the same walkers, weighted otherwise: one that is low in B is so from either side."""
+    values, together, apart = [], [], []
+    for repeat in range(200):
+        rng = np.random.default_rng(repeat)
+        labels = np.repeat(np.arange(30), 20)
+        offset = rng.normal(size=30)[labels]
+        forward, reverse = (sign * offset + 0.2 * rng.normal(size=600) for sign in (1, -1))
+        values.append(bar(forward, reverse).value)
+        for found, other in ((together, labels), (apart, labels + 30)):
+            generator = np.random.default_rng(repeat)
+            answer = bar(forward, reverse, groups_forward=labels, groups_reverse=other, generator=generator)
+            found.append(answer.stderr)
+    assert np.std(values) / np.mean(together) == pytest.approx(1.0, abs=0.15)
+    assert np.std(values) / np.mean(apart) > 1.25
+
+
 def test_mbar_matches_the_reference_solver(caplog):
     states = [A, A.mixed(B, 0.5), replace(B, m=2.0)]
     rng = np.random.default_rng(7)
@@ -305,7 +322,7 @@ def test_infinite_work_is_a_weight_of_zero():
         forward,
         reverse,
         groups_forward=block_labels(4000, 100),
-        groups_reverse=block_labels(2000, 100),
+        groups_reverse=block_labels(2000, 100) + 100,
         generator=np.random.default_rng(0),
     )
     assert grouped.stderr == pytest.approx(result.stderr, rel=0.4)
@@ -536,6 +553,9 @@ def test_stuck_walkers_are_seen():
     unequal = mixed * np.where(np.arange(16) % 2, 5.0, 1.0)[:, None]
     assert split_r_hat(unequal) < 1.01 < 1.1 < rank_normalised_split_r_hat(unequal)
     assert statistical_inefficiency(stuck) == 400
+    # A tenth of the variance is what walkers never forget, behind noise that they forget at once.
+    hidden = rng.standard_normal((64, 440)) + rng.standard_normal((64, 1)) / 3
+    assert 20 < statistical_inefficiency(hidden) < 60
     scatter = walker_scatter(stuck > 2.5)
     assert scatter.scatter == pytest.approx(0.516, abs=0.02)
     assert scatter.stderr == pytest.approx(scatter.scatter / 4)

@@ -65,8 +65,20 @@ def test_free_energy_of_a_state_goes_with_its_share() -> None:
     found = state_free_energy(inside, "the fold")
     assert found.value == pytest.approx(math.log(9))
     assert found.stderr == pytest.approx(math.sqrt(1 / 1000 / 0.09), rel=0.01)
-    with pytest.raises(NotTrustworthyError, match="the fold holds 100 % of 3 samples"):
-        state_free_energy(np.ones(3, dtype=np.bool_), "the fold")
+
+
+@pytest.mark.parametrize("size", [3, 10, 5000, 10000, 28160])
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_state_that_nobody_left_has_no_free_energy(size: int, inside: bool) -> None:
+    """Whatever the sum of so many weights is rounded to."""
+    everybody, weightless = np.full(size, inside), np.zeros(size)
+    weightless[::2] = -math.inf
+    with pytest.raises(NotTrustworthyError, match=f"the fold holds {100 * inside} % of {size} samples"):
+        state_free_energy(everybody, "the fold")
+    other = everybody.copy()
+    other[::2] = not inside
+    with pytest.raises(NotTrustworthyError, match="was never seen"):
+        state_free_energy(other, "the fold", log_w=weightless)
 
 
 def test_walkers_that_have_not_met_are_told() -> None:

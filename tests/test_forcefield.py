@@ -334,6 +334,12 @@ class TestRefusals:
         system.setVirtualSite(2, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5))
         assert "particle 2 is a virtual site" in self.refusal(system)
 
+    def test_direct_space_left_out(self, peptide):
+        system = built(peptide, "amber14-all.xml")
+        (nonbonded,) = [force for force in system.getForces() if isinstance(force, openmm.NonbondedForce)]
+        nonbonded.setIncludeDirectSpace(False)
+        assert "leaves out the direct space" in self.refusal(system)
+
     def test_parameter_offsets(self, peptide):
         system = built(peptide, "amber14-all.xml")
         (nonbonded,) = [force for force in system.getForces() if isinstance(force, openmm.NonbondedForce)]
@@ -408,6 +414,27 @@ class TestExpression:
     def test_arithmetic_with_definitions(self):
         expression = Expression("select(step(r-1), -a^2, or/2e0); a=r*2; or=3")
         np.testing.assert_array_equal(expression.evaluate({"r": np.array([0.5, 2.0])}), [1.5, -16.0])
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "k*dt^2; dt=min(dt, 6.283185307179586-dt); dt=abs(theta-theta0)",
+            "k*theta^2; theta=theta-theta0",
+            "k*a; a=b+1; b=theta",
+        ],
+    )
+    def test_definitions_are_read_as_openmm_reads_them(self, text):
+        system, angle = atoms_only(4), 3.0
+        force = openmm.CustomTorsionForce(text)
+        force.addPerTorsionParameter("k")
+        force.addPerTorsionParameter("theta0")
+        force.addTorsion(0, 1, 2, 3, [2.0, -3.0])
+        system.addForce(force)
+        context = openmm.Context(system, openmm.VerletIntegrator(1e-3), openmm.Platform.getPlatformByName("Reference"))
+        context.setPositions(np.array([[1, 0, 0], [0, 0, 0], [0, 0, 1], [np.cos(angle), np.sin(angle), 1]]))
+        expected = context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+        found = Expression(text).evaluate({"theta": angle, "theta0": -3.0, "k": 2.0})
+        assert float(found) == pytest.approx(expected)
 
     @pytest.mark.parametrize("text", ["1+", "a", "sin(1)", "a; b", "x = 1", "().__class__", "1 if 2 else 3"])
     def test_what_is_not_understood_is_an_error(self, text):

@@ -144,6 +144,32 @@ def test_a_file_that_changes_under_a_run_is_noticed(files, tmp_path):
             keep_system(folder, config.source.load())
 
 
+def test_other_names_of_the_same_atoms_are_noticed(files, tmp_path):
+    """The energies of a System that comes as a file do not know what its atoms are called."""
+    source = SystemSource(openmm_system=str(files / "mine.xml"), topology=str(files / "mine.pdb"))
+    config = ReferenceConfig(openmm_system=files / "mine.xml", topology=files / "mine.pdb", out=tmp_path / "run")
+    model = model_of(source, source.load().system_hash("implicit"))
+    model.origin["topology_hash"] = source.load().topology_hash
+    beads_of(model)
+    with open_run_folder(tmp_path / "run", config) as folder:
+        keep_system(folder, source.load())
+        content = (files / "mine.pdb").read_text()
+        (files / "mine.pdb").write_text(content.replace("ALA A   2", "ALA A   7"))
+        with pytest.raises(InputError, match="was begun with another molecule than the mine"):
+            keep_system(folder, source.load())
+        with pytest.raises(InputError, match="the files of mine have changed since"):
+            beads_of(model)
+
+
+def test_a_mirror_image_is_not_the_molecule_of_a_model(files):
+    source = SystemSource(pdb=str(files / "mine.pdb"))
+    model = model_of(source, source.load().system_hash("implicit"))
+    model.origin["hands"] = [-hand for hand in source.load().hands]
+    assert model.origin["hands"]
+    with pytest.raises(InputError, match="the files of mine have changed since"):
+        beads_of(model)
+
+
 def test_commands_name_the_molecule(files):
     command = SolvationConfig(peptide="ACE-GLY-NME", torsions=("phi:2=-60",), seed=1).command
     assert command == (

@@ -13,7 +13,7 @@ from torch import Tensor
 from boltzgen_diffclf.energy import UnanchoredEnergyModel
 from boltzgen_diffclf.estimators import Estimate, bar, mbar, thermodynamic_integration
 from boltzgen_diffclf.estimators.bar import bar_influence
-from boltzgen_diffclf.estimators.groups import crossed_stderr
+from boltzgen_diffclf.estimators.groups import clustered_stderr, crossed_stderr, group_index
 from boltzgen_diffclf.free_energy.cartesian import corrected_integral, end_correction
 from boltzgen_diffclf.free_energy.chained_classes import chained_end_classes
 from boltzgen_diffclf.free_energy.learned import exact_end_classes, integrate
@@ -71,7 +71,7 @@ def found() -> dict[str, tuple[list[Estimate], list[Estimate]]]:
         net = WellPairsEnergyNet(STATE_A.means, STATE_B.means, (1.0, 1.0), float(space.path.noise_scale[0]) ** 2)
         model = UnanchoredEnergyModel(net, levels).double().requires_grad_(False)
         pool = named_generator(repeat, "pool")
-        data = build_path_data(space, frames_a, frames_b, levels, POOL, pool, (walker_a, walker_b))
+        data = build_path_data(space, frames_a, frames_b, levels, POOL, pool, (walker_a, walker_b + len(walker_b)))
         apart = torch.arange(data.origin.numel()).reshape(data.origin.shape)
         for name, estimator in ESTIMATORS.items():
             found[name][0].append(estimator(model, data))
@@ -98,7 +98,7 @@ def test_every_configuration_says_which_frames_made_it() -> None:
     space = VectorSpace(STATE_A, STATE_B, frames_a, frames_b, transport=True, anchored=False)
     data = build_path_data(space, frames_a, frames_b, arcsine_levels(9), 40, named_generator(1, "pool"))
     torch.testing.assert_close(data.y[0], frames_a[data.origin[0, :, 0]])
-    torch.testing.assert_close(data.y[-1], frames_b[data.origin[-1, :, 1]])
+    torch.testing.assert_close(data.y[-1], frames_b[data.origin[-1, :, 1] - len(frames_a)])
     assert torch.equal(data.origin[0], data.origin[7])
     assert not torch.equal(data.origin[7], data.origin[8])
 
@@ -115,9 +115,9 @@ def test_one_noise_scale_of_the_path_serves_all_coordinates() -> None:
 
 def crossed_samples(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Return samples whose means both of two walkers move, and the walkers."""
-    labels = rng.integers(60, size=(n, 2))
+    labels = rng.integers(60, size=(n, 2)) + np.array([0, 60])
     offsets = rng.normal(size=(2, 60))
-    return offsets[0, labels[:, 0]] + offsets[1, labels[:, 1]] + 0.3 * rng.normal(size=n), labels
+    return offsets[0, labels[:, 0]] + offsets[1, labels[:, 1] - 60] + 0.3 * rng.normal(size=n), labels
 
 
 def test_errors_follow_both_walkers_of_a_sample() -> None:
@@ -127,6 +127,25 @@ def test_errors_follow_both_walkers_of_a_sample() -> None:
         values.append(x.mean())
         stated.append(crossed_stderr((x - x.mean()) / len(x), labels))
     assert np.std(values) / np.mean(stated) == pytest.approx(1.0, abs=0.15)
+
+
+def test_errors_follow_walkers_that_are_at_both_ends() -> None:
+    rng, values, stated, apart = np.random.default_rng(0), [], [], []
+    for _ in range(200):
+        offsets, labels = rng.normal(size=60), rng.integers(60, size=(400, 2))
+        x = offsets[labels].sum(axis=1) + 0.3 * rng.normal(size=400)
+        values.append(x.mean())
+        stated.append(crossed_stderr((x - x.mean()) / len(x), labels))
+        apart.append(crossed_stderr((x - x.mean()) / len(x), labels + np.array([0, 60])))
+    assert np.std(values) / np.mean(stated) == pytest.approx(1.0, abs=0.15)
+    assert np.std(values) / np.mean(apart) > 1.25
+
+
+def test_samples_of_one_walker_alone_are_its_group() -> None:
+    rng = np.random.default_rng(3)
+    label, influence = np.repeat(np.arange(20), 5), rng.normal(size=100)
+    pairs = np.repeat(label[:, None], 2, axis=1)
+    assert crossed_stderr(influence, pairs) == pytest.approx(clustered_stderr(influence, *group_index(label, 100)))
 
 
 def test_one_level_of_integration_has_the_error_of_its_mean() -> None:

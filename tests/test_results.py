@@ -14,6 +14,8 @@ from boltzgen_diffclf.observables.ramachandran import SurfaceAgreement
 from tests.report_example import result
 from workflows import results, trust, trust_generators
 from workflows.results import EstimatorRow, SolvationResult, judged, most_precise
+from workflows.run_folder import StageResult
+from workflows.solvation_rows import learned_rows
 
 CLASSICAL = EstimatorRow(-22.406, 0.009, 0.041, 25000.0, 100000, 0, 40.0, "classical")
 LEARNED = EstimatorRow(-22.37, 0.04, None, 8000.0, 60000, 10**6, 130.0, "learned", (-22.40, -22.38, -22.33))
@@ -112,7 +114,8 @@ def test_agreement_with_overlap_names_the_value():
         (CLASSICAL, dataclasses.replace(LEARNED, value_kT=-22.25), "combined standard errors"),
         (dataclasses.replace(CLASSICAL, overlap=0.029), LEARNED, "overlap of the classical yardstick is 0.029"),
         (CLASSICAL, dataclasses.replace(LEARNED, overlap=math.nan), "overlap of the learned"),
-        (CLASSICAL, dataclasses.replace(LEARNED, stderr_kT=0.7), "too wide to confirm"),
+        (CLASSICAL, dataclasses.replace(LEARNED, stderr_kT=0.7), "learned error bar of 0.7 kT is too wide to confirm"),
+        (dataclasses.replace(CLASSICAL, stderr_kT=0.9), LEARNED, "classical error bar of 0.9 kT is too wide"),
         (CLASSICAL, dataclasses.replace(LEARNED, stderr_kT=0.0), "no estimate"),
         (dataclasses.replace(CLASSICAL, value_kT=math.nan), LEARNED, "no estimate"),
         (CLASSICAL, None, "learned estimator was not run"),
@@ -219,6 +222,31 @@ def test_a_conformer_has_to_weigh_what_it_does_in_the_reference():
     assert trust.failures([trust_generators.check_conformer("generator", "phi > 0", far, "it was never seen")]) == ()
     (sentence,) = trust.failures([trust_generators.check_conformer("generator", "phi > 0", far, reference)])
     assert "5.60 ± 0.40 kT, differs from that of the reference by +1.60 kT, 3.2 combined" in sentence
+    vague = Estimate(5.0, 0.9, None, 10.0, "population")
+    (sentence,) = trust.failures([trust_generators.check_conformer("generator", "phi > 0", near, vague)])
+    assert "5.40 ± 0.40 and 5.00 ± 0.90 kT, are too uncertain to confirm one another (limit 0.5 kT" in sentence
+
+
+def replicates_of(classes: Estimate, integral: float = -22.40) -> list[StageResult]:
+    """Return two replicates whose integrals and classes by exact ends say this."""
+
+    def facts(value: float, stderr: float, overlap: float | None) -> dict[str, float | None]:
+        counts = {"energy_evaluations": 1, "network_evaluations": 1, "seconds": 1.0}
+        return {"value": value, "sampling_stderr": stderr, "overlap": overlap, "n_effective": 100.0, **counts}
+
+    ends = facts(classes.value, classes.stderr, classes.overlap)
+    return [StageResult(facts={"dsm_diffclf": facts(integral, 0.05, None), "exact_ends": ends}) for _ in range(2)]
+
+
+def test_the_integral_is_no_better_than_the_classes_that_it_is_held_against():
+    good = learned_rows(replicates_of(Estimate(-22.41, 0.05, 0.2, 100.0, "MBAR")), 1000.0)["dsm_diffclf"]
+    assert trust.decide(CLASSICAL, good) == (True, ())
+    assert good.overlap == 0.2
+    apart = learned_rows(replicates_of(Estimate(-22.41, 0.05, 0.01, 100.0, "MBAR")), 1000.0)["dsm_diffclf"]
+    (reason,) = trust.decide(CLASSICAL, apart)[1]
+    assert "overlap of the learned estimator is 0.01" in reason
+    nobody = learned_rows(replicates_of(Estimate(-22.41, math.inf, 1e-12, 0.0, "MBAR")), 1000.0)["dsm_diffclf"]
+    assert "no estimate" in trust.decide(CLASSICAL, nobody)[1][0]
 
 
 def test_a_weighted_map_has_to_be_that_of_the_reference():

@@ -695,6 +695,20 @@ def test_spaced_levels_of_an_order_begin_and_end_it_in_either_direction() -> Non
     annealing = Annealing(langevin(0.3), range(5), 100)
     assert spaced_order(annealing, still, x, generator) == [0, 4]
     assert spaced_order(annealing, far, x, generator, wanted=0.999) == [0, 1, 2, 3, 4]
+    # A level whose energy is none keeps nothing.
+    broken = Interrupted(still, 2)
+    assert spaced_order(annealing, broken, x, generator) == [0, 1, 2, 3, 4]
+
+
+class Interrupted(TemperatureLadder):
+    """A ladder on whose right there is no energy from a level on."""
+
+    def __init__(self, ladder: TemperatureLadder, first: int) -> None:
+        super().__init__(ladder.target, [300.0] * ladder.n_levels)
+        self.first = first
+
+    def energy(self, x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        return torch.where((level >= self.first) & (x[:, 0] > 1.5), math.nan, super().energy(x, level))
 
 
 def test_broken_weights_are_refused_by_name(scheme: Resampling) -> None:

@@ -314,3 +314,9 @@ def test_the_count_of_a_dcd_file_is_found_in_every_layout(tmp_path, caplog, orde
     assert not caplog.records
     _tell_missing_frames(file, 5)
     assert "holds 5 of the 7 frames" in caplog.text
+
+
+def test_an_ensemble_of_other_atoms_than_the_topology_is_not_written(tmp_path, aldp, ensemble):
+    fewer = dataclasses.replace(ensemble, positions=ensemble.positions[:, :10])
+    with pytest.raises(ValueError, match="an ensemble of 10 atoms has no topology of 22"):
+        write_ensemble(tmp_path / "a.h5", fewer, aldp.topology)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -263,15 +264,34 @@ def from_files(folder: Path, molecule, *forces: openmm.Force):
 def test_a_force_that_holds_the_molecule_in_place_is_refused(tmp_path, alanine):
     place = openmm.CustomExternalForce("500*((x-0.1)^2+y^2+z^2)")
     place.addParticle(4, [])
-    with pytest.raises(InputError, match=r"energy of its CustomExternalForce changes by .* is moved or turned"):
+    with pytest.raises(InputError, match=r"energy of its CustomExternalForce .* changes by .* is moved or turned"):
         from_files(tmp_path, alanine, place)
     direction = openmm.CustomCompoundBondForce(2, "50*(x2-x1)")  # moved it is the same, and turned it is not
     direction.addBond([0, 4], [])
-    with pytest.raises(InputError, match="energy of its CustomCompoundBondForce changes by"):
+    with pytest.raises(InputError, match=r"energy of its CustomCompoundBondForce .* changes by"):
         from_files(tmp_path, alanine, direction)
     free = openmm.CustomBondForce("5*(r-0.2)^2")
     free.addBond(0, 4, [])
     assert from_files(tmp_path, alanine, free, openmm.CMMotionRemover()).n_atoms == 22
+
+
+def test_a_weak_hold_is_seen_beside_energies_that_are_large(tmp_path, alanine):
+    clash = alanine.positions.clone()
+    clash[5] = clash[8] + 0.003
+    crashed = replace(alanine, positions=clash)
+    place = openmm.CustomExternalForce("50*((x-0.1)^2+y^2+z^2)")
+    place.addParticle(4, [])
+    with pytest.raises(InputError, match=r"energy of its CustomExternalForce \(force \d+\) changes by"):
+        from_files(tmp_path, crashed, place, openmm.CustomExternalForce("0"))
+
+
+def test_a_bond_that_the_topology_lacks_is_refused(tmp_path, alanine):
+    slack, tight = openmm.HarmonicBondForce(), openmm.HarmonicBondForce()
+    slack.addBond(4, 16, 0.3, 0.0)
+    tight.addBond(4, 16, 0.3, 100.0)
+    assert from_files(tmp_path, alanine, slack).n_atoms == 22
+    with pytest.raises(InputError, match=r"a\.xml bonds atoms 4 and 16, .* has no such bond: add it there \(CONECT\)"):
+        from_files(tmp_path, alanine, tight)
 
 
 def test_a_system_that_cannot_be_computed_is_refused_in_one_line(tmp_path, alanine):
@@ -295,7 +315,7 @@ def test_a_mesh_that_stands_still_is_no_force_that_holds_the_molecule(alanine):
     held = openmm.CustomExternalForce("500*x^2")
     held.addParticle(4, [])
     boxed.addForce(held)
-    with pytest.raises(InputError, match="energy of its CustomExternalForce changes"):
+    with pytest.raises(InputError, match=r"energy of its CustomExternalForce \(force 5\) changes"):
         require_system(Path("a.xml"), boxed, Path("a.pdb"), alanine.topology, place)
 
 

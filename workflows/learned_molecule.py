@@ -40,7 +40,13 @@ def molecule_of(model: MoleculeModel) -> MolecularSystem:
     origin = model.origin
     # Models older than other sources of molecules are of registered ones.
     system = SystemSource.from_plain(origin.get("source", {"system": origin["system"]})).load()
-    if system.system_hash(origin["state"]) != origin["system_hash"]:
+    now = {
+        "system_hash": system.system_hash(origin["state"]),
+        "topology_hash": system.topology_hash,
+        "hands": list(system.hands),
+    }
+    # Models of before have the first alone.
+    if any(origin.get(key, value) != value for key, value in now.items()):
         raise InputError(f"the files of {origin['system']} have changed since the model was trained: put them back")
     return system
 

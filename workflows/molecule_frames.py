@@ -83,9 +83,7 @@ def _frames(
     if file is not None:
         return read_frames(file, system, settings.beads, state, settings.temperature_kelvin)
     # The usual ladder has to lead somewhere.
-    hotter: dict[str, Any] = {}
-    if settings.temperature_kelvin >= ReferenceConfig().highest_temperature_kelvin:
-        hotter = {"highest_temperature_kelvin": 1.5 * settings.temperature_kelvin}
+    highest = max(ReferenceConfig().highest_temperature_kelvin, 1.5 * settings.temperature_kelvin)
     reference = ReferenceConfig(
         **settings.molecule,
         **favour,
@@ -94,14 +92,14 @@ def _frames(
         temperature_kelvin=settings.temperature_kelvin,
         device=settings.device,
         threads=settings.threads,
-        **hotter,
+        highest_temperature_kelvin=highest,
     )
     try:
         return ensemble_of(reference)
     except OtherRunError as error:
         raise InputError(
-            f"{str(error).split(': ')[0]}: to learn from the frames that are there, give {reference.folder / state}.h5 "
-            "as your own; else move that folder away"
+            f"{str(error).split(': ')[0]}: where its frames are of this molecule at {settings.temperature_kelvin:g} K, "
+            f"give {reference.folder / state}.h5 as your own to learn from them; else move that folder away"
         ) from error
 
 

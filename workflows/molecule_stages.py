@@ -224,6 +224,8 @@ class MoleculeStages:
             "beads": settings.beads,
             "temperature_kelvin": settings.temperature_kelvin,
             "system_hash": self.system.system_hash(settings.sampled_state),
+            "topology_hash": self.system.topology_hash,
+            "hands": list(self.system.hands),
             "objective": objective,
             "seed": seed,
             **({} if self.earlier is None else {"begun_with": self.earlier.fingerprint}),

@@ -120,8 +120,14 @@ class ReferenceConfig(FavourSettings):
     def folder(self) -> Path:
         """Folder of the run."""
         return (
-            self.out or Path("runs") / f"reference-{self.system_name}-{self.sampled_name}-{self.preset}-seed{self.seed}"
+            self.out
+            or Path("runs")
+            / f"reference-{self.system_name}-{self.sampled_name}{self._warmth}-{self.preset}-seed{self.seed}"
         )
+
+    @property
+    def _warmth(self) -> str:
+        return "" if self.temperature_kelvin == 300 else f"-{self.temperature_kelvin:g}K"
 
 
 def run(config: ReferenceConfig) -> ReferenceEnsemble:
@@ -191,7 +197,7 @@ def ensemble_of(
 
     system = config.source.load()
     system.require_state(config.state)
-    with open_run_folder(config.folder, config, FREE_SETTINGS | LENGTHS) as folder:
+    with open_run_folder(config.folder, config, FREE_SETTINGS | LENGTHS | {"device"}) as folder:
         keep_system(folder, system)
         threads = folder.remember_threads(lambda: config.threads or torch.get_num_threads())
         path, stage = folder.path / f"{config.sampled_state}.h5", f"reference {config.sampled_state}"

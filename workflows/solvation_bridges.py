@@ -16,6 +16,9 @@ from boltzgen_diffclf.free_energy.classical import SampledState
 from systems.bridges import polar_state
 from workflows.trust import SMALLEST_OVERLAP
 
+WANTED_OVERLAP = 1.5 * SMALLEST_OVERLAP
+"""Of two neighbours alone: MBAR over all states, of fewer frames, then has what its error bar needs."""
+
 MOST_BRIDGES = 8
 """States between at most; each costs as much as an end."""
 
@@ -106,7 +109,7 @@ class Bridged:
         shares = ", ".join(f"{rung.fraction:g}" for rung in self.bridges)
         return (
             f"{len(self.bridges)} states between were added, with {shares} of {self.way.share}, because the ends share "
-            f"{self.unbridged_overlap:.2g} (wanted {SMALLEST_OVERLAP:g})"
+            f"{self.unbridged_overlap:.2g} (wanted {WANTED_OVERLAP:g})"
         )
 
     def family(self, samples: Callable[[SampledState], SampledState]) -> list[SampledState]:
@@ -161,7 +164,7 @@ def bridged(
     names = tuple(states)
     overlaps = [_overlap(way, rungs[0], rungs[1], names)]
     unbridged = overlaps[0]
-    while min(overlaps) < SMALLEST_OVERLAP and len(rungs) < MOST_BRIDGES + 2:
+    while min(overlaps) < WANTED_OVERLAP and len(rungs) < MOST_BRIDGES + 2:
         worst = int(np.argmin(overlaps))
         fraction = _between(rungs[worst].fraction, rungs[worst + 1].fraction)
         if fraction is None:
@@ -169,7 +172,7 @@ def bridged(
         _log.info(
             "neighbouring states overlap by %.2g (wanted %.2g): sampling the one with %g of %s",
             overlaps[worst],
-            SMALLEST_OVERLAP,
+            WANTED_OVERLAP,
             fraction,
             way.share,
         )

@@ -175,13 +175,14 @@ def _keep_annealed(
     if not stages.config.wants("learned_ais"):
         return
     a, b = (stages.share(state, replicate + 1) for state in (leg.state_a, leg.state_b))
+    group_a, group_b = stages.walkers(leg, a, b)
     works = learned_works(
         model,
         stages.space(leg),
         a.positions.double(),
-        a.group,
+        group_a,
         b.positions.double(),
-        b.group,
+        group_b,
         AnnealingSettings(levels=stages.config.anneal_levels, particles=stages.config.anneal_particles),
         named_generator(seed, "learned annealing"),
     )
@@ -214,7 +215,7 @@ def leg_pools(
         (stages.positions(evaluation[0]), stages.positions(evaluation[1])),
         settings,
         seed,
-        (evaluation[0].group, evaluation[1].group),
+        stages.walkers(leg, *evaluation),
     )
 
 

@@ -28,7 +28,7 @@ NOTES = {
     "dsm_only": "neural TI, trained by denoising score matching alone; does not vote",
     "diffclf_only": "neural TI, trained by the classification loss alone; does not vote",
     "dsm_diffclf": "neural TI of the full objective, DSM + DiffCLF; has to agree with the yardstick; its error "
-    "includes the distance to exact_ends, the misfit of the model",
+    "includes the distance to exact_ends, the misfit of the model, and the overlap is that of those",
     "ais": "annealing along the straight line of the true energies, both directions, BAR of the works",
     "learned_ais": "annealing along the learned path, both directions, BAR of the works: exact for any network",
     "exact_ends": "the classifier with the exact ends as classes, energies frozen (MBAR on path samples)",
@@ -72,8 +72,9 @@ def learned_rows(learned: list[StageResult], independent: float) -> dict[str, Es
     combined = {name: _combine(learned, name) for name in (learned[0].facts if learned else ())}
     if FULL_LEARNED in combined:
         integral, classes = combined[FULL_LEARNED], combined["exact_ends"]
-        # Classes that give no value show no misfit: the error bar of the integral is not known.
-        combined[FULL_LEARNED] = widened_by_misfit(integral, classes)
+        # Classes that give no value, or one that nothing determines, show no misfit: the integral has no error bar.
+        judge = classes if math.isfinite(classes.stderr) else replace(classes, value=math.nan)
+        combined[FULL_LEARNED] = replace(widened_by_misfit(integral, judge), overlap=classes.overlap)
         combined["exact_ends"] = widened_by_misfit(classes, integral)
         if "relaxed_mbar" in combined:
             combined["relaxed_mbar"] = widened_by_misfit(combined["relaxed_mbar"], classes)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from boltzgen_diffclf.coordinates import InternalCoordinates
@@ -225,6 +225,7 @@ class SolvationStages:
     def annealed(self, leg: Leg) -> StageResult:
         """Return the works of annealing along the straight line of the true energies, both directions."""
         a, b = self.ensemble(leg.state_a), self.ensemble(leg.state_b)
+        group_a, group_b = self.walkers(leg, a, b)
 
         def anneal() -> StageResult:
             with self.folder.progress.stage(f"annealed-{leg.name}", 1.0):
@@ -232,9 +233,9 @@ class SolvationStages:
                     self.target(leg.state_a),
                     self.target(leg.state_b),
                     a.positions.double(),
-                    a.group,
+                    group_a,
                     b.positions.double(),
-                    b.group,
+                    group_b,
                     hmc_family(1 / self.system.masses[:, None], n_leapfrog=1),
                     AnnealingSettings(levels=9, particles=8 * self.config.anneal_particles),
                     named_generator(self.config.seed, f"annealed {leg.name}"),
@@ -245,6 +246,13 @@ class SolvationStages:
             return StageResult({"forward": works.forward, "reverse": works.reverse}, facts)
 
         return self.folder.stage(f"annealed-{leg.name}", anneal)
+
+    def walkers(
+        self, leg: Leg, a: ReferenceEnsemble, b: ReferenceEnsemble
+    ) -> tuple[Int[Tensor, " frames_a"], Int[Tensor, " frames_b"]]:
+        """Return the walkers of frames of both ends, the same ones where one end is the other, weighted otherwise."""
+        apart = 0 if len(self.sources(leg)) == 1 else int(a.group.max()) + 1
+        return a.group, b.group + apart
 
     def share(self, state: str, replicate: int) -> ReferenceEnsemble:
         """Return one replicate's own walkers of a state; replicates share none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,12 +108,10 @@ def keep_system(folder: RunFolder, system: MolecularSystem) -> None:
     Raises:
         InputError: the run was begun with another one, under the same options.
     """
-    from boltzgen_diffclf.observables.chirality import handedness, stereocentres
-
-    content = {state: system.system_hash(state) for state in system.states}
-    # The energies of a mirror image are the same.
-    hands = handedness(system.positions.numpy()[None], stereocentres(system.elements, system.bonds))[0].tolist()
-    if folder.remember("molecule", lambda: content) != content or folder.remember("hands", lambda: hands) != hands:
+    energies = {state: system.system_hash(state) for state in system.states}
+    # Other names and bonds, and a mirror image, have the same energies.
+    identity = {"molecule": energies, "hands": list(system.hands), "topology": system.topology_hash}
+    if any(folder.remember(key, partial(identity.__getitem__, key)) != identity[key] for key in identity):
         raise InputError(
             f"{folder.path} was begun with another molecule than the {system.name} that is given now (its file has "
             "changed): choose another --out"

@@ -14,8 +14,8 @@ from workflows.results import EstimatorRow, is_finite
 AGREEMENT_SIGMAS = 3.0
 SMALLEST_OVERLAP = 0.03
 """Below this neighbour overlap the BAR error bar is no longer honest (measured on Gaussian work)."""
-LARGEST_LEARNED_STDERR_KT = 0.5
-"""A learned value with a wider error bar agrees with anything, so it confirms nothing [kT]."""
+LARGEST_STDERR_KT = 0.5
+"""A value with a wider error bar agrees with anything: it confirms nothing, and nothing confirms it [kT]."""
 LARGEST_R_HAT = 1.1
 """Of the slowest watched quantity (Gelman & Rubin 1992); walkers are bootstrapped whole, so error bars allow for it."""
 FEWEST_BY_THE_SLOWEST = 50.0
@@ -59,11 +59,15 @@ def decide(
             reasons += _poor_overlap(row, name)
     if classical is not None and learned is not None and not reasons:
         reasons += _disagreement(classical, learned)
-    if learned is not None and learned.stderr_kT > LARGEST_LEARNED_STDERR_KT:
-        reasons.append(
-            f"the learned error bar of {learned.stderr_kT:.2g} kT is too wide to confirm anything "
-            f"(limit {LARGEST_LEARNED_STDERR_KT} kT): train longer or on more frames"
-        )
+    for row, name, advice in (
+        (classical, "classical error bar", "sample longer with --frames-per-walker"),
+        (learned, "learned error bar", "train longer or on more frames"),
+    ):
+        if row is not None and is_finite(row) and row.stderr_kT > LARGEST_STDERR_KT:
+            reasons.append(
+                f"the {name} of {row.stderr_kT:.2g} kT is too wide to confirm anything "
+                f"(limit {LARGEST_STDERR_KT} kT): {advice}"
+            )
     reasons += failures(checks)
     return not reasons, tuple(reasons)
 

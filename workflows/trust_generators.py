@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from workflows.trust import AGREEMENT_SIGMAS, LARGEST_R_HAT, Check, check_agreement
+from workflows.trust import AGREEMENT_SIGMAS, LARGEST_R_HAT, LARGEST_STDERR_KT, Check, check_agreement
 
 if TYPE_CHECKING:
     from boltzgen_diffclf.estimators.estimate import Estimate
@@ -128,6 +128,14 @@ def check_conformer(name: str, basin: str, found: Estimate | str, reference: Est
     if isinstance(found, str):
         return Check(title, False, f"{name} gives no free energy of the conformer '{basin}': {found}")
     difference, combined = found.value - reference.value, math.hypot(found.stderr, reference.stderr)
+    if combined > LARGEST_STDERR_KT:
+        return Check(
+            title,
+            False,
+            f"the free energies of the conformer '{basin}' that {name} gives and of the reference, {found.value:.2f} ± "
+            f"{found.stderr:.2f} and {reference.value:.2f} ± {reference.stderr:.2f} kT, are too uncertain to confirm "
+            f"one another (limit {LARGEST_STDERR_KT} kT together): draw more samples, or more frames",
+        )
     return Check(
         title,
         abs(difference) <= AGREEMENT_SIGMAS * combined,

@@ -11,7 +11,13 @@ from scipy.special import expit, log_expit, logsumexp
 
 from boltzgen_diffclf.errors import InputError, NotTrustworthyError
 from boltzgen_diffclf.estimators.estimate import Estimate
-from boltzgen_diffclf.estimators.groups import correlated_size, group_index, refuse_nan, resampled_multiplicities
+from boltzgen_diffclf.estimators.groups import (
+    are_shared,
+    correlated_size,
+    group_index,
+    refuse_nan,
+    resampled_multiplicities,
+)
 from boltzgen_diffclf.estimators.overlap import equal_overlap
 from boltzgen_diffclf.estimators.reweighting import free_energy_from_weights
 
@@ -41,7 +47,8 @@ def bar(
             balance of the two directions and the asymptotic error.
         n_effective_reverse: the same, of the reverse works.
         groups_forward: walker of every forward work. With groups the standard error is a bootstrap over them.
-        groups_reverse: walker of every reverse work; the two directions are resampled independently.
+        groups_reverse: walker of every reverse work. The two directions are resampled independently, unless they share
+            labels: a label in both is one walker.
         generator: for the bootstrap; required with groups.
         n_bootstrap: number of bootstrap replicates.
 
@@ -117,7 +124,8 @@ def exponential_averaging(
         groups: walker of every work.
 
     Returns:
-        ``n_effective`` is Kish's size of the weights ``exp(-work)``. ``overlap`` is None: one direction cannot see
+        ``n_effective`` is Kish's size of the weights ``exp(-work)``, divided by how much larger walkers make the
+        variance. ``overlap`` is None: one direction cannot see
         what it misses, so a small error bar alone proves nothing.
 
     References:
@@ -192,10 +200,17 @@ def _bootstrap(
     offset = forward.log_mean(np.zeros(1))[0][0] - reverse.log_mean(np.zeros(1))[0][0]
     shifts = []
     chunk = max(1, _CHUNK_ELEMENTS // max(len(argument_forward), len(argument_reverse)))
+    same = groups_forward is not None and groups_reverse is not None and are_shared(groups_forward, groups_reverse)
+    if same:
+        index, n_forward = group_index(
+            np.concatenate([groups_forward, groups_reverse]), index_forward.size + index_reverse.size
+        )
+        index_forward, index_reverse = np.split(index, [index_forward.size])
     for start in range(0, n_bootstrap, chunk):
         size = min(chunk, n_bootstrap - start)
-        weight_forward = resampled_multiplicities(n_forward, size, generator)[:, index_forward]
-        weight_reverse = resampled_multiplicities(n_reverse, size, generator)[:, index_reverse]
+        drawn = resampled_multiplicities(n_forward, size, generator)
+        weight_forward = drawn[:, index_forward]
+        weight_reverse = (drawn if same else resampled_multiplicities(n_reverse, size, generator))[:, index_reverse]
         shifts.append(_shifted_roots(forward, reverse, weight_forward, weight_reverse, offset))
     return np.concatenate(shifts)
 

@@ -64,29 +64,9 @@ def clustered_stderr(
     return float(np.sqrt(clustered_covariance(influence[:, None], index, n_groups)[0, 0]))
 
 
-def crossed(
-    first: Float[np.ndarray, "*values"], second: Float[np.ndarray, "*values"], both: Float[np.ndarray, "*values"]
-) -> Float[np.ndarray, "*values"]:
-    """Return variances of sums over samples that two walkers made each, such as configurations between two states.
-
-    Two samples may share the first walker, the second, or both, which the first two count twice.
-
-    Args:
-        first: variances where samples that share the first walker are one group.
-        second: the same of the second.
-        both: the same of those that share both; the result is never below it.
-
-    References:
-        Cameron, Gelbach & Miller 2011, J. Bus. Econ. Stat. 29:238.
-    """
-    return np.maximum(first + second - both, both)
-
-
-def crossed_labels(
-    labels: Shaped[np.ndarray, "samples 2"],
-) -> tuple[Shaped[np.ndarray, " samples"], Shaped[np.ndarray, " samples"], Int[np.ndarray, " samples"]]:
-    """Return the first walker of every sample, the second, and a label of both: what :func:`crossed` wants."""
-    return labels[:, 0], labels[:, 1], np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
+def are_shared(first: Shaped[np.ndarray, " first"], second: Shaped[np.ndarray, " second"]) -> bool:
+    """Return whether some walker is among both: samples of one are then samples of the other, weighted otherwise."""
+    return bool(np.isin(first, second).any())
 
 
 def crossed_covariance(
@@ -94,16 +74,36 @@ def crossed_covariance(
 ) -> Float[np.ndarray, "values values"]:
     """Return the covariance of sums of ``influence`` over samples that two walkers made each.
 
+    Such are configurations between two states. Two samples may share one walker, or both, which summing over the
+    walkers of either kind counts twice.
+
     Args:
         influence: see :func:`clustered_covariance`.
-        labels: both walkers of every sample.
+        labels: both walkers of every sample; a label in both columns is one walker.
+
+    References:
+        Cameron, Gelbach & Miller 2011, J. Bus. Econ. Stat. 29:238; of walkers in both columns: Aronow, Samii & Assenova
+        2015, Political Analysis 23:564.
     """
-    first, second, both = (
-        clustered_covariance(influence, *group_index(one, len(influence))) for one in crossed_labels(labels)
-    )
-    covariance = first + second - both
-    np.fill_diagonal(covariance, crossed(*(np.diagonal(one) for one in (first, second, both))))
+    both = clustered_covariance(influence, *_pair_index(labels))
+    if are_shared(*labels.T):
+        apart = labels[:, 0] != labels[:, 1]
+        walkers = np.concatenate([labels[:, 0], labels[apart, 1]])
+        several = np.concatenate([influence, influence[apart]])
+        covariance = clustered_covariance(several, *group_index(walkers, len(several)))
+        twice = clustered_covariance(influence[apart], *_pair_index(labels[apart])) if apart.any() else 0.0
+    else:
+        first, second = (clustered_covariance(influence, *group_index(one, len(influence))) for one in labels.T)
+        covariance, twice = first + second, both
+    covariance = covariance - twice
+    np.fill_diagonal(covariance, np.maximum(np.diagonal(covariance), np.diagonal(both)))
     return covariance
+
+
+def _pair_index(labels: Shaped[np.ndarray, "samples 2"]) -> tuple[Int[np.ndarray, " samples"], int]:
+    """Return the pair of walkers of every sample, in whatever order, as 0, 1, ... and how many there are."""
+    pairs = np.unique(np.sort(labels, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+    return group_index(pairs, len(labels))
 
 
 def crossed_stderr(influence: Float[np.ndarray, " samples"], labels: Shaped[np.ndarray, "samples 2"]) -> float:

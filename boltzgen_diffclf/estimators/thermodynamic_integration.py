@@ -10,14 +10,14 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy.integrate import cumulative_simpson, cumulative_trapezoid
 from scipy.interpolate import CubicSpline
+from scipy.linalg import block_diag
 
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.estimate import Estimate
 from boltzgen_diffclf.estimators.groups import (
     clustered_covariance,
     correlated_size,
-    crossed,
-    crossed_labels,
+    crossed_covariance,
     refuse_nan,
 )
 
@@ -63,7 +63,8 @@ def thermodynamic_integration(
         samples: dU/dt [kT] of each level's samples; the counts may differ.
         groups: walker of every sample, one array a level. A label that occurs at several levels is one walker
             whose samples serve them all, so the errors of those levels are correlated; distinct labels make them
-            independent. Where two walkers made each sample, two columns name them, see :func:`crossed`. Without
+            independent. Where two walkers made each sample, two columns name them, see
+            :func:`~boltzgen_diffclf.estimators.groups.crossed_covariance`. Without
             groups every sample is independent.
         rule: quadrature; ``arcsine`` is a cubic spline in ``arcsin(sqrt(t))``, for integrands that are steep near both
             ends and nodes that are dense there.
@@ -176,33 +177,39 @@ def _variances(
     matrix: Float[np.ndarray, "points levels"],
 ) -> tuple[Float[np.ndarray, " levels"], Float[np.ndarray, " points"]]:
     """Return the variances of the levels' means and of the curve at its points."""
-    if groups is not None and groups[0].ndim == 2:
-        ends = np.cumsum([len(labels) for labels in groups])[:-1]
-        clustered = (np.split(labels, ends) for labels in crossed_labels(np.concatenate(list(groups))))
-        found = [_variances(samples, labels, matrix) for labels in clustered]
-        means, curve = (crossed(*parts) for parts in zip(*found, strict=True))
-        return means, curve
-    covariance = _covariance(samples, groups)
+    if groups is None:
+        covariance = np.diag([values.var(ddof=1) / len(values) for values in samples])
+    else:
+        influence, labels = _influence(samples), _labels(samples, groups)
+        if labels.ndim == 2:
+            of_means, of_curve = (crossed_covariance(one, labels) for one in (influence, influence @ matrix.T))
+            return np.diagonal(of_means), np.diagonal(of_curve)
+        covariance = _covariance(influence, labels, samples)
     return np.diagonal(covariance), np.maximum(np.einsum("pi,ij,pj->p", matrix, covariance, matrix), 0.0)
 
 
-def _covariance(
-    samples: Sequence[Float[np.ndarray, " _"]], groups: Sequence[Shaped[np.ndarray, " _"]] | None
-) -> Float[np.ndarray, "levels levels"]:
-    """Return the covariance of the levels' means."""
-    if groups is None:
-        return np.diag([values.var(ddof=1) / len(values) for values in samples])
+def _influence(samples: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, "samples levels"]:
+    """Return the change of every level's mean by every sample of all levels, one level after the other."""
+    return block_diag(*(((values - values.mean()) / len(values))[:, None] for values in samples))
+
+
+def _labels(
+    samples: Sequence[Float[np.ndarray, " _"]], groups: Sequence[Shaped[np.ndarray, "_ ..."]]
+) -> Shaped[np.ndarray, "samples ..."]:
     if [len(labels) for labels in groups] != [len(values) for values in samples]:
         raise InputError(f"groups of sizes {[len(g) for g in groups]} do not match the samples; one label a sample")
-    unique, index = np.unique(np.concatenate(list(groups)), return_inverse=True)
-    influence = np.zeros((len(index), len(samples)))
-    n_groups = np.empty(len(samples))
-    start = 0
-    for level, values in enumerate(samples):
-        rows = slice(start, start + len(values))
-        influence[rows, level] = (values - values.mean()) / len(values)
-        n_groups[level] = len(np.unique(index[rows]))
-        start += len(values)
+    return np.concatenate(list(groups))
+
+
+def _covariance(
+    influence: Float[np.ndarray, "samples levels"],
+    labels: Shaped[np.ndarray, " samples"],
+    samples: Sequence[Float[np.ndarray, " _"]],
+) -> Float[np.ndarray, "levels levels"]:
+    """Return the covariance of the levels' means."""
+    unique, index = np.unique(labels, return_inverse=True)
+    ends = np.cumsum([len(values) for values in samples])[:-1]
+    n_groups = np.array([len(np.unique(part)) for part in np.split(index, ends)])
     if n_groups.min() < 2:
         raise InputError(
             f"level {int(n_groups.argmin())} holds one group, and an error bar needs two; use more walkers"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import norm, rankdata
+from scipy.stats import chi2, norm, rankdata
 
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.groups import refuse_nan
@@ -41,18 +41,24 @@ def statistical_inefficiency(x: Float[np.ndarray, "walkers frames"]) -> float:
     """Return g = 1 + 2 sum of the autocorrelation: how many frames one independent sample costs.
 
     The sum stops at the first lag that exceeds five correlation times. Where there is none, because the walkers
-    are shorter than that or nothing ever changed, g is the number of frames: a walker counts as one sample.
+    are shorter than that or nothing ever changed, g is the number of frames: a walker counts as one sample. What
+    walkers never forget may be less than a fifth of the variance and hide behind what they forget at once, so g is at
+    least what the scatter of their means says, by its lower bound of 95 % confidence.
 
     References:
         Sokal 1997, Monte Carlo Methods in Statistical Mechanics, sec. 3; Madras & Sokal 1988, J. Stat. Phys.
         50:109, appendix C.
     """
-    n_frames = x.shape[1]
+    n_walkers, n_frames = x.shape
     correlation_time = 0.5 + np.cumsum(autocorrelation(x)[1:])
     beyond = np.flatnonzero(np.arange(1, n_frames) >= _WINDOW * correlation_time)
     if len(beyond) == 0:
         return float(n_frames)
-    return float(np.clip(2 * correlation_time[beyond[0]], 1.0, n_frames))
+    by_scatter = 0.0
+    if n_walkers > 1 and x.var() > 0:
+        least = (n_walkers - 1) / chi2.ppf(0.95, n_walkers - 1)
+        by_scatter = n_frames * least * x.mean(axis=1).var(ddof=1) / x.var()
+    return float(np.clip(max(2 * correlation_time[beyond[0]], by_scatter), 1.0, n_frames))
 
 
 def effective_frames(x: Float[np.ndarray, "walkers frames"]) -> float:

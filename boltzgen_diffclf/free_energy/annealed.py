@@ -115,7 +115,7 @@ def annealed_works(
         frames_a: of state A, in the ladder's coordinates.
         group_a: walker of each.
         frames_b: of state B.
-        group_b: walker of each.
+        group_b: walker of each; a label that A has too is one walker.
         family: the moves; their step sizes come from a pilot run.
         settings: sizes; ``levels`` is that of the ladder.
         generator: gives the seeds of three streams, pilot, forward and reverse.

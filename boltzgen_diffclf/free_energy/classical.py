@@ -17,6 +17,8 @@ from boltzgen_diffclf.free_energy.annealed import spread_over_groups
 from boltzgen_diffclf.target import Target
 
 _CHUNK = 1024
+_APART = 1_000_000
+"""Between the groups of one ensemble and those of the next."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +79,7 @@ def all_states_mbar(states: Sequence[str], sampled: Sequence[SampledState], gene
     counts = np.array([by_name[name].energies.shape[1] if name in by_name else 0 for name in states])
     u_kn = np.concatenate([ensemble.energies for ensemble in present], axis=1)
     # Groups of different ensembles are different simulations.
-    groups = np.concatenate([ensemble.group + 1_000_000 * k for k, ensemble in enumerate(present)])
+    groups = np.concatenate([ensemble.group + _APART * k for k, ensemble in enumerate(present)])
     return mbar_family(u_kn, counts, groups, generator)
 
 
@@ -87,7 +89,7 @@ def two_state_bar(a: SampledState, b: SampledState, row_a: int, row_b: int, gene
         a.energies[row_b] - a.energies[row_a],
         b.energies[row_a] - b.energies[row_b],
         groups_forward=a.group,
-        groups_reverse=b.group,
+        groups_reverse=b.group + _APART,
         generator=generator,
     )
 

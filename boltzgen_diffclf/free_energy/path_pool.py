@@ -83,9 +83,10 @@ def build_path_data(
         levels: from 0 to 1.
         pool: configurations a level; paired by transport within blocks of :data:`TRANSPORT_BATCH`.
         generator: a stream on the CPU.
-        walkers: of the frames of A and of B; where not given, frames are independent.
+        walkers: of the frames of A and of B, a label of both being one walker; where not given, frames are
+            independent.
     """
-    origins = walkers or (torch.arange(len(frames_a)), torch.arange(len(frames_b)))
+    origins = walkers or torch.arange(len(frames_a) + len(frames_b)).split([len(frames_a), len(frames_b)])
     configurations, noises, forces, labels = [], [], [], []
     for index, t in enumerate(levels):
         if index % LEVELS_PER_PAIRING == 0:

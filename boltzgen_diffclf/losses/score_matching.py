@@ -27,7 +27,8 @@ def denoising_score_matching_loss(
     References:
         Vincent 2011; OuYang et al. 2026, arXiv:2601.21025, eq. 4.
     """
-    residual = (gamma * gradient - noise) * (gamma > 0)
+    # At an exact end the gradient may be infinite, and infinity times a weight of zero would be NaN.
+    residual = torch.where(gamma > 0, gamma * gradient - noise, 0.0)
     return residual.square().sum(-1) / dimension
 
 

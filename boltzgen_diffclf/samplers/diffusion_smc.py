@@ -212,6 +212,8 @@ class ReverseSmc:
         scale, spread = forward_kernel(self.path, s, t)
         kernels = _log_normal(y, scale * moved, spread.square()) - _log_normal(moved, mean, variance)
         log_gain = kernels.double() - energy.double() + state.energy.double()
+        # A particle of infinite energy, or of none, has no weight, now and at all levels to come.
+        log_gain = torch.where(log_gain.isfinite(), log_gain, -torch.inf)
         return Moved(moved, energy.to(state.energy), gradient, log_gain)
 
 

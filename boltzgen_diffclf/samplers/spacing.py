@@ -118,7 +118,7 @@ def _steps_kept(
         return ladder.energy(position, torch.full((len(position),), level, device=position.device)).double()
 
     here = energy(order[0])
-    return bisect_left(order[2:], True, key=lambda k: conditional_fraction(log_weights, here - energy(k)) < wanted)
+    return bisect_left(order[2:], True, key=lambda k: not conditional_fraction(log_weights, here - energy(k)) >= wanted)
 
 
 def spaced_times(

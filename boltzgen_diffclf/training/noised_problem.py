@@ -51,7 +51,11 @@ class NoisedObjective:
     pretraining: float = 0.0
 
     def balanced(self, dimension: int) -> NoisedObjective:
-        """Return the objective with losses in kT taken a coordinate, as denoising is a mean over coordinates."""
+        """Return the objective with losses in kT taken a coordinate, as denoising is a mean over coordinates.
+
+        Conditional noise is none of them: it moves some coordinates alone, and what it tells apart is of order one
+        whatever the number of the others.
+        """
         in_kt = ("classification", "contrastive_divergence")
         factors = {name: 1 / dimension if name.startswith(in_kt) else 1.0 for name in self.weights}
         return replace(self, weights={name: factors[name] * weight for name, weight in self.weights.items()})
@@ -126,6 +130,10 @@ class NoisedProblem(Problem[NoisedEnergyModel, NoisedBatch]):
             raise InputError(
                 f"a reference batch of {settings.reference_batch} is less than the {self.groups * self.group_size} "
                 "configurations a step, and makes a step noisier; take as many, or none"
+            )
+        if compares and size < 2:
+            raise InputError(
+                f"{', '.join(COMPARING & objective.weights.keys())} compares levels: groups of two or more"
             )
         if self.group_size > len(levels):
             raise InputError(f"groups of {self.group_size} levels need as many, and there are {len(levels)}")

@@ -57,50 +57,45 @@ class Expression:
     def __init__(self, text: str, functions: Mapping[str, Callable[..., Value]] | None = None) -> None:
         main, *definitions = [part for part in text.split(";") if part.strip()]
         self.main = _parse(main)
-        self.definitions: dict[str, ast.expr] = {}
+        self.definitions: list[tuple[str, ast.expr]] = []
         for definition in definitions:
             name, equals, body = definition.partition("=")
             if not equals:
                 raise ExpressionError(f"no '=' in the definition {definition.strip()!r}")
-            self.definitions[name.strip()] = _parse(body)
+            self.definitions.append((name.strip(), _parse(body)))
         self.functions = {**FUNCTIONS, **(functions or {})}
 
     def evaluate(self, variables: Mapping[str, Value]) -> Value:
-        """Return the value; definitions come before variables of the same name.
+        """Return the value; a definition sees those behind it, which come before variables of the same name.
 
         Raises:
             ExpressionError: for an unknown name or function.
         """
-        known: dict[str, Value] = {}
+        known = dict(variables)
         with np.errstate(all="ignore"):
-            return self._value(self.main, variables, known)
+            for name, body in reversed(self.definitions):
+                known[name] = self._value(body, known)
+            return self._value(self.main, known)
 
-    def _value(self, node: ast.expr, variables: Mapping[str, Value], known: dict[str, Value]) -> Value:
+    def _value(self, node: ast.expr, known: Mapping[str, Value]) -> Value:
         match node:
             case ast.Constant(value=float() | int() as number):
                 return float(number)
             case ast.Name(id=name):
-                return self._lookup(name.removeprefix(_PREFIX), variables, known)
+                plain = name.removeprefix(_PREFIX)
+                if plain in known:
+                    return known[plain]
+                raise ExpressionError(f"unknown name {plain!r}")
             case ast.UnaryOp(op=operator, operand=operand) if type(operator) in _OPERATORS:
-                return _OPERATORS[type(operator)](self._value(operand, variables, known))
+                return _OPERATORS[type(operator)](self._value(operand, known))
             case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _OPERATORS:
-                both = self._value(left, variables, known), self._value(right, variables, known)
-                return _OPERATORS[type(operator)](*both)
+                return _OPERATORS[type(operator)](self._value(left, known), self._value(right, known))
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
                 plain = name.removeprefix(_PREFIX)
                 if plain in self.functions:
-                    return self.functions[plain](*(self._value(item, variables, known) for item in arguments))
+                    return self.functions[plain](*(self._value(item, known) for item in arguments))
                 raise ExpressionError(f"unknown function {plain!r}")
         raise ExpressionError(f"cannot read {ast.unparse(node)!r}")
-
-    def _lookup(self, name: str, variables: Mapping[str, Value], known: dict[str, Value]) -> Value:
-        if name in self.definitions and name not in known:
-            known[name] = self._value(self.definitions[name], variables, known)
-        if name in known:
-            return known[name]
-        if name in variables:
-            return variables[name]
-        raise ExpressionError(f"unknown name {name!r}")
 
 
 def _parse(text: str) -> ast.expr:

@@ -190,6 +190,8 @@ def check_nonbonded(index: int, force: Any) -> None:
     if force.getNonbondedMethod() != openmm.NonbondedForce.NoCutoff:
         names = ("NoCutoff", "CutoffNonPeriodic", "CutoffPeriodic", "Ewald", "PME", "LJPME")
         refuse(index, force, f"has the method {names[force.getNonbondedMethod()]}, and only NoCutoff is computed")
+    if not force.getIncludeDirectSpace():
+        refuse(index, force, "leaves out the direct space, which here is all there is")
     if force.getNumParticleParameterOffsets() or force.getNumExceptionParameterOffsets():
         refuse(index, force, "has parameter offsets")
 

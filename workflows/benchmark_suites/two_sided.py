@@ -101,7 +101,7 @@ def _bar(
     forward, reverse = (works.cpu().numpy() for works in _end_works(pair, samples_a, samples_b))
     single = np.arange(len(forward))
     bootstrap = np.random.default_rng(split_seed(spec.seed, "bootstrap bar"))
-    estimate = bar(forward, reverse, groups_forward=single, groups_reverse=single, generator=bootstrap)
+    estimate = bar(forward, reverse, groups_forward=single, groups_reverse=single + len(single), generator=bootstrap)
     metrics = _metrics(pair, estimate, Cost(2 * (len(samples_a) + len(samples_b))))
     return [*metrics, Metric("asymptotic_stderr", bar(forward, reverse).stderr)]
 
@@ -127,7 +127,7 @@ def _annealed(
         samples_a,
         walker,
         samples_b,
-        walker,
+        walker + len(walker),
         mala_family(torch.ones_like(samples_a[0])),
         AnnealingSettings(slower * context.sizes["anneal_levels"] + 1, particles, steps_per_level=1),
         named_generator(spec.seed, f"annealing {spec.objective}", context.device),

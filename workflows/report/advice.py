@@ -26,7 +26,8 @@ ENOUGH = {
 """Why a classical row is enough, and where it would not be."""
 
 EFFECTIVE_SAMPLES = {
-    "mbar, fep": "Kish's effective size of the weights of the worse end, correlation in time not counted",
+    "mbar, fep": "Kish's effective size of the weights of the worse end, divided by how much "
+    "larger the walkers make the variance",
     "population, bar, ais": "as many independent frames or works would give the same standard error",
     "learned and ablation rows": "configurations of the path, or works along it, of all replicates together, and never "
     "more than the independent frames of both ends by the slowest watched quantity",
