@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import pickle
 from pathlib import Path
@@ -156,6 +157,16 @@ def test_processes_that_cannot_share_a_batch_are_refused(
         return
     with pytest.raises(InputError, match=words):
         solvation_preflight.judge(SolvationConfig(**settings))
+
+
+def test_atoms_in_a_straight_line_have_classical_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    aldp = systems.load("aldp")
+    straight = aldp.positions.clone()
+    straight[8] = 2 * straight[6] - straight[4]
+    monkeypatch.setattr(SolvationConfig, "load", lambda _: dataclasses.replace(aldp, positions=straight))
+    with pytest.raises(InputError, match=r"atoms C-N-CA of aldp are in a straight line \(180 degrees\)"):
+        solvation_preflight.judge(SolvationConfig())
+    solvation_preflight.judge(SolvationConfig(estimators=("mbar", "bar"), leg="total"))
 
 
 def test_the_folder_keeps_the_device_that_was_chosen(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ ESTIMATORS = (
 )
 """Rows that ``--estimators`` can name."""
 
+CLASSICAL = ("mbar", "population", "bar", "fep", "ais")
+"""Rows that know nothing of a path in internal coordinates."""
+
 FULL_LEARNED = "dsm_diffclf"
 
 AFTER_TRAINING = ("exact_ends", "relaxed_mbar", "learned_ais")

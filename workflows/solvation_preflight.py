@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from boltzgen_diffclf.errors import InputError
+from boltzgen_diffclf.observables import angle_triples, bond_angles
 from boltzgen_diffclf.training import parallel
 from systems.forcefield.reader import read_system
 from systems.internal import internal_coordinates
 from systems.user_trajectory import judge_user_trajectory
 from workflows.run_folder import RunFolder
 from workflows.solvation_cartesian import GROUPS, wants_cartesian
+from workflows.solvation_estimators import CLASSICAL, ESTIMATORS, yardstick
 from workflows.solvation_settings import STATES
 
 if TYPE_CHECKING:
     from systems.molecular import MolecularSystem
     from workflows.solvation_settings import SolvationConfig
+
+
+STRAIGHT_DEGREES = 160.0
+"""Beyond this the bond angle of an energy minimum is that of a nitrile or an alkyne."""
 
 
 def judge(config: SolvationConfig) -> None:
@@ -61,6 +69,22 @@ def _judge_molecule(config: SolvationConfig, system: MolecularSystem) -> None:
             f"the learned path of a solvation is in internal coordinates, which {system.name} does not have "
             f"({str(error).split(';')[0]}): give one molecule of at least 4 atoms"
         ) from error
+    if any(map(config.wants, set(ESTIMATORS) - set(CLASSICAL))):
+        _refuse_straight_angles(config, system)
+
+
+def _refuse_straight_angles(config: SolvationConfig, system: MolecularSystem) -> None:
+    """Refuse a molecule that noise of the learned path would bend beyond a straight line, where coordinates end."""
+    triples = angle_triples(system.bonds)
+    angles = np.rad2deg(bond_angles(system.positions.numpy()[None], triples)[0])
+    if angles.max() > STRAIGHT_DEGREES:
+        names = [atom.name for atom in system.topology.atoms()]
+        worst = int(angles.argmax())
+        raise InputError(
+            f"the atoms {'-'.join(names[index] for index in triples[worst])} of {system.name} are in a straight line "
+            f"({angles[worst]:.0f} degrees), where the internal coordinates of the learned path end: take classical "
+            f"rows alone, --estimators {yardstick(config.leg)}"
+        )
 
 
 def _judge_trajectories(config: SolvationConfig, system: MolecularSystem) -> None:
