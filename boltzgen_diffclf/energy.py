@@ -188,6 +188,9 @@ class AnchoredEnergyModel(EnergyModel):
 
     RISE = 0.1
 
+    HIGHEST = 1e18
+    """Energy [kT] above which atoms that overlap differ no more: single precision holds its square."""
+
     ceilings: Tensor | None
 
     def __init__(
@@ -199,17 +202,16 @@ class AnchoredEnergyModel(EnergyModel):
     def prior_energy(self, t: Float[Tensor, " batch"], end_energy: Float[Tensor, "batch 2"]) -> Float[Tensor, " batch"]:
         """See :meth:`EnergyModel.prior_energy`."""
         weight = torch.stack([1 - t, t], dim=-1)
-        # At an end the other energy counts nothing, also where it is infinite.
-        straight = torch.where(end_energy.isinf() & (weight == 0), 0.0, weight * end_energy).sum(-1)
         if self.ceilings is None:
-            return straight
+            # At an end the other energy counts nothing, also where it is infinite.
+            return torch.where(end_energy.isinf() & (weight == 0), 0.0, weight * end_energy).sum(-1)
+        straight = (weight * end_energy.clamp_max(self.HIGHEST)).sum(-1)
         ceiling = (weight * self.ceilings).sum(-1)
         excess = (straight - ceiling).clamp_min(0)
         strength = 4 * t * (1 - t) / self.SOFTNESS
         bent = torch.log1p(strength * excess) / strength.clamp_min(1e-9)
-        # Close to the ends by its expansion: the derivative in t is not zero there. Elsewhere it has none, of infinity.
-        near = torch.where(strength > 1e-9, 0.0, excess)
-        above = torch.where(strength > 1e-9, bent, near - 0.5 * strength * near.square())
+        # Close to the ends by its expansion: the derivative in t is not zero there.
+        above = torch.where(strength > 1e-9, bent, excess - 0.5 * strength * excess.square())
         return torch.where(excess > 0, ceiling + above, straight)
 
     def net_weight(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:

@@ -86,6 +86,10 @@ def test_an_end_that_counts_nothing_may_be_infinite() -> None:
     found = model.double().prior_gradient(t, Ends(energy, gradient))
     assert found[0].item() == 3.0
     assert not bool(found.isnan().any())
+    overlapping = torch.tensor([[1e22, 5.0], [3e38, 1e25], [math.inf, 2.0]])
+    for time in (0.0, 0.1, 1.0):
+        energies = model.float().prior_energy(torch.full((3,), time), overlapping)
+        assert bool(energies.isfinite().all())
     loss = denoising_score_matching_loss(found[:1] * math.inf, torch.ones(1, 1).double(), torch.zeros(1, 1).double(), 1)
     assert loss.item() == 0.0
 

@@ -59,8 +59,10 @@ def cartesian(stages: SolvationStages, leg: Leg, replicate: int) -> StageResult:
 def _learn(stages: SolvationStages, leg: Leg, replicate: int) -> StageResult:
     seed = split_seed(stages.config.seed, f"cartesian/{leg.name}/{replicate}")
     settings, space = _settings(stages.config), _space(stages, leg)
-    with stages.folder.progress.stage(f"cartesian-{leg.name}-{replicate}", settings.training.steps) as advance:
-        pools = leg_pools(stages, leg, replicate, space, settings, seed)
+    with stages.folder.progress.stage(f"cartesian-{leg.name}-{replicate}", 1.2 * settings.training.steps) as advance:
+        pools = leg_pools(
+            stages, leg, replicate, space, settings, seed, lambda made: advance(0.2 * made * settings.training.steps)
+        )
         done = 0
 
         def progress(step: int, steps: int, record: Mapping[str, float]) -> None:

@@ -79,9 +79,10 @@ def _learn(stages: SolvationStages, leg: Leg, replicate: int, objectives: tuple[
     settings = learning_settings(stages)
     arrays: dict[str, np.ndarray] = {}
     facts: dict[str, Any] = {}
-    total = max(1, len(objectives)) * settings.training.steps
+    steps = settings.training.steps
+    total = (1 + max(1, len(objectives))) * steps  # a pool takes about as long as a training
     with stages.folder.progress.stage(stage, total) as advance:
-        pools = leg_pools(stages, leg, replicate, stages.space(leg), settings, seed)
+        pools = leg_pools(stages, leg, replicate, stages.space(leg), settings, seed, lambda made: advance(made * steps))
         untrained = integrate(untrained_model(_model(stages, leg), pools.training, seed), pools.evaluation)
         _keep_integral(arrays, facts, "no_network", untrained, pools, 0, 0.0)
         for objective in objectives:
@@ -203,7 +204,13 @@ def estimate_or_none(estimate: Callable[[], Estimate], name: str) -> Estimate:
 
 
 def leg_pools(
-    stages: SolvationStages, leg: Leg, replicate: int, space: PathSpace, settings: LearningSettings, seed: int
+    stages: SolvationStages,
+    leg: Leg,
+    replicate: int,
+    space: PathSpace,
+    settings: LearningSettings,
+    seed: int,
+    advance: Callable[[float], None],
 ) -> Pools:
     """Return the pools of a replicate: it learns from its own share of the walkers, and is judged on the next one's."""
     training, evaluation = (
@@ -216,6 +223,7 @@ def leg_pools(
         settings,
         seed,
         stages.walkers(leg, *evaluation),
+        advance,
     )
 
 

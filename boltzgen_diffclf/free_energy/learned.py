@@ -66,14 +66,24 @@ def build_pools(
     settings: LearningSettings,
     seed: int,
     evaluation_walkers: tuple[Int[Tensor, " other_a"], Int[Tensor, " other_b"]] | None = None,
+    advance: Callable[[float], None] = lambda share: None,
 ) -> Pools:
     """Draw the two pools of a replicate from two sets of frames that share no walker.
 
     Error bars of what is estimated on the second pool hold its walkers together; where none are given, its frames.
+    ``advance`` is told each share of both that is made.
     """
     begun = time.monotonic()
     levels = arcsine_levels(settings.levels)
-    training = build_path_data(space, *training_frames, levels, settings.pool, named_generator(seed, "training pool"))
+    share = settings.pool / (settings.pool + settings.evaluation_pool)
+    training = build_path_data(
+        space,
+        *training_frames,
+        levels,
+        settings.pool,
+        named_generator(seed, "training pool"),
+        advance=lambda made: advance(made * share),
+    )
     evaluation = build_path_data(
         space,
         *evaluation_frames,
@@ -81,6 +91,7 @@ def build_pools(
         settings.evaluation_pool,
         named_generator(seed, "evaluation pool"),
         evaluation_walkers,
+        lambda made: advance(made * (1 - share)),
     )
     evaluations = 2 * settings.levels * (settings.pool + settings.evaluation_pool)
     return Pools(training, evaluation, Cost(evaluations, 0, time.monotonic() - begun))

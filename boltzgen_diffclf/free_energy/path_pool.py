@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -70,6 +71,7 @@ def build_path_data(
     pool: int,
     generator: torch.Generator,
     walkers: tuple[Int[Tensor, " frames_a"], Int[Tensor, " frames_b"]] | None = None,
+    advance: Callable[[float], None] = lambda share: None,
 ) -> PathData:
     """Draw ``pool`` configurations at every level, in float64; the first and last level are the exact ends.
 
@@ -85,6 +87,7 @@ def build_path_data(
         generator: a stream on the CPU.
         walkers: of the frames of A and of B, a label of both being one walker; where not given, frames are
             independent.
+        advance: told each share of the pool that has its energies, which take nearly all of the time.
     """
     origins = walkers or torch.arange(len(frames_a) + len(frames_b)).split([len(frames_a), len(frames_b)])
     configurations, noises, forces, labels = [], [], [], []
@@ -99,15 +102,18 @@ def build_path_data(
         labels.append(origin)
     y = torch.stack(configurations)
     n_levels, _, dim = y.shape
-    ends = space.end_values(y.reshape(-1, dim))
+    ends = []
+    for several in y.split(LEVELS_PER_PAIRING):
+        ends.append(space.end_values(several.reshape(-1, dim)))
+        advance(len(several) / n_levels)
     return PathData(
         levels=levels.to(y),
         dimension=space.path.dimension,
         y=y,
         noise=torch.stack(noises),
         gamma=space.path.gamma(levels.to(y)).reshape(n_levels, -1).expand(n_levels, dim),
-        end_energy=ends.energy.reshape(n_levels, pool, 2),
-        end_gradient=ends.gradient.reshape(n_levels, pool, 2, dim),
+        end_energy=torch.cat([one.energy for one in ends]).reshape(n_levels, pool, 2),
+        end_gradient=torch.cat([one.gradient for one in ends]).reshape(n_levels, pool, 2, dim),
         end_force=torch.stack(forces),
         origin=torch.stack(labels),
     )

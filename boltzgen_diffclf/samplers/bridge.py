@@ -78,6 +78,7 @@ class Bridge:
         moves: proposals of Hamiltonian Monte Carlo in each step.
         n_leapfrog: force evaluations of each proposal.
         warm_up: proposals at the start, in which the step size is found.
+        pilots: how many of the particles make them.
         first_step_size: where that begins [unit of x].
         resample_below: resample when the effective sample size falls below this fraction; None never does.
         resampling: the scheme.
@@ -90,6 +91,7 @@ class Bridge:
     moves: int = 2
     n_leapfrog: int = 4
     warm_up: int = 20
+    pilots: int = 2000
     first_step_size: float = 0.01
     resample_below: float | None = 0.5
     resampling: Resampling = systematic
@@ -107,19 +109,22 @@ class Bridge:
         log_weights: Float[Tensor, " batch"],
         generator: torch.Generator,
     ) -> BridgeState:
-        """Return particles at the start of the bridge, moved there until their steps have the right size.
+        """Return particles at the start of the bridge, some of them moved until steps have the right size.
 
         Args:
             position: of the particles.
             log_weights: with respect to ``exp(-u_A)``.
             generator: on the device of ``position``.
         """
-        step_size, counted = position.new_full((1,), self.first_step_size), log_weights.isfinite()
-        for index in range(self.warm_up):
+        step_size, counted = position.new_full((1,), self.first_step_size), log_weights.isfinite().nonzero()[:, 0]
+        chosen = counted[:: -(-len(counted) // self.pilots)] if len(counted) else counted
+        pilots, every = position[chosen], torch.ones_like(chosen, dtype=torch.bool)
+        for index in range(self.warm_up if len(chosen) else 0):
             rate = 3.0 * (1 - index / self.warm_up)
-            position, step_size, _ = hamiltonian_moves(
-                self._between(0.0), position, counted, 1, self.n_leapfrog, step_size, rate, generator
+            pilots, step_size, _ = hamiltonian_moves(
+                self._between(0.0), pilots, every, 1, self.n_leapfrog, step_size, rate, generator
             )
+        position = position.index_copy(0, chosen, pilots)
         return BridgeState(
             position=position,
             difference=self.difference(position),
