@@ -90,6 +90,15 @@ def _require_energy_alone(path: Path, system: openmm.System) -> None:
 def _require_free_molecule(path: Path, system: openmm.System, positions: unit.Quantity) -> None:
     """Refuse a force whose energy changes when the whole molecule is moved or turned: frames are kept centred."""
     points = np.array(positions.value_in_unit(unit.nanometer))
+
+    def whole() -> float:
+        try:
+            return _changes(system, points)
+        except openmm.OpenMMException as error:
+            raise InputError(
+                f"OpenMM cannot compute the System of {path} ({first_line(error)}): mend its file"
+            ) from error
+
     for index, force in enumerate(system.getForces()):
         if _is_of_a_mesh(force):  # which stands still
             continue
@@ -99,10 +108,8 @@ def _require_free_molecule(path: Path, system: openmm.System, positions: unit.Qu
                 alone.removeForce(other)
         try:
             change = _changes(alone, points)
-        except openmm.OpenMMException as error:
-            raise InputError(
-                f"OpenMM cannot compute the System of {path} ({first_line(error)}): mend its file"
-            ) from error
+        except openmm.OpenMMException:  # some forces need another beside them
+            change = whole()
         if change:
             raise InputError(
                 f"{path}: the energy of its {type(force).__name__} (force {index}) changes by {change:.3g} kJ/mol when "
@@ -165,8 +172,8 @@ def _require_bonds(system_path: Path, system: openmm.System, path: Path, topolog
             first, second = atoms[one], atoms[other]
             raise InputError(
                 f"{system_path} bonds atoms {one} and {other}, {first.name} in {told(first.residue)} and {second.name} "
-                f"in {told(second.residue)}, and {path} has no such bond: add it there (CONECT), or take it out of the "
-                "System"
+                f"in {told(second.residue)}, and {path} has no such bond: add it there (CONECT), or, if it is a "
+                "restraint, write it as a CustomBondForce"
             )
 
 

@@ -114,7 +114,8 @@ def works_of(
     seed: int = 0,
 ) -> AnnealedWorks:
     generator = named_generator(seed, "anneal")
-    return annealed_works(ladder, *sampled(a, "a"), *sampled(b, "b"), family, settings, generator)
+    (x_a, walker_a), (x_b, walker_b) = sampled(a, "a"), sampled(b, "b")
+    return annealed_works(ladder, x_a, walker_a, x_b, walker_b + WALKERS, family, settings, generator)
 
 
 def linear(a: Target, b: Target, levels: int = SETTINGS.levels) -> LinearLadder:
@@ -379,7 +380,7 @@ def molecule() -> SimpleNamespace:
 
 def test_both_routes_agree_for_a_molecule() -> None:
     case, group = molecule(), torch.arange(3000) % WALKERS
-    frames = case.frames_a.float(), group, case.frames_b.float(), group
+    frames = case.frames_a.float(), group, case.frames_b.float(), group + WALKERS
     settings = replace(SETTINGS, particles=600)
     along_path = learned_works(case.model, case.space, *frames, settings, named_generator(0, "anneal"))
     family = hmc_family(1 / torch.full((4, 1), 12.0).double(), 3)

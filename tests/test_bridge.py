@@ -60,6 +60,19 @@ def test_wrong_weights_of_modes_are_put_right_within_the_error_that_families_tel
     assert 0.4 < np.mean(acceptance) < 0.8
 
 
+def test_the_size_of_steps_is_found_by_a_few_particles() -> None:
+    stream = named_generator(0, "pilots")
+    bridge, position = Bridge(ORIGIN, TARGET, first_step_size=0.001, pilots=100), ORIGIN.sample(1000, stream)
+    log_weights = torch.zeros(1000, dtype=DTYPE)
+    log_weights[1::2] = -math.inf
+    state = bridge.init(position, log_weights, stream)
+    moved = (state.position != position).any(1)
+    assert moved.nonzero()[:, 0].tolist() == list(range(0, 1000, 10))
+    assert float(state.step_size) > 0.01
+    share, stderr = left_share(crossed(pilots=100)[0])
+    assert abs(share - 0.1) < 4 * stderr
+
+
 def test_the_error_that_families_tell_is_the_scatter_of_independent_runs() -> None:
     """One that took particles for independent would be a third of it: nine of ten have been resampled away."""
     shares, told, naive = [], [], []

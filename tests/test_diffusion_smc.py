@@ -113,11 +113,13 @@ def test_weights_and_normalisers_are_right_with_some_of_them_put_aside(largest_g
 def test_an_energy_that_is_none_costs_its_particle_alone(broken: float) -> None:
     path = PATHS["preserving"]
     marginals, times = MixtureMarginals(MIXTURE, path), log_snr_levels(path, 60)
-    generator = named_generator(0, "broken")
+    generator, forbidden_ones = named_generator(0, "broken"), list[Tensor]()
 
     def energy_and_gradient(y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         # At one level in the midst of the way, and never again.
         forbidden = (t == times[30]) & (y[:, 0] < 0)
+        if bool((t == times[30]).all()):
+            forbidden_ones.append(forbidden)
         return torch.where(forbidden, broken, marginals.energy(y, t)), marginals.gradient(y, t)
 
     start = marginals.at(float(times[-1])).sample(200, generator)
@@ -125,9 +127,12 @@ def test_an_energy_that_is_none_costs_its_particle_alone(broken: float) -> None:
         found = sample_reverse_weighted(
             energy_and_gradient, path, times, start, generator, resample_below=resample_below
         )
-        assert int(found.log_weights.isfinite().sum()) > 0
         assert bool(found.log_normaliser.isfinite())
         assert not bool(found.log_weights.isnan().any())
+        if resample_below is None:
+            alive = found.log_weights.isfinite()
+            assert 0 < int(forbidden_ones[0].sum()) < 200
+            assert torch.equal(alive, ~forbidden_ones[0])
 
 
 @pytest.mark.parametrize("largest_gain", [None, 3.0])

@@ -421,6 +421,7 @@ class TestExpression:
             "k*dt^2; dt=min(dt, 6.283185307179586-dt); dt=abs(theta-theta0)",
             "k*theta^2; theta=theta-theta0",
             "k*a; a=b+1; b=theta",
+            "k*theta; spare=unknown*2",
         ],
     )
     def test_definitions_are_read_as_openmm_reads_them(self, text):

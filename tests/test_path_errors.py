@@ -141,6 +141,11 @@ def test_errors_follow_walkers_that_are_at_both_ends() -> None:
     assert np.std(values) / np.mean(apart) > 1.25
 
 
+def test_two_walkers_that_are_at_both_ends_are_enough() -> None:
+    rng = np.random.default_rng(4)
+    assert crossed_stderr(rng.normal(size=100), rng.integers(2, size=(100, 2))) > 0
+
+
 def test_samples_of_one_walker_alone_are_its_group() -> None:
     rng = np.random.default_rng(3)
     label, influence = np.repeat(np.arange(20), 5), rng.normal(size=100)

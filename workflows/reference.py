@@ -120,14 +120,8 @@ class ReferenceConfig(FavourSettings):
     def folder(self) -> Path:
         """Folder of the run."""
         return (
-            self.out
-            or Path("runs")
-            / f"reference-{self.system_name}-{self.sampled_name}{self._warmth}-{self.preset}-seed{self.seed}"
+            self.out or Path("runs") / f"reference-{self.system_name}-{self.sampled_name}-{self.preset}-seed{self.seed}"
         )
-
-    @property
-    def _warmth(self) -> str:
-        return "" if self.temperature_kelvin == 300 else f"-{self.temperature_kelvin:g}K"
 
 
 def run(config: ReferenceConfig) -> ReferenceEnsemble:

@@ -80,7 +80,7 @@ def _learn(stages: SolvationStages, leg: Leg, replicate: int, objectives: tuple[
     arrays: dict[str, np.ndarray] = {}
     facts: dict[str, Any] = {}
     steps = settings.training.steps
-    total = (1 + max(1, len(objectives))) * steps  # a pool takes about as long as a training
+    total = (1 + len(objectives)) * steps  # a pool takes about as long as a training
     with stages.folder.progress.stage(stage, total) as advance:
         pools = leg_pools(stages, leg, replicate, stages.space(leg), settings, seed, lambda made: advance(made * steps))
         untrained = integrate(untrained_model(_model(stages, leg), pools.training, seed), pools.evaluation)

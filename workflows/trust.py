@@ -54,9 +54,12 @@ def decide(
         checks: further gates, of the ensembles and of the training.
     """
     reasons = [*_missing(classical, "classical yardstick"), *_missing(learned, "full learned estimator")]
-    for row, name in ((classical, "classical yardstick"), (learned, "learned estimator")):
-        if row is not None:
-            reasons += _poor_overlap(row, name)
+    for row, name, advice in (
+        (classical, "classical yardstick", "more states between them, or longer sampling, are needed"),
+        (learned, "learned estimator", "more --path-levels, or a longer training, are needed"),
+    ):
+        if row is not None and is_finite(row):
+            reasons += _poor_overlap(row, name, advice)
     if classical is not None and learned is not None and not reasons:
         reasons += _disagreement(classical, learned)
     for row, name, advice in (
@@ -85,12 +88,12 @@ def _missing(row: EstimatorRow | None, name: str) -> list[str]:
     return []
 
 
-def _poor_overlap(row: EstimatorRow, name: str) -> list[str]:
+def _poor_overlap(row: EstimatorRow, name: str, advice: str) -> list[str]:
     if row.overlap is None or row.overlap >= SMALLEST_OVERLAP:
         return []
     return [
         f"the overlap of the {name} is {row.overlap:.2g}, below {SMALLEST_OVERLAP}, so its error bar cannot be "
-        "believed: more states between them, or longer sampling, are needed"
+        f"believed: {advice}"
     ]
 
 

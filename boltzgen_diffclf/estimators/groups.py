@@ -85,13 +85,14 @@ def crossed_covariance(
         Cameron, Gelbach & Miller 2011, J. Bus. Econ. Stat. 29:238; of walkers in both columns: Aronow, Samii & Assenova
         2015, Political Analysis 23:564.
     """
-    both = clustered_covariance(influence, *_pair_index(labels))
+    pair, n_pairs = _pair_index(labels)
+    both = clustered_covariance(influence, pair, n_pairs)
     if are_shared(*labels.T):
         apart = labels[:, 0] != labels[:, 1]
         walkers = np.concatenate([labels[:, 0], labels[apart, 1]])
         several = np.concatenate([influence, influence[apart]])
         covariance = clustered_covariance(several, *group_index(walkers, len(several)))
-        twice = clustered_covariance(influence[apart], *_pair_index(labels[apart])) if apart.any() else 0.0
+        twice = clustered_covariance(np.where(apart[:, None], influence, 0.0), pair, n_pairs)
     else:
         first, second = (clustered_covariance(influence, *group_index(one, len(influence))) for one in labels.T)
         covariance, twice = first + second, both

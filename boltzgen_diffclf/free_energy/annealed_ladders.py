@@ -39,7 +39,7 @@ def linear_ladder_works(
         frames_a: configurations of state A.
         group_a: walker of each.
         frames_b: configurations of state B.
-        group_b: walker of each.
+        group_b: walker of each; a label that A has too is one walker.
         family: moves; for positions :func:`hmc_family` with the inverse masses.
         settings: sizes.
         generator: see :func:`annealed_works`.
@@ -81,7 +81,7 @@ def learned_works(
         frames_a: positions of state A [nm].
         group_a: walker of each.
         frames_b: positions of state B [nm].
-        group_b: walker of each.
+        group_b: walker of each; a label that A has too is one walker.
         settings: sizes.
         generator: see :func:`annealed_works`.
     """

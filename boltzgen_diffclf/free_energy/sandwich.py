@@ -65,7 +65,8 @@ def sandwich_log_normaliser(
     """
     if settings.resample_below is not None:
         raise ValueError(f"resampled paths have no independent weights: resample_below is {settings.resample_below}")
-    groups = [torch.arange(len(samples), device=samples.device) for samples in (base_samples, target_samples)]
+    sizes = [len(base_samples), len(target_samples)]
+    groups = torch.arange(sum(sizes), device=base_samples.device).split(sizes)
     works = annealed_works(ladder, base_samples, groups[0], target_samples, groups[1], family, settings, generator)
     forward = exponential_averaging(works.forward, direction="forward", groups=works.groups_forward)
     reverse = exponential_averaging(works.reverse, direction="reverse", groups=works.groups_reverse)

@@ -18,7 +18,9 @@ from boltzgen_diffclf.files import atomic_path
 
 FORMAT = "boltzgen-diffclf checkpoint 2"
 
-_NOT_TOLD_ONCE: Mapping[str, Any] = MappingProxyType({"classes": "levels", "levels of a group": None})
+_NOT_TOLD_ONCE: Mapping[str, Any] = MappingProxyType(
+    {"classes": "levels", "levels of a group": None, "topology_hash": None, "hands": None}
+)
 """What older checkpoints do not say of their training, and what it was; None where it was what is asked for."""
 
 

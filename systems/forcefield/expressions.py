@@ -71,21 +71,25 @@ class Expression:
         Raises:
             ExpressionError: for an unknown name or function.
         """
-        known = dict(variables)
+        known: dict[str, Value | ExpressionError] = dict(variables)
         with np.errstate(all="ignore"):
             for name, body in reversed(self.definitions):
-                known[name] = self._value(body, known)
+                try:
+                    known[name] = self._value(body, known)
+                except ExpressionError as error:  # of a definition that perhaps nobody uses
+                    known[name] = error
             return self._value(self.main, known)
 
-    def _value(self, node: ast.expr, known: Mapping[str, Value]) -> Value:
+    def _value(self, node: ast.expr, known: Mapping[str, Value | ExpressionError]) -> Value:
         match node:
             case ast.Constant(value=float() | int() as number):
                 return float(number)
             case ast.Name(id=name):
                 plain = name.removeprefix(_PREFIX)
-                if plain in known:
-                    return known[plain]
-                raise ExpressionError(f"unknown name {plain!r}")
+                found = known.get(plain, ExpressionError(f"unknown name {plain!r}"))
+                if isinstance(found, ExpressionError):
+                    raise found
+                return found
             case ast.UnaryOp(op=operator, operand=operand) if type(operator) in _OPERATORS:
                 return _OPERATORS[type(operator)](self._value(operand, known))
             case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _OPERATORS:
