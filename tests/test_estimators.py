@@ -218,7 +218,6 @@ def test_bar_is_mbar_with_two_states():
 
 def test_overlap_is_half_where_states_are_the_same_whatever_their_numbers_of_samples():
     assert bar(np.zeros(1000), np.zeros(20)).overlap == pytest.approx(0.5)
-    assert bar(np.zeros(1000), np.zeros(1000), n_effective_forward=10.0).overlap == pytest.approx(0.5)
     assert mbar(np.zeros((3, 120)), np.array([10, 90, 20])).estimate.overlap == pytest.approx(0.5)
     found = []
     for n_a, n_b in ((4000, 4000), (8000, 800), (800, 8000)):
@@ -332,16 +331,6 @@ def test_infinite_work_is_a_weight_of_zero():
     assert mbar(u_kn, np.array([4000, 2000])).estimate.value == pytest.approx(result.value, abs=1e-6)
     with pytest.raises(NotTrustworthyError, match="every one of the 4000"):
         bar(np.full(4000, np.inf), reverse)
-
-
-def test_effective_sizes_widen_the_error():
-    rng = np.random.default_rng(11)
-    forward, reverse = 1 + rng.standard_normal(1000), 1 + rng.standard_normal(1000)
-    plain = bar(forward, reverse)
-    thinned = bar(forward, reverse, n_effective_forward=100.0, n_effective_reverse=100.0)
-    assert thinned.stderr == pytest.approx(plain.stderr * math.sqrt(10), rel=1e-9)
-    assert thinned.value == pytest.approx(plain.value, abs=1e-9)
-    assert thinned.n_effective == 200
 
 
 def test_nan_is_refused_with_its_count():

@@ -151,7 +151,7 @@ def test_classical_estimators_on_a_shifted_state(vacuum: Target, frames: Tensor)
     u = energies_in(vacuum, frames)
     rng, groups = np.random.default_rng(0), np.repeat(np.arange(24), 10)
     energies = np.stack([u, u + SHIFT, u + 2 * SHIFT])
-    a, b = (SampledState(name, energies, groups, 240.0) for name in ("a", "b"))
+    a, b = (SampledState(name, energies, groups) for name in ("a", "b"))
     assert two_state_bar(a, b, 0, 1, rng).value == pytest.approx(SHIFT, abs=1e-6)
     assert one_sided(a, 0, 2).value == pytest.approx(2 * SHIFT, abs=1e-6)
     family = all_states_mbar(["a", "b", "c"], [a, b], rng)
@@ -203,12 +203,11 @@ def test_one_sampled_state_is_exponential_averaging() -> None:
 
 def test_fewer_frames_are_of_all_walkers_and_all_times() -> None:
     group = np.tile(np.arange(8), 100)
-    state = SampledState("vacuum", np.arange(800.0)[None], group, 500.0)
+    state = SampledState("vacuum", np.arange(800.0)[None], group)
     assert subsample(state, 800) is state
     fewer = subsample(state, 200)
     assert np.bincount(fewer.group).tolist() == [25] * 8
     assert fewer.energies.shape == (1, 200)
-    assert fewer.n_effective == 200
     times = fewer.energies[0, fewer.group == 3] // 8
     assert np.diff(np.sort(times)).tolist() == [4.0] * 24
 

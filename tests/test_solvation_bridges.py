@@ -50,7 +50,7 @@ class Springs:
         mean = fraction * self.stiffness * self.distance / precision
         seed = int(1000 * fraction)
         x = mean + np.random.default_rng(seed).normal(size=FRAMES) / np.sqrt(precision)
-        return SampledState(name or polar_state(fraction), self.energies(x), np.arange(FRAMES) % 40, float(FRAMES))
+        return SampledState(name or polar_state(fraction), self.energies(x), np.arange(FRAMES) % 40)
 
     @property
     def exact(self) -> float:
@@ -131,11 +131,11 @@ def test_a_surface_that_parts_the_vacuum_is_met_by_the_state_with_the_surface_al
         frames = springs.sample(fraction)
         moved = frames.energies.copy()
         moved[0] += 1e3
-        return SampledState(frames.name, moved, frames.group, frames.n_effective)
+        return SampledState(frames.name, moved, frames.group)
 
     implicit = sample(1.0)
     asked.clear()
-    first = SampledState("vacuum", energies, vacuum.group, vacuum.n_effective)
+    first = SampledState("vacuum", energies, vacuum.group)
     bridges = bridged(SOLVATION, STATES, first, implicit, sample)
     assert asked == [0.5, 0.25, 0.125, 0.0625, 0.0]
     assert len(bridges.bridges) == 5

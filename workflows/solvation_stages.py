@@ -179,10 +179,10 @@ class SolvationStages:
 
         def evaluate() -> StageResult:
             rows = [energies_in(self.target(other), ensemble.positions.double()) for other in self.system.states]
-            return StageResult({"energies": np.stack(rows)}, {"seconds": 0.0})
+            return StageResult({"energies": np.stack(rows)})
 
         energies = self.folder.stage(f"energies-{state}", evaluate).arrays["energies"]
-        return SampledState(state, energies, ensemble.group.numpy(), self.n_effective(state))
+        return SampledState(state, energies, ensemble.group.numpy())
 
     def n_effective(self, state: str) -> float:
         """Return the independent frames of a state, by its slowest watched quantity."""

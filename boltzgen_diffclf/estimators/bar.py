@@ -28,8 +28,6 @@ def bar(
     work_forward: Float[np.ndarray, " forward"],
     work_reverse: Float[np.ndarray, " reverse"],
     *,
-    n_effective_forward: float | None = None,
-    n_effective_reverse: float | None = None,
     groups_forward: Shaped[np.ndarray, " forward"] | None = None,
     groups_reverse: Shaped[np.ndarray, " reverse"] | None = None,
     generator: np.random.Generator | None = None,
@@ -43,9 +41,6 @@ def bar(
     Args:
         work_forward: ``u_B - u_A`` [kT] of samples of A, or the work of paths from A to B.
         work_reverse: ``u_A - u_B`` [kT] of samples of B, or the work of paths from B to A.
-        n_effective_forward: independent samples among the forward works, where fewer than their number; sets the
-            balance of the two directions and the asymptotic error.
-        n_effective_reverse: the same, of the reverse works.
         groups_forward: walker of every forward work. With groups the standard error is a bootstrap over them.
         groups_reverse: walker of every reverse work. The two directions are resampled independently, unless they share
             labels: a label in both is one walker.
@@ -67,8 +62,7 @@ def bar(
     """
     _check_works(work_forward, "work_forward")
     _check_works(work_reverse, "work_reverse")
-    size_forward = float(n_effective_forward or len(work_forward))
-    size_reverse = float(n_effective_reverse or len(work_reverse))
+    size_forward, size_reverse = float(len(work_forward)), float(len(work_reverse))
     log_ratio = float(np.log(size_forward / size_reverse))
     value = _root(work_forward, work_reverse, log_ratio)
     argument_forward, argument_reverse = log_ratio + work_forward - value, -log_ratio + work_reverse + value
@@ -88,7 +82,7 @@ def bar(
         (argument_forward, size_forward, size_reverse),
         (argument_reverse, size_reverse, size_forward),
     ):
-        overlap += own / len(argument) * equal_overlap(expit(argument) / own, expit(-argument) / other)
+        overlap += equal_overlap(expit(argument) / own, expit(-argument) / other)
     return Estimate(value, stderr, overlap, n_effective, "BAR")
 
 

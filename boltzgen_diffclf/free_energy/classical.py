@@ -29,13 +29,11 @@ class SampledState:
         name: of the state that was sampled.
         energies: ``u_k(x)`` [kT] by state, in the order of the family.
         group: independent simulation of each frame.
-        n_effective: independent frames among them.
     """
 
     name: str
     energies: Float[np.ndarray, "states frames"]
     group: Int[np.ndarray, " frames"]
-    n_effective: float
 
 
 def energies_in(target: Target, x: Float[Tensor, "frames atoms 3"]) -> Float[np.ndarray, " frames"]:
@@ -53,12 +51,7 @@ def subsample(state: SampledState, limit: int) -> SampledState:
     if len(state.group) <= limit:
         return state
     kept = spread_over_groups(torch.from_numpy(state.group), limit).numpy()
-    return SampledState(
-        state.name,
-        np.ascontiguousarray(state.energies[:, kept]),
-        state.group[kept],
-        min(state.n_effective, float(limit)),
-    )
+    return SampledState(state.name, np.ascontiguousarray(state.energies[:, kept]), state.group[kept])
 
 
 def all_states_mbar(states: Sequence[str], sampled: Sequence[SampledState], generator: np.random.Generator) -> Family:
