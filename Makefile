@@ -22,7 +22,7 @@ lint: install
 	$(BIN)/lint-imports
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" boltzgen_diffclf systems tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" boltzgen_diffclf systems tests
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow tests
