@@ -122,7 +122,11 @@ def test_what_one_end_excludes_counts_nothing_at_the_other_end_of_an_anchored_pa
     model = AnchoredEnergyModel(make_model().net, arcsine_levels(9), (5.0, 5.0))
     y, ends = torch.zeros(2, DIM), torch.tensor([[1.0, torch.inf], [torch.inf, 2.0]])
     assert model.energy(y, torch.tensor([0.0, 1.0]), ends).tolist() == [1.0, 2.0]
-    assert model.energy(y, torch.tensor([0.5, 0.5]), ends).tolist() == [torch.inf, torch.inf]
+    # Between the ends what overlaps is softened to some hundred kT, and without ceilings it is excluded.
+    assert (model.energy(y, torch.tensor([0.5, 0.5]), ends) > 100).all()
+    plain = AnchoredEnergyModel(make_model().net, arcsine_levels(9))
+    assert plain.energy(y, torch.tensor([0.0, 1.0]), ends).tolist() == [1.0, 2.0]
+    assert plain.energy(y, torch.tensor([0.5, 0.5]), ends).tolist() == [torch.inf, torch.inf]
 
 
 @pytest.mark.parametrize("ceilings", [None, (-1.0, 0.5)])
