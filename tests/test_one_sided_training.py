@@ -222,6 +222,20 @@ class StiffnessNet(torch.nn.Module):
         return 0.5 * self.stiffer * h.square().sum(-1)
 
 
+def test_held_out_negatives_of_persistent_chains_are_where_the_chains_are() -> None:
+    """They may have found a hole far from all data, which short chains from held-out data would never tell."""
+    settings = DataSettings(2, groups=64, chains=64, chain_steps=2)
+    problem = PersistentContrastiveDivergence(LEVELS, DATA, DATA, settings)
+    model, generator = data_model(), torch.Generator().manual_seed(0)
+    problem.companions(model, torch.zeros(64, 1), generator)
+    problem.position = torch.full_like(problem.position, 40.0)
+    before, step_size = problem.position.clone(), problem.step_size.clone()
+    negatives = problem.held_out_companions(model, torch.zeros(64, 1), generator)
+    assert float((negatives[:, 0, 0] > 20).double().mean()) > 0.8
+    assert torch.equal(problem.position, before)
+    assert torch.equal(problem.step_size, step_size)
+
+
 @pytest.mark.parametrize("stiffer", [-0.3, 0.0, 0.3])
 def test_persistent_chains_as_they_are_run_pull_to_the_exact_density(stiffer: float) -> None:
     # Of Gaussian data the restarts follow the data, and bend nothing.

@@ -19,7 +19,7 @@ from boltzgen_diffclf.losses import (
     reduced_variance_score_matching_loss,
     run_negatives,
 )
-from boltzgen_diffclf.losses.contrastive_divergence import ReplayState
+from boltzgen_diffclf.losses.contrastive_divergence import ReplayInfo, ReplayState
 from boltzgen_diffclf.samplers import KernelInfo, Mala, tune_step_size
 from boltzgen_diffclf.streams import device_stream
 from boltzgen_diffclf.training.clean_data import CleanData
@@ -226,15 +226,16 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         self, model: DataEnergyModel, x: Float[Tensor, "groups dim"], generator: torch.Generator
     ) -> Float[Tensor, "groups draws dim"]:
         """See :meth:`DataProblem.companions`."""
-        if self.position is None:
-            self.position = self._start(model, self.settings.chains, generator)
-        buffer = ReplayBuffer(self.kernel(model), self.settings.chain_steps)
-        fresh = self._start(model, len(x), generator)
-        chain_stream = device_stream(generator, x.device)
-        state, info = buffer.step(model.energy, ReplayState(self.position), fresh, chain_stream)
+        state, info = self._go_on(model, len(x), generator)
         self.position = state.position
         self.follow(info.kernel)
         return info.negatives[:, None]
+
+    def held_out_companions(
+        self, model: DataEnergyModel, x: Float[Tensor, "groups dim"], generator: torch.Generator
+    ) -> Float[Tensor, "groups draws dim"]:
+        """See :meth:`DataProblem.held_out_companions`; the chains themselves stay where they are."""
+        return self._go_on(model, len(x), generator)[1].negatives[:, None]
 
     @property
     def state(self) -> Mapping[str, Tensor]:
@@ -246,6 +247,12 @@ class PersistentContrastiveDivergence(ContrastiveDivergence):
         """See :meth:`Problem.restore`."""
         super().restore(state)
         self.position = state["position"].to(self.like)
+
+    def _go_on(self, model: DataEnergyModel, n: int, generator: torch.Generator) -> tuple[ReplayState, ReplayInfo]:
+        position = self._start(model, self.settings.chains, generator) if self.position is None else self.position
+        buffer = ReplayBuffer(self.kernel(model), self.settings.chain_steps)
+        fresh = self._start(model, n, generator)
+        return buffer.step(model.energy, ReplayState(position), fresh, device_stream(generator, position.device))
 
     def _start(self, model: DataEnergyModel, n: int, generator: torch.Generator) -> Tensor:
         return model.from_gaussian(torch.randn(n, len(model.data.variance), generator=generator).to(self.like))
