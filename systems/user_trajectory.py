@@ -19,6 +19,7 @@ from tables.exceptions import NodeError
 from torch import Tensor
 
 from boltzgen_diffclf.errors import InputError, first_line
+from boltzgen_diffclf.estimators.groups import block_labels
 from boltzgen_diffclf.observables.chirality import handedness, reference_handedness, stereocentres
 from systems.beads import bead_atoms, bead_stereocentres, bead_system
 from systems.convergence import FRAMES_FOR_R_HAT, measure_convergence
@@ -77,7 +78,7 @@ def read_user_trajectory(
         ),
         positions=positions,
         energies=energies_of(system, state, temperature, positions),
-        group=order * blocks // len(positions),
+        group=torch.from_numpy(block_labels(len(positions), blocks)),
         frame=order,
     )
     return ensemble.with_diagnostics(measure_convergence(ensemble, system))

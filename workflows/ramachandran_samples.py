@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from boltzgen_diffclf.estimators.reweighting import normalised_weights
+from boltzgen_diffclf.estimators.reweighting import sample_weights
 from systems.ensemble import ReferenceEnsemble
 
 
@@ -41,7 +41,7 @@ class Sample:
     @property
     def weights(self) -> Float[np.ndarray, " frames"]:
         """Of the frames; they sum to one."""
-        return normalised_weights(np.zeros(len(self.frames)) if self.log_w is None else self.log_w)
+        return sample_weights(self.log_w, len(self.frames))
 
     def select(self, index: Int[np.ndarray, " selected"]) -> Sample:
         """Return these frames."""

@@ -106,6 +106,16 @@ def normalised_weights(log_w: Float[np.ndarray, " samples"]) -> Float[np.ndarray
     return np.exp(log_w - logsumexp(log_w))
 
 
+def sample_weights(log_w: Float[np.ndarray, " samples"] | None, n_samples: int) -> Float[np.ndarray, " samples"]:
+    """Return weights that sum to one, equal ones where there are no log weights.
+
+    Raises:
+        InputError: see :func:`normalised_weights`.
+        NotTrustworthyError: see there.
+    """
+    return np.full(n_samples, 1.0 / n_samples) if log_w is None else normalised_weights(log_w)
+
+
 def diagnose_weights(log_w: Float[np.ndarray, " samples"]) -> WeightDiagnostics:
     """Return what weights are worth: effective size, largest weight, Pareto shape, how many are none or extreme."""
     weights = normalised_weights(log_w)

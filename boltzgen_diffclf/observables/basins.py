@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Shaped
 from boltzgen_diffclf.errors import NotTrustworthyError
 from boltzgen_diffclf.estimators.estimate import Estimate
 from boltzgen_diffclf.estimators.groups import refuse_nan
-from boltzgen_diffclf.estimators.reweighting import WeightedMean, normalised_weights, reweighted_mean
+from boltzgen_diffclf.estimators.reweighting import WeightedMean, reweighted_mean, sample_weights
 from boltzgen_diffclf.observables.torsions import wrap
 
 
@@ -98,7 +98,7 @@ def state_free_energy(
     found = state_population(inside, groups=groups, log_w=log_w)
     variance = found.value * (1 - found.value)
     # By who counts and not by the sum of the weights, which rounding leaves a little above or below one.
-    seen = inside if log_w is None else inside[normalised_weights(log_w) > 0]
+    seen = inside[sample_weights(log_w, len(inside)) > 0]
     if seen.all() or not seen.any() or not variance > 0:
         raise NotTrustworthyError(
             f"{name} holds {100 * found.value:g} % of {len(inside)} samples, so one of the two conformers was never "

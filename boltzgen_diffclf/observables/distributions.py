@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.groups import refuse_nan
-from boltzgen_diffclf.estimators.reweighting import normalised_weights
+from boltzgen_diffclf.estimators.reweighting import sample_weights
 from boltzgen_diffclf.observables.divergences import jensen_shannon
 
 TAIL = 0.0005
@@ -75,7 +75,7 @@ def histogram(
         InputError: on NaN.
     """
     refuse_nan(values, "values")
-    weights = normalised_weights(np.zeros(len(values)) if log_w is None else log_w)
+    weights = sample_weights(log_w, len(values))
     cell = np.searchsorted(edges, values, side="right")
     cell[values == edges[-1]] = len(edges) - 1
     return Histogram(edges, np.bincount(cell, weights, minlength=len(edges) + 1))

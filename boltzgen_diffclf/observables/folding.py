@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from boltzgen_diffclf.errors import InputError
-from boltzgen_diffclf.estimators.reweighting import normalised_weights
+from boltzgen_diffclf.estimators.reweighting import sample_weights
 from boltzgen_diffclf.observables.geometry import distances
 
 CONTACT_NM = 0.8
@@ -56,7 +56,7 @@ def contact_shares(
     found: Bool[np.ndarray, "frames pairs"], log_w: Float[np.ndarray, " frames"] | None = None
 ) -> Float[np.ndarray, " pairs"]:
     """Return the (weighted) share of configurations that have each contact."""
-    return normalised_weights(np.zeros(len(found)) if log_w is None else log_w) @ found
+    return sample_weights(log_w, len(found)) @ found
 
 
 def contact_difference(

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, Shaped
 
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.groups import group_index, refuse_nan
+from boltzgen_diffclf.estimators.reweighting import sample_weights
 from boltzgen_diffclf.observables.torsions import wrap
 
 
@@ -220,7 +221,7 @@ def binned_free_energy(
         log_w: unnormalised log weights.
     """
     index, n_groups = group_index(groups, len(cell))
-    weights = _weights(log_w, len(cell))
+    weights = sample_weights(log_w, len(cell))
     probability = np.bincount(cell, weights, minlength=n_cells)
     if groups is None:
         square = np.bincount(cell, weights**2, minlength=n_cells)
@@ -237,14 +238,6 @@ def binned_free_energy(
         stderr = np.sqrt(np.maximum(spread, 0) * n_groups / (n_groups - 1)) / probability
     stderr[probability == 0] = np.inf
     return probability, stderr
-
-
-def _weights(log_w: Float[np.ndarray, " samples"] | None, n_samples: int) -> Float[np.ndarray, " samples"]:
-    if log_w is None:
-        return np.full(n_samples, 1.0 / n_samples)
-    from boltzgen_diffclf.estimators.reweighting import normalised_weights
-
-    return normalised_weights(log_w)
 
 
 def _minus_log(probability: Float[np.ndarray, "*bins"]) -> Float[np.ndarray, "*bins"]:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Shaped
 
 from boltzgen_diffclf.errors import InputError
 from boltzgen_diffclf.estimators.groups import refuse_nan
-from boltzgen_diffclf.estimators.reweighting import normalised_weights
+from boltzgen_diffclf.estimators.reweighting import sample_weights
 from boltzgen_diffclf.observables.divergences import jensen_shannon
 from boltzgen_diffclf.observables.geometry import distances
 from boltzgen_diffclf.observables.ramachandran import FreeEnergySurface, binned_free_energy
@@ -191,7 +191,7 @@ def _shares(
     bins: int,
     log_w: Float[np.ndarray, " samples"] | None,
 ) -> Float[np.ndarray, " bins"]:
-    weights = normalised_weights(np.zeros(len(points)) if log_w is None else log_w)
+    weights = sample_weights(log_w, len(points))
     return np.bincount(_cells(points, limits, bins), weights, minlength=(bins + 2) ** 2)
 
 
