@@ -259,3 +259,14 @@ def test_the_exact_ends_have_a_sampling_error_and_a_cost_of_their_own(monkeypatc
 def test_a_basin_is_the_arc_that_its_state_is_confined_to(ends: tuple[float, float]) -> None:
     angles = torch.linspace(-3.13, 3.13, 64, dtype=torch.float64)
     assert in_basin(angles.numpy(), *ends).tolist() == Arc(*ends).contains(angles).tolist()
+
+
+def test_a_leg_whose_ends_are_the_same_walkers_has_learned_rows_from_two_of_them(tmp_path: Path):
+    """Frames of ``nonpolar`` are those of ``vacuum`` resampled: each replicate has the same two walkers at both ends."""
+    options = "--leg nonpolar --walkers 4 --training-seeds 2 --path-levels 9 --estimators mbar dsm_diffclf learned_ais"
+    code, _, errors = finish(tmp_path / "run", *options.split())
+    assert code == 3, errors[-3000:]
+    rows = json.loads((tmp_path / "run" / "results.json").read_text())["legs"]["nonpolar"]["estimators"]
+    for name in ("mbar", "dsm_diffclf", "exact_ends", "learned_ais"):
+        assert rows[name]["value_kT"] == pytest.approx(7.0, abs=1.0)
+        assert rows[name]["stderr_kT"] > 0
