@@ -262,7 +262,7 @@ def test_a_basin_is_the_arc_that_its_state_is_confined_to(ends: tuple[float, flo
 
 
 def test_a_leg_whose_ends_are_the_same_walkers_has_learned_rows_from_two_of_them(tmp_path: Path):
-    """Frames of ``nonpolar`` are those of ``vacuum`` resampled: each replicate has the same two walkers at both ends."""
+    """Frames of ``nonpolar`` are those of ``vacuum`` resampled: a replicate has the same two walkers at both ends."""
     options = "--leg nonpolar --walkers 4 --path-levels 9 --estimators mbar dsm_diffclf learned_ais"
     code, _, errors = finish(tmp_path / "run", *options.split())
     assert code == 3, errors[-3000:]
