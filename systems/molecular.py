@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,8 +19,8 @@ from torch import Tensor
 
 from boltzgen_diffclf.confinement import Region
 from boltzgen_diffclf.errors import InputError, nearest_name
-from boltzgen_diffclf.observables.chirality import handedness, stereocentres
 from boltzgen_diffclf.target import Target
+from systems.fingerprints import hands_of, hash_system, hash_topology
 from systems.legs import Basin, Leg, Quadruple
 
 if TYPE_CHECKING:
@@ -284,20 +283,16 @@ class MolecularSystem:
             return hashlib.sha256("\n".join(parts).encode()).hexdigest()
         return hash_system(self.openmm_systems[state])
 
-    @cached_property
-    def topology_hash(self) -> str:
-        """A fingerprint of the names of all atoms and residues, and of the bonds."""
-        atoms = [
-            (atom.name, atom.residue.name, atom.residue.id, atom.residue.insertionCode, atom.residue.chain.index)
-            for atom in self.topology.atoms()
-        ]
-        return hashlib.sha256(repr((atoms, self.elements, self.bonds)).encode()).hexdigest()
+    def identity(self, state: str) -> dict[str, object]:
+        """Return what tells this molecule from others in ``state``: :meth:`system_hash`, names and bonds, and hands.
 
-    @cached_property
-    def hands(self) -> tuple[int, ...]:
-        """The handedness of every stereocentre, 1 or -1; a mirror image has the same energies, and other hands."""
-        centres = stereocentres(self.elements, self.bonds)
-        return tuple(handedness(self.positions.numpy()[None], centres)[0].tolist())
+        Atoms of other names, and a mirror image, have the same energies.
+        """
+        return {
+            "system_hash": self.system_hash(state),
+            "topology_hash": hash_topology(self.topology, self.elements, self.bonds),
+            "hands": hands_of(self.positions.numpy(), self.elements, self.bonds),
+        }
 
 
 def require_temperature(temperature_kelvin: float) -> float:
@@ -309,19 +304,6 @@ def require_temperature(temperature_kelvin: float) -> float:
     if not (math.isfinite(temperature_kelvin) and 1.0 <= temperature_kelvin <= 10_000.0):
         raise InputError(f"temperature {temperature_kelvin} K is not possible: give one between 1 and 10000 K")
     return float(temperature_kelvin)
-
-
-def hash_system(system: openmm.System) -> str:
-    """Return the SHA-256 of a System's XML, less what changes no energy (version, names, drift removal)."""
-    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(system))
-    root.attrib.pop("openmmVersion", None)
-    for parent in root.iter("Forces"):
-        for force in list(parent):
-            if force.get("type") == "CMMotionRemover":
-                parent.remove(force)
-            for attribute in ("name", "forceGroup"):
-                force.attrib.pop(attribute, None)
-    return hashlib.sha256(ElementTree.canonicalize(ElementTree.tostring(root), strip_text=True).encode()).hexdigest()
 
 
 def positions_from_quantity(positions: unit.Quantity) -> Float[Tensor, "atoms 3"]:

@@ -12,11 +12,12 @@ from openmm import app, unit
 
 from boltzgen_diffclf.errors import InputError, UnsupportedSystemError
 from systems.charmm import CHARMM36, with_types_in_order
+from systems.fingerprints import hash_system
 from systems.force_field_pair import force_field_pair
 from systems.force_fields import SOLVENTS, force_field, parametrised_states
 from systems.forcefield import compile_system
 from systems.loading import SystemSource
-from systems.molecular import MolecularSystem, hash_system
+from systems.molecular import MolecularSystem
 from systems.peptide import peptide
 from systems.sequence import ONE_LETTER
 from tests.test_forcefield import assert_agrees, atoms_only, reference

@@ -142,7 +142,12 @@ def test_a_constant_shift_is_the_free_energy_difference(pools: object) -> None:
 
 def test_pools_of_a_replicate_share_no_frame_and_repeat(space: InternalSpace, pools: object, frames: Tensor) -> None:
     settings = LearningSettings(levels=9, pool=100, evaluation_pool=120)
-    again = build_pools(space, (frames[:120], frames[:120]), (frames[120:], frames[120:]), settings, seed=1)
+    told: list[float] = []
+    again = build_pools(
+        space, (frames[:120], frames[:120]), (frames[120:], frames[120:]), settings, seed=1, advance=told.append
+    )
+    assert sum(told) == pytest.approx(1.0)
+    assert len(told) > 1
     assert torch.equal(again.training.y, pools.training.y)
     assert torch.cdist(pools.training.y[0], pools.evaluation.y[0]).min() > 1e-6
 

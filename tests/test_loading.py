@@ -149,7 +149,7 @@ def test_other_names_of_the_same_atoms_are_noticed(files, tmp_path):
     source = SystemSource(openmm_system=str(files / "mine.xml"), topology=str(files / "mine.pdb"))
     config = ReferenceConfig(openmm_system=files / "mine.xml", topology=files / "mine.pdb", out=tmp_path / "run")
     model = model_of(source, source.load().system_hash("implicit"))
-    model.origin["topology_hash"] = source.load().topology_hash
+    model.origin |= source.load().identity("implicit")
     beads_of(model)
     with open_run_folder(tmp_path / "run", config) as folder:
         keep_system(folder, source.load())
@@ -164,7 +164,7 @@ def test_other_names_of_the_same_atoms_are_noticed(files, tmp_path):
 def test_a_mirror_image_is_not_the_molecule_of_a_model(files):
     source = SystemSource(pdb=str(files / "mine.pdb"))
     model = model_of(source, source.load().system_hash("implicit"))
-    model.origin["hands"] = [-hand for hand in source.load().hands]
+    model.origin["hands"] = [-hand for hand in source.load().identity("implicit")["hands"]]
     assert model.origin["hands"]
     with pytest.raises(InputError, match="the files of mine have changed since"):
         beads_of(model)

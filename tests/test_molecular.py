@@ -8,8 +8,9 @@ from openmm import app, unit
 
 import systems
 from boltzgen_diffclf.errors import InputError, UnsupportedSystemError
+from systems.fingerprints import hash_system
 from systems.legs import Basin, Leg
-from systems.molecular import MolecularSystem, hash_system, require_temperature
+from systems.molecular import MolecularSystem, require_temperature
 from systems.solvation_states import without_polarisation
 
 

@@ -40,13 +40,8 @@ def molecule_of(model: MoleculeModel) -> MolecularSystem:
     origin = model.origin
     # Models older than other sources of molecules are of registered ones.
     system = SystemSource.from_plain(origin.get("source", {"system": origin["system"]})).load()
-    now = {
-        "system_hash": system.system_hash(origin["state"]),
-        "topology_hash": system.topology_hash,
-        "hands": list(system.hands),
-    }
-    # Models of before have the first alone.
-    if any(origin.get(key, value) != value for key, value in now.items()):
+    # Models of before have the hash of the energies alone.
+    if any(origin.get(key, value) != value for key, value in system.identity(origin["state"]).items()):
         raise InputError(f"the files of {origin['system']} have changed since the model was trained: put them back")
     return system
 

@@ -108,9 +108,9 @@ def keep_system(folder: RunFolder, system: MolecularSystem) -> None:
     Raises:
         InputError: the run was begun with another one, under the same options.
     """
-    energies = {state: system.system_hash(state) for state in system.states}
-    # Other names and bonds, and a mirror image, have the same energies.
-    identity = {"molecule": energies, "hands": list(system.hands), "topology": system.topology_hash}
+    identity = system.identity(system.states[0])
+    identity["molecule"] = {state: system.system_hash(state) for state in system.states}
+    del identity["system_hash"]  # which is that of one state
     if any(folder.remember(key, partial(identity.__getitem__, key)) != identity[key] for key in identity):
         raise InputError(
             f"{folder.path} was begun with another molecule than the {system.name} that is given now (its file has "
